@@ -1,0 +1,403 @@
+"""From the recordings of one area to its Dataset: sounds, cells, trials, and their labels.
+
+Dense, the grid stim x rep is mostly empty and A1 would take 6 GB: `AreaData` holds what
+there is and makes dense blocks of it, a few sounds at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from . import __version__, labels, nems, registry
+from .errors import ReleaseError
+from .release import AreaFiles, auditory_flags, site_recordings
+
+N_REPEATS = 20
+"""Presentations of a val sound at a site, by the design of the experiment."""
+
+BIN_S = 0.01
+"""Width in s of the bins of the population recording."""
+
+CELL_COORDS = {
+    "neuron": "cell id of NEMS",
+    "cell_id": "cell id of NEMS",
+    "area": "auditory cortical area",
+    "site": "recording site: animal, recording number, session letter",
+    "animal": "ferret",
+    "session": "session letter of the site",
+    "recording": "recording number of the site",
+    "electrode": "electrode number",
+    "unit_in_electrode": "unit number in its electrode",
+    "auditory": "whether the cell responds to sound (sig_auditory of the release)",
+    "trials_cell_id": "cell id under which the site recording holds the trials",
+}
+SOUND_COORDS = {
+    "stim": "epoch name of the sound in NEMS",
+    "subset": "est: presented once, for fitting; val: presented 20 times, for testing",
+    "category": "category number of the sound",
+    "sound": "what is heard",
+    "excerpt": "excerpt number in its source recording",
+}
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The presentations of one site, in the order in which they took place.
+
+    Attributes
+    ----------
+    stim : numpy.ndarray of int
+        Number of the sound among the sounds asked about; -1 for another sound.
+    rep : numpy.ndarray of int
+        How often the sound had been presented before.
+    onset : numpy.ndarray of int
+        In samples of the recording.
+    n_samples : int
+        Length of a trial.
+    """
+
+    stim: NDArray[np.int64]
+    rep: NDArray[np.int64]
+    onset: NDArray[np.int64]
+    n_samples: int
+
+    def locate(self, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The trial in which each sample lies (-1: in none), and its place in that trial."""
+        trial = np.searchsorted(self.onset, samples, side="right") - 1
+        place = samples - self.onset[trial]
+        trial[place >= self.n_samples] = -1
+        return trial, place
+
+
+@dataclass(frozen=True)
+class AreaData:
+    """All of an area; the two big variables are made a few sounds at a time.
+
+    Attributes
+    ----------
+    header : xarray.Dataset
+        Coordinates, attributes, ``spectrogram`` and ``n_reps``.
+    rates : nems.Raster
+        The population recording's ``resp``, with the onset sample of each sound in ``onsets``.
+    val_bins, val_counts : numpy.ndarray of int
+        The bins of val trials that hold spikes, as sorted positions in the grid
+        (rep, stim, time, neuron), and how many they hold.
+    """
+
+    header: xr.Dataset
+    rates: nems.Raster
+    onsets: NDArray[np.int64]
+    val_bins: NDArray[np.int64]
+    val_counts: NDArray[np.int64]
+
+    def psth(self, stims: slice) -> NDArray[np.float32]:
+        """Spikes per bin averaged over presentations, (stim, time, neuron)."""
+        n_time = self.header.sizes["time"]
+        return np.stack([self.rates.dense(on, on + n_time) for on in self.onsets[stims]])
+
+    def response(self, stims: slice, rep: int) -> NDArray[np.float32] | None:
+        """Spikes per bin of one repeat, (stim, time, neuron); None if there was no such repeat.
+
+        NaN where nothing was presented. An est sound was presented once, so that its PSTH in
+        the population recording is its only trial.
+        """
+        n_reps = self.header["n_reps"].values[stims]
+        if not (n_reps > rep).any():
+            return None
+        sizes = self.header.sizes
+        first, last, _ = stims.indices(sizes["stim"])
+        a_sound = sizes["time"] * sizes["neuron"]
+        start, stop = ((rep * sizes["stim"] + stim) * a_sound for stim in (first, last))
+        filled = slice(*np.searchsorted(self.val_bins, [start, stop]))
+        block = np.zeros((last - first, sizes["time"], sizes["neuron"]), np.float32)
+        block.reshape(-1)[self.val_bins[filled] - start] = self.val_counts[filled]
+        est = self.header["subset"].values[stims] == "est"
+        if rep == 0 and est.any():
+            block[est] = self.psth(stims)[est]
+        np.moveaxis(block, 1, 2)[n_reps <= rep] = np.nan
+        return block
+
+
+def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaData:
+    """Read an area's files and label what they hold.
+
+    Parameters
+    ----------
+    area : {"A1", "PEG"}
+    files : AreaFiles
+    progressbar : bool, optional
+        Show how many sites have been read.
+
+    Returns
+    -------
+    AreaData
+
+    Raises
+    ------
+    ReleaseError
+        A file is broken, or two of them contradict each other.
+    """
+    name = files.population.name
+    population = nems.read(files.population, signals=("stim", "resp"), label=name)
+    stim, resp = population.signals["stim"], population.signals["resp"]
+    for signal in (stim, resp):
+        if signal.kind != "raster" or not np.isclose(signal.fs * BIN_S, 1):
+            raise ReleaseError(f"signal {signal.name!r} of {name} is not a raster of 100 Hz")
+    cells = resp.channels
+    _check_names(cells, name)
+    stims, onsets, n_time = _sounds(resp, name)
+    stim_names, stim_onsets, stim_time = _sounds(stim, name)
+    if set(stim_names) != set(stims) or stim_time != n_time:
+        raise ReleaseError(f"signals 'stim' and 'resp' of {name} do not have the same sounds")
+    stim_onsets = stim_onsets[[stim_names.index(stim) for stim in stims]]
+
+    n_reps = _unmissed(resp.data, onsets, n_time).astype(np.int64)
+    is_val = np.array([labels.is_val(stim) for stim in stims])
+    n_reps[is_val] = 0
+    trials_cell_id = dict.fromkeys(cells, "")
+    bins = []
+    for _, recording in tqdm(
+        read_sites(files), desc=f"Reading the sites of {area}", unit="site", disable=not progressbar
+    ):
+        site = recording.signals["resp"]
+        trials = find_trials(site, stims, n_time * BIN_S, recording.name)
+        matches = labels.match_cells(cells, site.channels)
+        for cell, found in matches.items():
+            if trials_cell_id[cell]:
+                raise ReleaseError(f"cell {cell} has trials in two site recordings")
+            trials_cell_id[cell] = found
+        columns = [cells.index(cell) for cell in matches]
+        presented = trials.stim[trials.stim >= 0]
+        counts = np.bincount(presented[is_val[presented]], minlength=len(stims))
+        n_reps[np.ix_(is_val, np.array(columns, int))] = counts[is_val, np.newaxis]
+        bins.append(
+            _val_bins(site, trials, is_val, dict(zip(matches.values(), columns, strict=True)))
+        )
+    # A pair that the population recording leaves out is left out.
+    n_reps[is_val] *= _unmissed(resp.data, onsets[is_val], n_time)
+    if n_reps.max(initial=0) > np.iinfo(np.int8).max:
+        raise ReleaseError(f"a sound of {area} was presented {n_reps.max()} times at one site")
+
+    grid = np.array([len(stims), n_time, len(cells)])
+    located = np.concatenate(bins, axis=1)
+    flat = np.ravel_multi_index(tuple(located), (n_reps.max(initial=1), *grid))
+    val_bins, val_counts = np.unique(flat, return_counts=True)
+    header = xr.Dataset(
+        {
+            "spectrogram": (
+                ("stim", "freq", "time"),
+                np.stack([stim.data.dense(on, on + n_time).T for on in stim_onsets]),
+                {"long_name": "gammatone spectrogram (ozgf), linear magnitude as published"},
+            ),
+            "n_reps": (
+                ("stim", "neuron"),
+                n_reps.astype(np.int8),
+                {"long_name": "presentations held in response", "units": "1"},
+            ),
+        },
+        {
+            **sound_coords(stims),
+            **cell_coords(area, cells, auditory_flags(files.table, cells), trials_cell_id),
+            "rep": (
+                "rep",
+                np.arange(max(N_REPEATS, n_reps.max(initial=0))),
+                {"long_name": "presentation of the sound at the site, from 0"},
+            ),
+            "time": ("time", np.arange(n_time) / resp.fs, _time_attrs(resp.epochs)),
+            "freq": (
+                "freq",
+                np.geomspace(200, 20000, len(stim.channels)),
+                {"long_name": "nominal centre frequency of the band", "units": "Hz"},
+            ),
+        },
+        dataset_attrs(area, population.meta),
+    )
+    return AreaData(header, resp.data, onsets, val_bins, val_counts)
+
+
+def sound_coords(stims: list[str]) -> dict[str, xr.Variable]:
+    """Coordinates along ``stim``: the names and what they say."""
+    values = {"stim": np.array(stims, np.str_), **labels.sound_labels(stims)}
+    return _coords("stim", values, SOUND_COORDS)
+
+
+def cell_coords(
+    area: str, cells: list[str], auditory: list[bool], trials_cell_id: dict[str, str]
+) -> dict[str, xr.Variable]:
+    """Coordinates along ``neuron``: the ids, what they say, and what the release adds."""
+    values = {
+        "neuron": np.array(cells, np.str_),
+        **labels.cell_labels(cells, area),
+        "auditory": np.array(auditory, bool),
+        "trials_cell_id": np.array([trials_cell_id[cell] for cell in cells], np.str_),
+    }
+    return _coords("neuron", values, CELL_COORDS)
+
+
+def _coords(dim: str, values: labels.Labels, long_names: dict[str, str]) -> dict[str, xr.Variable]:
+    coords = {}
+    for name, long_name in long_names.items():
+        attrs = {"long_name": long_name}
+        if values[name].dtype == np.int16:
+            attrs["comment"] = "-1 where the name does not say it"
+        elif name not in (dim, "cell_id", "subset", "area", "auditory"):
+            attrs["comment"] = "empty where there is none"
+        coords[name] = xr.Variable(dim, values[name], attrs)
+    return coords
+
+
+def dataset_attrs(area: str, meta: dict[str, Any]) -> dict[str, Any]:
+    """What is to be known of an area's data as a whole."""
+    attrs: dict[str, Any] = {
+        "title": f"NAT4: responses of ferret auditory cortex ({area}) to natural sounds",
+        "area": area,
+        "source": f"https://doi.org/{registry.DOI} (version {registry.VERSION})",
+        "creator": registry.CREATORS,
+        "license": registry.LICENSE,
+        "references": registry.REFERENCES,
+        "nat4xr_version": __version__,
+        "simulated": 0,
+    }
+    if simulated := meta.get("simulated"):
+        attrs |= {
+            "title": f"SIMULATED data in the layout of NAT4 ({area}): not recordings",
+            "source": "nat4xr.simulate",
+            "simulated": 1,
+            "simulation": json.dumps(simulated),
+        }
+        del attrs["creator"], attrs["license"]
+    return attrs
+
+
+def _time_attrs(epochs: pd.DataFrame) -> dict[str, Any]:
+    """Attributes of the time axis; when the sound is on follows from the silences around it."""
+    attrs: dict[str, Any] = {
+        "long_name": "time from trial onset, left edge of the bin",
+        "units": "s",
+        "bin_width": BIN_S,
+    }
+    sounds = epochs[epochs["name"].str.startswith("STIM_")].sort_values("start")
+    before = epochs[epochs["name"] == "PreStimSilence"].sort_values("start")
+    after = epochs[epochs["name"] == "PostStimSilence"].sort_values("start")
+    if len(before) and len(after):
+        attrs["sound_on"] = round(float(before["end"].iloc[0] - sounds["start"].iloc[0]), 6)
+        attrs["sound_off"] = round(float(after["start"].iloc[0] - sounds["start"].iloc[0]), 6)
+    return attrs
+
+
+def read_sites(files: AreaFiles) -> Iterator[tuple[str, nems.Recording]]:
+    """The site recordings of an area one after another, each with its label."""
+    for label, source in site_recordings(files.sites):
+        recording = nems.read(source, signals=("resp",), label=label)
+        if recording.signals["resp"].kind != "points":
+            raise ReleaseError(f"signal 'resp' of {label} holds no spike times")
+        yield label, recording
+
+
+def find_trials(signal: nems.Signal, stims: list[str], trial_s: float, label: str) -> Trials:
+    """The presentations of a site, from its epochs.
+
+    Parameters
+    ----------
+    signal : nems.Signal
+        The site's spike times, with the epochs of the session.
+    stims : list of str
+        The sounds asked about.
+    trial_s : float
+        Length of a trial in s.
+    label : str
+        What to call the recording in error messages.
+
+    Returns
+    -------
+    Trials
+    """
+    epochs = _sound_epochs(signal, label)
+    n_samples = round(trial_s * signal.fs)
+    onset = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
+    length = np.round(epochs["end"].to_numpy() * signal.fs).astype(np.int64) - onset
+    if (abs(length - n_samples) > 1).any():
+        raise ReleaseError(f"{label} has a trial that does not last {trial_s:g} s")
+    if (np.diff(onset) < n_samples - 1).any():
+        raise ReleaseError(f"{label} has trials that overlap")
+    number = {stim: i for i, stim in enumerate(stims)}
+    stim = epochs["name"].map(number).fillna(-1).to_numpy().astype(np.int64)
+    rep = epochs.groupby("name").cumcount().to_numpy().astype(np.int64)
+    return Trials(stim, rep, onset, n_samples)
+
+
+def spike_samples(times: NDArray[np.float64], fs: float) -> NDArray[np.int64]:
+    """Sample of each spike by the format's own rule: floor(t * fs), in float64."""
+    return np.floor(times * fs).astype(np.int64)
+
+
+def _val_bins(
+    site: nems.Signal, trials: Trials, is_val: NDArray[np.bool_], columns: dict[str, int]
+) -> NDArray[np.int64]:
+    """The bin of each spike in a val trial: its (rep, stim, time, neuron), (4, spikes)."""
+    samples_a_bin = round(site.fs * BIN_S)
+    if not np.isclose(samples_a_bin, site.fs * BIN_S):
+        raise ReleaseError(f"sampling rate {site.fs:g} Hz does not divide into bins of 10 ms")
+    times = [site.data[cell] for cell in columns]
+    neuron = np.repeat(list(columns.values()), [len(t) for t in times])
+    samples = spike_samples(np.concatenate([np.empty(0), *times]), site.fs)
+    if not len(trials.onset):
+        return np.empty((4, 0), np.int64)
+    trial, place = trials.locate(samples)
+    kept = (trial >= 0) & (trials.stim[trial] >= 0) & is_val[trials.stim[trial]]
+    trial, place, neuron = trial[kept], place[kept], neuron[kept]
+    return np.stack([trials.rep[trial], trials.stim[trial], place // samples_a_bin, neuron])
+
+
+def _sound_epochs(signal: nems.Signal, label: str) -> pd.DataFrame:
+    """The epochs that are sounds, in order of time."""
+    epochs = signal.epochs[signal.epochs["name"].str.startswith("STIM_")]
+    epochs = epochs.sort_values("start", kind="stable")
+    last = math.inf if signal.n_samples is None else (signal.n_samples + 1) / signal.fs
+    outside = epochs[(epochs["start"] < 0) | (epochs["end"] > last)]
+    if len(outside):
+        name, start, end = outside.iloc[0][["name", "start", "end"]]
+        raise ReleaseError(f"epoch {name} ({start:g} to {end:g} s) lies outside {label}")
+    return epochs
+
+
+def _sounds(signal: nems.Signal, label: str) -> tuple[list[str], NDArray[np.int64], int]:
+    """The sounds of a population signal, their onsets in samples, and their length."""
+    epochs = _sound_epochs(signal, label)
+    if not len(epochs):
+        raise ReleaseError(f"signal {signal.name!r} of {label} has no sound (STIM_...) epochs")
+    names = epochs["name"].tolist()
+    if len(set(names)) < len(names):
+        raise ReleaseError(f"signal {signal.name!r} of {label} presents a sound twice")
+    _check_names(names, label)
+    onsets = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
+    lengths = np.round((epochs["end"] - epochs["start"]).to_numpy() * signal.fs).astype(np.int64)
+    n_time = int(lengths[0])
+    assert signal.n_samples is not None  # a raster counts its samples
+    if n_time < 1 or (lengths != n_time).any() or (onsets + n_time > signal.n_samples).any():
+        raise ReleaseError(f"the sounds of {label} do not all last {n_time / signal.fs:g} s")
+    return names, onsets, n_time
+
+
+def _check_names(names: list[str], label: str) -> None:
+    """Refuse names that a spreadsheet would take for a formula, or a terminal for a command."""
+    for name in names:
+        if not name or name[0] in "=+-@" or not name.isprintable():
+            raise ReleaseError(f"{label} holds the unsafe name {name!r}")
+
+
+def _unmissed(raster: nems.Raster, onsets: NDArray[np.int64], n_time: int) -> NDArray[np.bool_]:
+    """Where any sample of a sound is a number, (sound, channel)."""
+    if not np.isnan(raster.values).any():
+        return np.ones((len(onsets), raster.n_channels), bool)
+    return np.stack([~np.isnan(raster.dense(on, on + n_time)).all(axis=0) for on in onsets])

@@ -1,0 +1,214 @@
+"""The converted file of an area: written once, whole or not at all; opened lazily."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+import netCDF4
+import numpy as np
+import pooch
+import xarray as xr
+from isal import isal_zlib
+
+from . import __version__, registry
+from .assemble import assemble
+from .index import set_labels
+from .release import AreaFiles, find_area
+
+SCHEMA = 1
+"""Raised when the content of the converted files changes; files of another schema are left be."""
+
+# A chunk on disk holds one repeat. The 18 val sounds come first and share a chunk, so that the
+# later repeats, which only they have, are one chunk a group of cells; the rest is never written.
+DISK_CHUNKS = {"stim": 18, "rep": 1, "neuron": 32}
+
+# A dask chunk of response is 23 MB in A1, and one whose sounds are all in one chunk stays
+# regular, as zarr needs it, when sounds are selected.
+DASK_CHUNKS = {"stim": 1800, "rep": 1, "time": -1, "neuron": 64}
+
+AREAS = ("A1", "PEG")
+
+
+def open_area(
+    area: str,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    subset: Literal["all", "est", "val"] = "all",
+    dt_ms: float = 10.0,
+    chunks: Any = {},  # noqa: B006 (never changed; xarray's own spelling)
+    download: bool = True,
+    progressbar: bool = True,
+) -> xr.Dataset:
+    """Open the recordings of one area as a labelled Dataset.
+
+    On first use the area's files are fetched from Zenodo and converted to one netCDF file;
+    from then on that file is opened, lazily, in milliseconds.
+    """
+    if area not in AREAS:
+        raise ValueError(f"there is no area {area!r}; the release holds {' and '.join(AREAS)}")
+    if subset not in ("all", "est", "val"):
+        raise ValueError(f"subset is 'all', 'est' or 'val', not {subset!r}")
+    file = converted_file(area, path, "", _write_area, download=download, progressbar=progressbar)
+    ds = open_converted(file, chunks)
+    return ds if subset == "all" else ds.sel(subset=subset)
+
+
+def converted_file(
+    area: str,
+    path: str | os.PathLike[str] | None,
+    kind: str,
+    write: Callable[[str, AreaFiles, Path, bool], None],
+    *,
+    download: bool,
+    progressbar: bool,
+) -> Path:
+    """The converted file of an area, made first if there is none that is whole and current.
+
+    It stands in the data folder, or under the cache folder where that is read-only.
+
+    Parameters
+    ----------
+    area : {"A1", "PEG"}
+    path : path or None
+        The data folder, as for `registry.data_dir`.
+    kind : str
+        What the file holds, as part of its name.
+    write : callable
+        ``write(area, files, target, progressbar)`` writes it.
+    download, progressbar : bool
+        As for `open_area`.
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    folder = registry.data_dir(path)
+    name = f"{area}{kind}_nat4xr-v{SCHEMA}.nc"
+    cache = Path(pooch.os_cache("nat4xr")) / _digest(folder)
+    files = find_area(area, folder)
+    fingerprint = files.fingerprint() if isinstance(files, AreaFiles) else None
+    for place in (folder, cache):
+        if _is_whole(place / name, fingerprint):
+            return place / name
+    if isinstance(files, list):
+        if not download:
+            raise registry.missing_error(area, files, folder)
+        registry.fetch(area, path, progressbar=progressbar)
+        return converted_file(area, path, kind, write, download=False, progressbar=progressbar)
+    place = folder if _is_writable(folder) else cache
+    place.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(place / f".{name}.lock"):
+        # Another process may have made it meanwhile.
+        if not _is_whole(place / name, fingerprint):
+            with _moved_into_place(place / name, fingerprint) as part:
+                write(area, files, part, progressbar)
+    return place / name
+
+
+def open_converted(file: Path, chunks: Any) -> xr.Dataset:
+    """Open a converted file: labels in memory, data lazy, each dim's labels in one index."""
+    if isinstance(chunks, Mapping):
+        chunks = DASK_CHUNKS | dict(chunks)
+    ds: xr.Dataset = xr.open_dataset(file, engine="netcdf4", chunks=chunks)
+    return set_labels(ds[["response", "psth", "spectrogram", "n_reps"]])
+
+
+def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) -> None:
+    """Convert an area of the release to a netCDF file."""
+    data = assemble(area, files, progressbar=progressbar)
+    data.header.to_netcdf(target, engine="netcdf4")
+    with netCDF4.Dataset(target, "a") as file:
+        psth = _add_variable(file, "psth", ("stim", "time", "neuron"))
+        psth.long_name = "spikes per bin averaged over presentations, as published"
+        response = _add_variable(file, "response", ("stim", "rep", "time", "neuron"))
+        response.long_name = "spikes per bin of one presentation"
+        for start in range(0, data.header.sizes["stim"], DISK_CHUNKS["stim"]):
+            stims = slice(start, start + DISK_CHUNKS["stim"])
+            psth[stims] = data.psth(stims)
+            for rep in range(data.header.sizes["rep"]):
+                block = data.response(stims, rep)
+                if block is not None:
+                    response[stims, rep] = block
+
+
+def _add_variable(file: netCDF4.Dataset, name: str, dims: tuple[str, ...]) -> netCDF4.Variable[Any]:
+    sizes = [len(file.dimensions[dim]) for dim in dims]
+    variable = file.createVariable(
+        name,
+        "f4",
+        dims,
+        zlib=True,
+        complevel=1,
+        shuffle=True,
+        chunksizes=[min(DISK_CHUNKS.get(d, n), n) for d, n in zip(dims, sizes, strict=True)],
+        fill_value=np.float32(np.nan),
+    )
+    variable.units = "1"
+    return variable
+
+
+def _is_whole(file: Path, fingerprint: str | None) -> bool:
+    """Whether a converted file is what was once written, from sources that are still the same.
+
+    Sources that are gone (``fingerprint`` None) are taken to be the same.
+    """
+    try:
+        record = json.loads(_record_of(file).read_bytes())
+        return bool(
+            record["bytes"] == file.stat().st_size
+            and (fingerprint is None or record["sources"] == fingerprint)
+            and record["crc32"] == isal_zlib.crc32(file.read_bytes())
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _digest(folder: Path) -> str:
+    """A short name for a folder: what stands in for it under the cache folder."""
+    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+
+
+def _record_of(file: Path) -> Path:
+    """The small JSON beside a converted file that tells whether it is whole."""
+    return file.with_suffix(".json")
+
+
+@contextmanager
+def _moved_into_place(file: Path, fingerprint: str | None) -> Iterator[Path]:
+    """A temporary name to write to; what was written gets its own name when it is whole."""
+    for stale in file.parent.glob(f".{file.name}.*.part"):  # of a process that was killed
+        stale.unlink()
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        yield part
+        content = part.read_bytes()
+        record = {
+            "bytes": len(content),
+            "crc32": isal_zlib.crc32(content),
+            "sources": fingerprint,
+            "written_by": f"nat4xr {__version__}",
+        }
+        # A record that does not fit its file makes it be written again, so that the order
+        # in which the two are moved does not matter.
+        os.replace(part, file)
+        part.write_text(json.dumps(record))
+        os.replace(part, _record_of(file))
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        probe = folder / f".nat4xr.{os.getpid()}.part"
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True
