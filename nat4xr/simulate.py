@@ -1,0 +1,844 @@
+"""Simulated releases: the published layout, with spikes drawn from a known encoding model.
+
+Everything a reader of the published release has to cope with is there: trials in random
+order at onsets off the 10 ms grid, spikes between the trials, zero-padded electrode numbers
+at one site, one cell whose trials are missing, sound files whose names differ from their
+epoch's in letter case. What the published release cannot give is there as well: ``truth.nc``
+holds the rates from which the spikes were drawn and the parameters that made the rates.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+import tempfile
+import wave
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Protocol
+
+import h5py
+import netCDF4
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from . import __version__
+
+__all__ = ["simulate"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+# --------------------------------------------------------------------------------------
+# What was recorded: sites, cells and sounds
+# --------------------------------------------------------------------------------------
+
+# Cells at each site. Small releases keep the first sites listed here, so those come first
+# that show what a reader must cope with; a release lists its sites in alphabetical order.
+# fmt: off
+_SITES = {
+    "A1": {
+        "ARM029a": 37, "DRX006b": 95, "TNC013a": 22, "TNC018a": 60, "CRD016d": 22,
+        "DRX007a": 63, "DRX008b": 86, "TNC017a": 57, "ARM030a": 21, "ARM031a": 50,
+        "ARM032a": 44, "ARM033a": 13, "CRD017c": 14, "TNC008a": 19, "TNC009a": 15,
+        "TNC010a": 17, "TNC012a": 11, "TNC014a": 41, "TNC015a": 34, "TNC016a": 34,
+        "TNC020a": 40, "TNC021a": 54,
+    },
+    "PEG": {
+        "ARM019a": 78, "ARM021b": 58, "ARM017a": 47, "ARM018a": 30, "ARM022b": 32,
+        "ARM023a": 8, "ARM024a": 46, "ARM025a": 28, "ARM026b": 22, "ARM027a": 23,
+        "ARM028b": 26,
+    },
+}
+# fmt: on
+_FEWEST_SITES = {"A1": 3, "PEG": 2}
+_CELLS_PER_SITE = 3  # at least, on average
+_AUDITORY = {"A1": 777 / 849, "PEG": 339 / 398}
+_FIRST_CELLS = {"ARM029a": ((4, 1), (7, 6), (7, 7))}  # (electrode, unit), all auditory
+_PADDED_SITE = "TNC013a"  # its archive writes electrode 22 as 022
+_CELL_WITHOUT_TRIALS_SITE = "DRX006b"  # its last cell is missing from its archive
+
+_VAL_SOUNDS = (
+    "00cat172_rec1_geese_excerpt1",
+    "00cat221_rec1_laughing_excerpt1",
+    "00cat232_rec1_man_speaking_excerpt1",
+    "00cat28_rec1_bigband_bbc-big-band_american-patrol_0sec_excerpt1",
+    "00cat337_rec1_siren_excerpt1",
+    "00cat401_rec1_walking_with_heels_excerpt1",
+    "00cat414_rec1_woman_speaking_excerpt1",
+    "00cat516_rec1_stream_excerpt1",
+    "00cat634_rec1_drumming-jazz_various-artists_fusion-drum-solo_0sec_excerpt1",
+    "00cat668_rec1_ferret_fights_Athena-Violet001_excerpt1",
+    "00cat668_rec3_ferret_kits_51p9-8-10-11-12-13-14_excerpt1",
+    "00cat668_rec7_ferret_oxford_male_chopped_excerpt1",
+    "00cat669_rec11_marmoset_twitter_excerpt1",
+    "00cat669_rec2_marmoset_chirp_excerpt1",
+    "00cat669_rec4_marmoset_phee_2_excerpt1",
+    "00cat78_rec1_chimes_in_the_wind_excerpt1",
+    "00cat83_rec1_cicadas_excerpt1",
+    "00cat92_rec1_country_song_excerpt1",
+)
+_N_VAL, _N_REPEATS, _N_EST = len(_VAL_SOUNDS), 20, 575
+# Words for the est names; files spell the capitalised ones in lower case.
+# fmt: off
+_EST_WORDS = (
+    "rain", "Door_slam", "dog_bark", "violin", "crowd", "True_story", "engine", "whistle",
+    "typing", "piano", "river", "frog", "Glass_breaking", "owl", "train_passing", "footsteps",
+    "applause", "cello_suite", "thunder", "zipper", "waterfall", "goat", "coffee_machine",
+    "Church_bell", "snoring", "helicopter", "flute", "sawing", "wind",
+)
+# fmt: on
+
+_N_FREQ, _N_LAGS = 18, 25
+_FREQ_HZ = np.geomspace(200, 20_000, _N_FREQ)
+_BIN_MS, _N_BINS = 10, 150
+_TRIAL_MS = _BIN_MS * _N_BINS
+_SOUND = slice(25, 125)  # the bins of a trial in which the sound is on
+_N_SOUND = _SOUND.stop - _SOUND.start
+_WAV_HZ = 44_100
+_SPIKE_SAMPLES_PER_MS = 30
+_SPIKE_HZ = 1000 * _SPIKE_SAMPLES_PER_MS
+
+
+@dataclass(frozen=True)
+class _Cell:
+    cell_id: str
+    trials_cell_id: str  # its name in the site archive; "" where it is missing there
+    site: str
+    number: int  # within the site, in the order in which a growing release adds cells
+    auditory: bool
+
+
+def _rng(seed: int, *key: object) -> np.random.Generator:
+    """Return a stream of its own for each key: what one cell draws moves no other cell."""
+    return np.random.default_rng([seed, *"/".join(map(str, key)).encode()])
+
+
+def _cells_per_site(area: str, scale: float) -> dict[str, int]:
+    """Share out the cells: one a site, the rest in proportion to the sites' full size."""
+    full = _SITES[area]
+    n_cells = max(round(scale * sum(full.values())), _CELLS_PER_SITE * _FEWEST_SITES[area])
+    sites = list(full)[: n_cells // _CELLS_PER_SITE]
+    quota = np.array([full[site] - 1 for site in sites], dtype=float)
+    quota *= (n_cells - len(sites)) / quota.sum()
+    extra = np.floor(quota).astype(int)
+    most_short = np.argsort(extra - quota, kind="stable")
+    extra[most_short[: n_cells - len(sites) - extra.sum()]] += 1
+    return {site: 1 + int(n) for site, n in sorted(zip(sites, extra, strict=True))}
+
+
+def _electrodes_and_units(site: str, n_cells: int, seed: int) -> list[tuple[int, int]]:
+    n_electrodes = 128 if site.startswith("DRX") else 64
+    pairs = list(_FIRST_CELLS.get(site, ()))[:n_cells]
+    last_unit = dict(pairs)
+    lowest = max(last_unit, default=0) + 1
+    for number in range(len(pairs), n_cells):
+        rng = _rng(seed, "cell id", site, number)
+        electrode, skipped = int(rng.integers(lowest, n_electrodes + 1)), int(rng.integers(3))
+        last_unit[electrode] = last_unit.get(electrode, skipped) + 1
+        pairs.append((electrode, last_unit[electrode]))
+    return pairs
+
+
+def _cells(area: str, scale: float, seed: int) -> list[_Cell]:
+    """Return the cells of an area in the order of the population recording."""
+    found: list[tuple[str, int, int, int]] = []  # site, electrode, unit, number
+    for site, n_cells in _cells_per_site(area, scale).items():
+        pairs = _electrodes_and_units(site, n_cells, seed)
+        found += sorted((site, *pair, number) for number, pair in enumerate(pairs))
+
+    def rank(i: int) -> float:
+        site, electrode, unit, number = found[i]
+        if (electrode, unit) in _FIRST_CELLS.get(site, ()):
+            return 0.0
+        return float(_rng(seed, "auditory", site, number).random())
+
+    n_auditory = round(_AUDITORY[area] * len(found))
+    auditory = set(sorted(range(len(found)), key=rank)[:n_auditory])
+    missing = max((i for i, c in enumerate(found) if c[0] == _CELL_WITHOUT_TRIALS_SITE), default=-1)
+    cells = []
+    for i, (site, electrode, unit, number) in enumerate(found):
+        digits = 3 if site == _PADDED_SITE else 2
+        trials_cell_id = "" if i == missing else f"{site}-{electrode:0{digits}d}-{unit}"
+        cell_id = f"{site}-{electrode:02d}-{unit}"
+        cells.append(_Cell(cell_id, trials_cell_id, site, number, i in auditory))
+    return cells
+
+
+def _sound_names(n_est: int) -> list[str]:
+    """Return the names of the val sounds, then those of the est sounds."""
+
+    def est_name(i: int) -> str:
+        category = 1 + 131 * i % 700  # coprime: each number once in 700 sounds
+        word = _EST_WORDS[i % len(_EST_WORDS)]
+        return f"cat{category}_rec{1 + i // 700}_{word}_excerpt{1 + i % 2}"
+
+    return [*_VAL_SOUNDS, *(est_name(i) for i in range(n_est))]
+
+
+# --------------------------------------------------------------------------------------
+# The sounds
+# --------------------------------------------------------------------------------------
+
+
+def _smoother(n: int, width: float) -> Floats:
+    """Return the matrix that turns white noise into smooth noise of unit variance."""
+    steps = np.arange(n)
+    weights = np.exp(-0.5 * ((steps[:, None] - steps) / width) ** 2)
+    return np.asarray(weights / np.linalg.norm(weights, axis=1, keepdims=True))
+
+
+def _envelopes(name: str, seed: int) -> Floats:
+    """Draw the magnitudes (freq, bin of the sound) of one sound."""
+    rng = _rng(seed, "sound", name)
+    slowness = np.exp(rng.uniform(np.log(2), np.log(12)))  # 20 to 120 ms
+    over_freq = _smoother(_N_FREQ, rng.uniform(0.7, 3.0))
+    over_time = _smoother(_N_SOUND, slowness)
+    modulation = over_freq @ rng.standard_normal((_N_FREQ, _N_SOUND)) @ over_time.T
+    band = np.arange(_N_FREQ)
+    spectrum = np.exp(-0.5 * ((band - rng.uniform(2, 15)) / rng.uniform(3, 9)) ** 2)
+    level = rng.uniform(0.5, 2.0)
+    envelopes = level * spectrum[:, None] * np.exp(1.2 * modulation)
+    if rng.random() < 0.6:  # bursts with gaps between them, as in calls and footsteps
+        envelopes *= _smoother(_N_SOUND, 2 * slowness) @ rng.standard_normal(_N_SOUND) > -0.4
+    return np.asarray(envelopes)
+
+
+def _spectrograms(names: Sequence[str], seed: int) -> Floats:
+    """Return the spectrograms (freq, stim, time): the envelopes, with silence around them."""
+    spectrograms = np.zeros((_N_FREQ, len(names), _N_BINS))
+    for i, name in enumerate(names):
+        spectrograms[:, i, _SOUND] = _envelopes(name, seed)
+    return spectrograms
+
+
+def _carriers(seed: int) -> npt.NDArray[np.float32]:
+    """Return a tone and a noise in each band (2, freq, sample), periodic in 1 s."""
+    rng = _rng(seed, "carriers")
+    tones = np.sin(2 * np.pi * np.rint(_FREQ_HZ)[:, None] * np.arange(_WAV_HZ) / _WAV_HZ)
+    half_band = (_FREQ_HZ[1] / _FREQ_HZ[0]) ** 0.5
+    hz = np.arange(_WAV_HZ // 2 + 1)
+    noises = np.empty_like(tones)
+    for noise, centre in zip(noises, _FREQ_HZ, strict=True):
+        inside = (hz > centre / half_band) & (hz < centre * half_band)
+        noise[:] = np.fft.irfft(inside * np.exp(2j * np.pi * rng.random(hz.size)), _WAV_HZ)
+        noise *= np.sqrt(0.5) / noise.std()
+    return np.stack([tones, noises]).astype(np.float32)
+
+
+def _waveform(
+    envelopes: Floats, carrier: npt.NDArray[np.float32], shift: int
+) -> npt.NDArray[np.int16]:
+    centres = (np.arange(_N_SOUND) + 0.5) * _WAV_HZ * _BIN_MS / 1000
+    fine = np.stack([np.interp(np.arange(_WAV_HZ), centres, e) for e in envelopes])
+    pressure = np.einsum("ft,ft->t", fine.astype(np.float32), np.roll(carrier, shift, axis=1))
+    # One gain for all sounds, so that their levels differ as their spectrograms' do.
+    return np.asarray(np.clip(40 * pressure, -32_767, 32_767)).astype(np.int16)
+
+
+# --------------------------------------------------------------------------------------
+# The encoding models
+# --------------------------------------------------------------------------------------
+
+
+def _softplus(x: Floats) -> Floats:
+    return np.logaddexp(0, x)
+
+
+def _filter(x: Floats, spectral: Floats, temporal: Floats) -> Floats:
+    """Apply a separable causal kernel to x (freq, stim, time): (stim, time)."""
+    band = np.tensordot(spectral, x, 1)
+    out = np.zeros_like(band)
+    for lag, weight in enumerate(temporal):
+        out[:, lag:] += weight * band[:, : _N_BINS - lag]
+    return out
+
+
+def _draw_tuning(rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Draw a spectral (freq) and a temporal (lag) profile."""
+    band, lag = np.arange(_N_FREQ), np.arange(_N_LAGS)
+    best, spread = rng.uniform(0, _N_FREQ - 1), rng.uniform(0.8, 2.5)
+    peak, width = rng.uniform(1, 4), rng.uniform(0.6, 1.5)
+    inhibition = rng.uniform(0.3, 0.9) * (rng.random() < 0.6)
+    temporal = np.exp(-0.5 * ((lag - peak) / width) ** 2)
+    temporal -= inhibition * np.exp(-0.5 * ((lag - peak - 3 * width) / (2 * width)) ** 2)
+    return np.exp(-0.5 * ((band - best) / spread) ** 2), temporal
+
+
+def _spread(drive: Floats) -> float:
+    # Over the val sounds, which every release has: a cell is the same at every scale.
+    return float(drive[:_N_VAL, _SOUND].std())
+
+
+class _Model(Protocol):
+    """What differs between the models: how the sounds drive a cell."""
+
+    weights_name: str
+    weights_dims: tuple[str, ...]
+    shared: dict[str, xr.Variable]  # parameters that the cells have in common
+
+    def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Draw a cell: its weights, and its drive (stim, time)."""
+
+
+class _Linear(_Model):
+    weights_name = "kernel"
+    weights_dims = ("freq", "lag")
+
+    def __init__(self, spectrograms: Floats, seed: int) -> None:
+        self.x = np.log1p(spectrograms)
+        self.shared = {}
+
+    def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        spectral, temporal = _draw_tuning(rng)
+        drive = _filter(self.x, spectral, temporal)
+        size = rng.uniform(1.0, 2.5) / _spread(drive)
+        return size * np.outer(spectral, temporal), size * drive
+
+
+class _Adaptive(_Model):
+    weights_name = "readout"
+    weights_dims = ("hidden",)
+    n_hidden = 24
+
+    def __init__(self, spectrograms: Floats, seed: int) -> None:
+        rng = _rng(seed, "adaptive")
+        tau_ms, weight = rng.uniform(40, 250, _N_FREQ), rng.uniform(0.8, 1.0, _N_FREQ)
+        x = np.log1p(spectrograms)
+        mean = np.zeros_like(x[..., 0])
+        change = np.empty_like(x)
+        for t in range(_N_BINS):
+            change[..., t] = x[..., t] - weight[:, None] * mean
+            mean += (1 - np.exp(-_BIN_MS / tau_ms))[:, None] * (x[..., t] - mean)
+        on, off = np.maximum(change, 0), np.maximum(-change, 0)
+        kernels = np.empty((self.n_hidden, 2, _N_FREQ, _N_LAGS))
+        self.hidden = np.empty((*x.shape[1:], self.n_hidden))
+        for j in range(self.n_hidden):
+            polarity = np.array(
+                [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)][rng.choice(3, p=[0.4, 0.3, 0.3])]
+            )
+            spectral, temporal = _draw_tuning(rng)
+            drive = _filter(polarity[0] * on + polarity[1] * off, spectral, temporal)
+            size = 3 / _spread(drive)
+            kernels[j] = size * polarity[:, None, None] * np.outer(spectral, temporal)
+            self.hidden[..., j] = _softplus(size * drive - 2)
+        kernel_dims = ("hidden", "polarity", "freq", "lag")
+        self.shared = {
+            "polarity": xr.Variable("polarity", ["on", "off"]),
+            "adaptation_tau": xr.Variable("freq", tau_ms / 1000, {"units": "s"}),
+            "adaptation_weight": xr.Variable("freq", weight),
+            "hidden_kernel": xr.Variable(kernel_dims, kernels),
+        }
+
+    def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        readout = np.zeros(self.n_hidden)
+        chosen = rng.choice(self.n_hidden, 4, replace=False)
+        readout[chosen] = rng.uniform(0.5, 1.0, 4) * np.where(rng.random(4) < 0.25, -1, 1)
+        drive = self.hidden @ readout
+        size = rng.uniform(1.0, 2.5) / _spread(drive)
+        return size * readout, size * drive
+
+
+_MODELS: dict[str, Callable[[Floats, int], _Model]] = {"linear": _Linear, "adaptive": _Adaptive}
+
+
+class _Encoding(NamedTuple):
+    rate: npt.NDArray[np.float32]  # (stim, time), expected spikes per bin
+    weights: Floats
+    offset: float
+    gain: float
+
+
+def _encode(model: _Model, cell: _Cell, seed: int) -> _Encoding:
+    rng = _rng(seed, "encoding", cell.site, cell.number)
+    mean_rate = 0.08 * np.exp(0.5 * rng.standard_normal())  # per 10 ms: median 8 Hz
+    offset = rng.uniform(-2.0, 0.0)
+    weights, drive = model.draw(rng)
+    if not cell.auditory:
+        weights, drive = np.zeros_like(weights), np.zeros_like(drive)
+    rate = _softplus(offset + drive)
+    # The val sounds, which every release has, set the gain; they drive no cell over 300 Hz.
+    gain = min(mean_rate / rate[:_N_VAL].mean(), 3 / rate[:_N_VAL].max())
+    # Half precision before the spikes are drawn: it halves truth.nc, which then still says
+    # exactly what they were drawn from.
+    return _Encoding((gain * rate).astype(np.float16).astype(np.float32), weights, offset, gain)
+
+
+# --------------------------------------------------------------------------------------
+# Trials and spikes
+# --------------------------------------------------------------------------------------
+
+
+class _Trials(NamedTuple):
+    """The trials of a site in the order in which they were presented."""
+
+    stim: Ints
+    onset_ms: Ints
+
+
+def _present(n_est: int, rng: np.random.Generator) -> _Trials:
+    val, est = np.repeat(np.arange(_N_VAL), _N_REPEATS), _N_VAL + np.arange(n_est)
+    stim = rng.permutation(np.concatenate([val, est]))
+    gaps_ms = rng.integers(1, 51, stim.size - 1)
+    return _Trials(stim, np.concatenate([[0], np.cumsum(_TRIAL_MS + gaps_ms)]))
+
+
+def _fire(rate: npt.NDArray[np.float32], trials: _Trials, rng: np.random.Generator) -> Floats:
+    """Draw Poisson spike times in s, the rate held within a bin; silence between trials."""
+    per_bin = _BIN_MS * _SPIKE_SAMPLES_PER_MS
+    counts = rng.poisson(rate[trials.stim]).ravel()
+    fired = np.flatnonzero(counts)
+    trial, time_bin = np.divmod(np.repeat(fired, counts[fired]), _N_BINS)
+    onset = trials.onset_ms * _SPIKE_SAMPLES_PER_MS
+    inside = onset[trial] + per_bin * time_bin + rng.integers(0, per_bin, trial.size)
+
+    trial_length = per_bin * _N_BINS
+    gaps = np.diff(onset) - trial_length
+    trial = np.repeat(np.arange(gaps.size), rng.poisson(rate[0, 0] / per_bin * gaps))
+    between = onset[trial] + trial_length + rng.integers(0, gaps[trial])
+    return np.sort(np.concatenate([inside, between])) / _SPIKE_HZ
+
+
+def _count(times: Floats, trials: _Trials, n_stims: int) -> Ints:
+    """Count spikes (stim, time) over all presentations by the format's own binning rule."""
+    sample = np.floor(times * 1000).astype(np.int64)
+    trial = np.searchsorted(trials.onset_ms, sample, side="right") - 1
+    time_bin = (sample - trials.onset_ms[trial]) // _BIN_MS
+    kept = time_bin < _N_BINS
+    index = trials.stim[trial[kept]] * _N_BINS + time_bin[kept]
+    return np.bincount(index, minlength=n_stims * _N_BINS).reshape(n_stims, _N_BINS)
+
+
+# --------------------------------------------------------------------------------------
+# Files
+# --------------------------------------------------------------------------------------
+
+
+class _Release(NamedTuple):
+    """What the files of a release have in common."""
+
+    names: Sequence[str]  # of the sounds
+    spectrograms: Floats
+    stim_csv: str
+    model: _Model
+    seed: int
+    about: dict[str, Any]
+
+
+class _Stream(io.RawIOBase):
+    """Blocks of bytes as a file to read from, so that no signal is held as text."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self.blocks = iter(blocks)
+        self.rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self.rest:
+            self.rest = memoryview(next(self.blocks, b""))
+        n = min(len(buffer), len(self.rest))
+        buffer[:n], self.rest = self.rest[:n], self.rest[n:]
+        return n
+
+
+class _Member(NamedTuple):
+    name: str
+    size: int
+    blocks: Iterable[bytes]
+
+
+def _whole(name: str, content: bytes | str) -> _Member:
+    content = content.encode() if isinstance(content, str) else content
+    return _Member(name, len(content), [content])
+
+
+def _write_tgz(file: IO[bytes], members: Iterable[_Member]) -> None:
+    # No times and no names of machines: the same seed gives the same bytes.
+    with (
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as tar,
+    ):
+        for member in members:
+            info = tarfile.TarInfo(member.name)
+            info.size = member.size
+            tar.addfile(info, io.BufferedReader(_Stream(member.blocks), 1 << 20))
+
+
+def _write_zip_member(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    # A ZipInfo made by hand has a fixed date; a plain name would get today's.
+    archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+
+
+def _signal_json(
+    name: str, recording: str, chans: Sequence[str], fs: int, n: int, kind: str, **meta: str
+) -> str:
+    signal = {
+        "name": name,
+        "chans": list(chans),
+        "fs": fs,
+        "meta": meta,
+        "recording": recording,
+        "segments": [[0, n]],
+        "signal_type": f"<class 'nems0.signal.{kind}'>",
+        "normalization": "none",
+        "norm_baseline": [[0]],
+        "norm_gain": [[1]],
+    }
+    return json.dumps(signal)
+
+
+def _epochs_csv(names: Iterable[str], onsets_s: Iterable[float], *, trials: bool) -> str:
+    rows = ["name,start,end"]
+    duration, on, off = _TRIAL_MS / 1000, 0.25, 1.25
+    for name, start in zip(names, onsets_s, strict=True):
+        rows.append(f"PreStimSilence,{start!r},{start + on!r}")
+        rows.append(f"STIM_{name}.wav,{start!r},{start + duration!r}")
+        rows.append(f"REFERENCE,{start!r},{start + duration!r}")
+        if trials:
+            rows.append(f"TRIAL,{start!r},{start + duration!r}")
+        rows.append(f"PostStimSilence,{start + off!r},{start + duration!r}")
+    return "\n".join(rows) + "\n"
+
+
+def _csv(samples: Floats) -> str:
+    """Write samples (time, channel) as the format does."""
+    row = ",".join(["%.18e"] * samples.shape[1]) + "\n"
+    return "".join(row % tuple(values) for values in samples.tolist())
+
+
+_TEXT_BYTES = len("0.000000000000000000e+00")
+
+
+def _counts_csv(counts: npt.NDArray[np.uint16], n_val_rows: int) -> Iterator[bytes]:
+    """Write spike counts (time, cell) as :func:`_csv` would, val averaged over repeats.
+
+    Almost all values are zero and the others few and alike: blocks of zeros are copied and
+    the texts of the other values pasted in, which is much faster than formatting each.
+    """
+    n_rows, n_cells = max(1, 1_000_000 // (counts.shape[1] * _TEXT_BYTES)), counts.shape[1]
+    zeros = np.frombuffer(_csv(np.zeros((n_rows, n_cells))).encode(), np.uint8)
+    zeros = zeros.reshape(n_rows, n_cells, _TEXT_BYTES + 1)
+    for part, n_averaged in ((counts[:n_val_rows], _N_REPEATS), (counts[n_val_rows:], 1)):
+        distinct = [f"{n / n_averaged:.18e}".encode() for n in range(int(part.max()) + 1)]
+        texts = np.frombuffer(b"".join(distinct), np.uint8).reshape(-1, _TEXT_BYTES)
+        for start in range(0, len(part), n_rows):
+            block = part[start : start + n_rows]
+            text = zeros[: len(block)].copy()
+            row, cell = np.nonzero(block)
+            text[row, cell, :_TEXT_BYTES] = texts[block[row, cell]]
+            yield text.tobytes()
+
+
+def _write_population(
+    file: IO[bytes], meta: dict[str, Any], release: _Release, counts: npt.NDArray[np.uint16]
+) -> None:
+    recording, names = meta["siteid"], release.names
+    n, n_val_rows = len(counts), _N_VAL * _N_BINS
+    epochs = _epochs_csv(names, (1.5 * np.arange(len(names))).tolist(), trials=False)
+    resp_csv = _Member("csv", (_TEXT_BYTES + 1) * counts.size, _counts_csv(counts, n_val_rows))
+    mask = (np.arange(n) >= n_val_rows).astype(float)[:, None]
+    signals: dict[str, tuple[Sequence[str], _Member]] = {
+        "stim": ([f"ch{i:02d}" for i in range(_N_FREQ)], _whole("csv", release.stim_csv)),
+        "resp": (meta["cellid"], resp_csv),
+        "mask_est": (["mask_est"], _whole("csv", _csv(mask))),
+    }
+    members = [_whole("meta.json", json.dumps(meta))]
+    for name, (chans, csv) in signals.items():
+        header = _signal_json(name, recording, chans, 1000 // _BIN_MS, n, "RasterizedSignal")
+        members.append(csv._replace(name=f"{name}.csv"))
+        members.append(_whole(f"{name}.json", header))
+        members.append(_whole(f"{name}.epoch.csv", epochs))
+    prefix = f"{recording}/{recording}."
+    _write_tgz(file, (m._replace(name=prefix + m.name) for m in members))
+
+
+def _site_tgz(
+    site: str, meta: dict[str, Any], names: Sequence[str], trials: _Trials, h5: bytes
+) -> bytes:
+    file, prefix = io.BytesIO(), f"{site}/{site}."
+    end_ms = int(trials.onset_ms[-1]) + _TRIAL_MS
+    header = _signal_json("resp", site, meta["cellid"], 1000, end_ms, "PointProcess", siteid=site)
+    epochs = _epochs_csv(
+        [names[i] for i in trials.stim], (trials.onset_ms / 1000).tolist(), trials=True
+    )
+    members = [
+        _whole(prefix + "meta.json", json.dumps(meta)),
+        _whole(prefix + "resp.h5", h5),
+        _whole(prefix + "resp.json", header),
+        _whole(prefix + "resp.epoch.csv", epochs),
+    ]
+    _write_tgz(file, members)
+    return file.getvalue()
+
+
+def _write_wavs(path: Path, release: _Release) -> None:
+    carriers = _carriers(release.seed)
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, name in enumerate(release.names):
+            rng = _rng(release.seed, "waveform", name)
+            carrier, shift = carriers[rng.integers(2)], int(rng.integers(_WAV_HZ))
+            file = io.BytesIO()
+            with wave.open(file, "wb") as wav:
+                wav.setparams((1, 2, _WAV_HZ, 0, "NONE", ""))
+                samples = _waveform(release.spectrograms[:, i, _SOUND], carrier, shift)
+                wav.writeframes(samples.astype("<i2").tobytes())
+            spelling = name.lower() if name.startswith("cat") else name
+            _write_zip_member(archive, f"wav/{spelling}.wav", file.getvalue())
+
+
+@contextmanager
+def _open_truth(
+    path: Path, release: _Release, cells: dict[str, list[_Cell]]
+) -> Iterator[Callable[[_Encoding], None]]:
+    """Write ``truth.nc`` a cell at a time: at full size its rates are half a gigabyte."""
+    model = release.model
+    flat = [(area, cell) for area, members in cells.items() for cell in members]
+    sizes = {"stim": len(release.names), "time": _N_BINS, "neuron": len(flat)}
+    weights: list[Floats] = []
+    offset: list[float] = []
+    gain: list[float] = []
+    with netCDF4.Dataset(path, "w") as file:
+        for dim, size in sizes.items():
+            file.createDimension(dim, size)
+        chunks = (sizes["stim"], _N_BINS, 1)
+        rate = file.createVariable(
+            "rate", "f4", tuple(sizes), compression="zlib", complevel=1, chunksizes=chunks
+        )
+        rate.setncatts({"long_name": "expected spikes per bin", "units": "1"})
+
+        def write(encoding: _Encoding) -> None:
+            rate[:, :, len(gain)] = encoding.rate
+            weights.append(encoding.weights)
+            offset.append(encoding.offset)
+            gain.append(encoding.gain)
+
+        yield write
+    time, lag = (np.arange(n) * _BIN_MS / 1000 for n in (_N_BINS, _N_LAGS))
+    parameters = xr.Dataset(
+        {
+            model.weights_name: (("neuron", *model.weights_dims), np.stack(weights)),
+            "offset": ("neuron", offset),
+            "gain": ("neuron", gain, {"long_name": "gain, spikes per bin"}),
+            **model.shared,
+        },
+        coords={
+            "stim": [f"STIM_{name}.wav" for name in release.names],
+            "time": ("time", time, {"long_name": "left edge, from trial onset", "units": "s"}),
+            "neuron": [cell.cell_id for _, cell in flat],
+            "area": ("neuron", [area for area, _ in flat]),
+            "auditory": ("neuron", [cell.auditory for _, cell in flat]),
+            "freq": ("freq", _FREQ_HZ, {"long_name": "centre frequency", "units": "Hz"}),
+            "lag": ("lag", lag, {"long_name": "time since the input", "units": "s"}),
+        },
+        attrs={
+            "title": "True firing rates of a simulated NAT4 release",
+            "simulated": json.dumps(release.about),
+        },
+    )
+    parameters.to_netcdf(path, mode="a", engine="netcdf4")
+
+
+def _correlation(rate: npt.NDArray[np.float32], counts: Ints) -> str:
+    """Return how well the truth predicts the val PSTH; nothing where either is constant."""
+    a, b = rate[:_N_VAL].ravel(), counts[:_N_VAL].ravel()
+    return f"{np.corrcoef(a, b)[0, 1]:.4f}" if a.std() > 0 and b.std() > 0 else ""
+
+
+def _write_area(
+    folder: Path,
+    area: str,
+    cells: Sequence[_Cell],
+    release: _Release,
+    write_truth: Callable[[_Encoding], None],
+) -> None:
+    names, seed = release.names, release.seed
+    n_est = len(names) - _N_VAL
+    counts = np.empty((len(names) * _N_BINS, len(cells)), np.uint16)
+    table = [",cellid,truth_test,sig_auditory"]
+    sites = list(dict.fromkeys(cell.site for cell in cells))
+    with zipfile.ZipFile(folder / f"{area}_single_sites.zip", "w") as archive:
+        for site in sites:
+            trials = _present(n_est, _rng(seed, "trials", site))
+            file = io.BytesIO()
+            with h5py.File(file, "w") as h5:
+                for i, cell in enumerate(cells):
+                    if cell.site != site:
+                        continue
+                    encoding = _encode(release.model, cell, seed)
+                    times = _fire(encoding.rate, trials, _rng(seed, "spikes", site, cell.number))
+                    if cell.trials_cell_id:
+                        h5.create_dataset(cell.trials_cell_id, data=times, compression="gzip")
+                    binned = _count(times, trials, len(names))
+                    counts[:, i] = binned.ravel()
+                    correlation = _correlation(encoding.rate, binned)
+                    table.append(f"{i},{cell.cell_id},{correlation},{cell.auditory}")
+                    write_truth(encoding)
+            chans = [c.trials_cell_id for c in cells if c.site == site and c.trials_cell_id]
+            meta = {"siteid": site, "cellid": chans, "simulated": release.about}
+            tgz = _site_tgz(site, meta, names, trials, file.getvalue())
+            digest = hashlib.sha1(tgz, usedforsecurity=False).hexdigest()
+            _write_zip_member(archive, f"{area}_single_sites/{area}_{site}_{digest}.tgz", tgz)
+    (folder / f"{area}_pred_correlation.csv").write_text("\n".join(table) + "\n")
+    totals = {
+        "cells": len(cells),
+        "auditory": sum(cell.auditory for cell in cells),
+        "sites": len(sites),
+        "est": n_est,
+        "val": _N_VAL,
+        "repeats": _N_REPEATS,
+        "cells_without_trials": [cell.cell_id for cell in cells if not cell.trials_cell_id],
+        "cells_by_animal": dict(Counter(cell.site[:3] for cell in cells)),
+    }
+    ids = [cell.cell_id for cell in cells]
+    about = {**release.about, **totals}
+    meta = {"siteid": f"{area}_NAT4", "cellid": ids, "simulated": about}
+    with open(folder / f"{area}_NAT4_ozgf.fs100.ch18.tgz", "wb") as tgz_file:
+        _write_population(tgz_file, meta, release, counts)
+
+
+def simulate(
+    path: str | os.PathLike[str],
+    *,
+    areas: Sequence[str] = ("A1", "PEG"),
+    scale: float = 0.02,
+    sound_scale: float | None = None,
+    model: str = "linear",
+    seed: int = 0,
+) -> Path:
+    r"""Write a simulated release in the layout of the published one, and its truth.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder to write into; made if it is not there.
+    areas : sequence of str
+        ``"A1"``, ``"PEG"`` or both.
+    scale : float
+        Number of cells as a fraction of the published 849 (A1) and 398 (PEG). At 1, cells,
+        sites, animals and auditory cells have the published counts; small releases keep a
+        few of the sites, and never fewer than 9 (A1) and 6 (PEG) cells. May exceed 1.
+    sound_scale : float, optional
+        Number of est sounds as a fraction of the published 575; by default `scale`, but at
+        most 1. May exceed 1. The 18 val sounds with their 20 repeats are always there.
+    model : {"linear", "adaptive"}
+        How the sounds drive the cells; see Notes.
+    seed : int
+        Non-negative. The same arguments give the same bytes. Cells and sounds that are in
+        releases of two scales are the same in both, though which cells are auditory may
+        differ: their share is always the published one.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder, with all the files of a release and ``truth.nc``: `rate` (stim, time,
+        neuron; expected spikes per 10 ms bin, float32) and the parameters behind it.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds files of a release already: nothing is ever overwritten.
+    ValueError
+        For an unknown area or model, a scale that is not positive, or a negative seed.
+
+    Notes
+    -----
+    A sound is tones or noise in 18 bands, log-spaced from 200 Hz to 20 kHz, each under a
+    slow random envelope :math:`s_f(t)`; the envelopes are the published spectrogram, silent
+    but from 0.25 to 1.25 s of the 1.5 s trial.
+
+    In both models an auditory cell :math:`i` spikes as a Poisson process of rate, per 10 ms,
+
+    .. math:: r_i(t) = g_i \, \log(1 + e^{o_i + z_i(t)})
+
+    held within each bin; the others fire at a constant rate. The gain :math:`g_i` makes the
+    mean rate to the val sounds log-normal around 8 Hz, and keeps the peak below 300 Hz. In
+    the *linear* model
+
+    .. math:: z_i(t) = \sum_{f,l} k_i(f, l) \, \log(1 + s_f(t - l))
+
+    with a separable kernel :math:`k_i` of 25 lags of 10 ms: Gaussian in log-frequency; in
+    time an early peak, in some cells followed by inhibition. In the *adaptive* model each
+    band :math:`x_f = \log(1 + s_f)` is first set against an exponentially weighted mean
+    :math:`m_f` of its past (time constant 40 to 250 ms), and rises and falls part ways:
+    :math:`\mathrm{on}_f(t) = [x_f(t) - w_f m_f(t - 1)]_+`,
+    :math:`\mathrm{off}_f(t) = [w_f m_f(t - 1) - x_f(t)]_+`. From these, 24 features shared
+    by all cells are made by such kernels :math:`K_j` and a softplus,
+    :math:`h_j = \log(1 + e^{K_j * (\mathrm{on}, \mathrm{off}) - 2})`, and
+    :math:`z_i = \sum_j a_{ij} h_j` with four of the features in each cell.
+
+    The column `truth_test` of the cell table is the correlation of the true rate with the
+    val PSTH. Every ``meta.json`` says under ``simulated`` how the release was made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     release = simulate(folder, areas=["PEG"], scale=0.01)
+    ...     for file in sorted(release.iterdir()):
+    ...         print(file.name)
+    PEG_NAT4_ozgf.fs100.ch18.tgz
+    PEG_pred_correlation.csv
+    PEG_single_sites.zip
+    truth.nc
+    wav.zip
+    """
+    areas = [areas] if isinstance(areas, str) else list(dict.fromkeys(areas))
+    unknown = [area for area in areas if area not in _SITES]
+    if unknown or not areas:
+        raise ValueError(f"areas must be some of {list(_SITES)}, not {unknown or areas}")
+    if model not in _MODELS:
+        raise ValueError(f"model must be one of {list(_MODELS)}, not {model!r}")
+    if sound_scale is None:
+        sound_scale = min(scale, 1.0)
+    if not (0 < scale < np.inf and 0 < sound_scale < np.inf):
+        raise ValueError(f"scales must be positive, not scale={scale}, sound_scale={sound_scale}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, not {seed}")
+    path = Path(path).expanduser()
+    path.mkdir(parents=True, exist_ok=True)
+    release_names = ("A1_", "PEG_", "wav.zip", "truth.nc")
+    there = sorted(f.name for f in path.iterdir() if f.name.startswith(release_names))
+    if there:
+        raise FileExistsError(
+            f"{path} already holds files of a release ({', '.join(there)}); "
+            "name another folder, or remove these files first"
+        )
+
+    names = _sound_names(max(1, round(sound_scale * _N_EST)))
+    spectrograms = _spectrograms(names, seed)
+    release = _Release(
+        names=names,
+        spectrograms=spectrograms,
+        stim_csv=_csv(spectrograms.reshape(_N_FREQ, -1).T),
+        model=_MODELS[model](spectrograms, seed),
+        seed=seed,
+        about={
+            "by": f"nat4xr {__version__}",
+            "seed": seed,
+            "scale": scale,
+            "sound_scale": sound_scale,
+            "model": model,
+        },
+    )
+    cells = {area: _cells(area, scale, seed) for area in areas}
+    # Whole files are moved into place at the end: nothing half-written bears its final name.
+    with tempfile.TemporaryDirectory(prefix=".simulate-", dir=path) as unfinished:
+        folder = Path(unfinished)
+        _write_wavs(folder / "wav.zip", release)
+        with _open_truth(folder / "truth.nc", release, cells) as write_truth:
+            for area in areas:
+                _write_area(folder, area, cells[area], release, write_truth)
+        for file in sorted(folder.iterdir()):
+            os.replace(file, path / file.name)
+    return path

@@ -1,0 +1,531 @@
+"""What `simulate` writes, read with plain tarfile, zipfile, h5py and pandas."""
+
+import gzip
+import io
+import json
+import re
+import sys
+import tarfile
+import wave
+import zipfile
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from nat4xr.simulate import _cells, _sound_names, simulate
+
+AREAS = ["A1", "PEG"]
+POPULATION = "{}_NAT4_ozgf.fs100.ch18.tgz"
+PADDED_SITE = "TNC013a"
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory) -> Path:
+    return simulate(tmp_path_factory.mktemp("linear"))
+
+
+@pytest.fixture(scope="module")
+def adaptive(tmp_path_factory) -> Path:
+    return simulate(tmp_path_factory.mktemp("adaptive"), areas=["PEG"], model="adaptive")
+
+
+@pytest.fixture(scope="module")
+def truth(release) -> xr.Dataset:
+    with xr.open_dataset(release / "truth.nc") as dataset:
+        return dataset.load()
+
+
+def members_of(file) -> dict[str, bytes]:
+    """The members of a recording in their order, named without the recording."""
+    content = {}
+    with tarfile.open(fileobj=io.BytesIO(file), mode="r:gz") as tar:
+        for member in tar:
+            folder, name = member.name.split("/")
+            assert name.startswith(folder + ".")
+            content[name.removeprefix(folder + ".")] = tar.extractfile(member).read()
+    return content
+
+
+def table(text: bytes) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(text))
+
+
+def samples(text: bytes) -> np.ndarray:
+    return np.loadtxt(io.BytesIO(text), delimiter=",", ndmin=2)
+
+
+def population(folder: Path, area: str) -> SimpleNamespace:
+    files = members_of((folder / POPULATION.format(area)).read_bytes())
+    return SimpleNamespace(
+        files=files,
+        meta=json.loads(files["meta.json"]),
+        cells=json.loads(files["resp.json"])["chans"],
+        epochs=table(files["resp.epoch.csv"]),
+        resp=samples(files["resp.csv"]),
+        stim=samples(files["stim.csv"]),
+    )
+
+
+def sites(folder: Path, area: str) -> dict[str, SimpleNamespace]:
+    found = {}
+    with zipfile.ZipFile(folder / f"{area}_single_sites.zip") as archive:
+        for name in archive.namelist():
+            files = members_of(archive.read(name))
+            header = json.loads(files["resp.json"])
+            epochs = table(files["resp.epoch.csv"])
+            with h5py.File(io.BytesIO(files["resp.h5"])) as h5:
+                spikes = {chan: dataset[:] for chan, dataset in h5.items()}
+            found[header["recording"]] = SimpleNamespace(
+                archive=name,
+                files=files,
+                header=header,
+                epochs=epochs,
+                trials=epochs[epochs.name.str.startswith("STIM_")].reset_index(drop=True),
+                spikes=spikes,
+            )
+    return found
+
+
+def sounds(epochs: pd.DataFrame) -> list[str]:
+    return epochs.name[epochs.name.str.startswith("STIM_")].tolist()
+
+
+def binned(times: np.ndarray, start: float) -> np.ndarray:
+    """Spikes in each 10 ms of one trial, by the rule of the format's own software."""
+    sample = np.floor(times * 1000).astype(int) - round(start * 1000)
+    return np.bincount(sample[(sample >= 0) & (sample < 1500)] // 10, minlength=150)
+
+
+def canonical(cell: str) -> tuple[str, int, int]:
+    site, electrode, unit = cell.split("-")
+    return site, int(electrode), int(unit)
+
+
+# The layout
+
+
+def test_a_release_holds_the_published_files_and_the_truth(release, nems0_release):
+    published = {file.name for file in nems0_release.iterdir()} - {"reference.npz"}
+    assert {file.name for file in release.iterdir()} == published | {"truth.nc"}
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_a_population_recording_is_laid_out_as_nems0_writes_it(release, nems0_release, area):
+    ours, theirs = population(release, area), population(nems0_release, area)
+    assert list(ours.files) == list(theirs.files)
+    for signal in ("stim", "resp", "mask_est"):
+        header, published = (
+            json.loads(recording.files[f"{signal}.json"]) for recording in (ours, theirs)
+        )
+        assert list(header) == list(published)
+        varying = {"chans"} if signal == "resp" else set()
+        same = set(header) - varying
+        assert {k: header[k] for k in same} == {k: published[k] for k in same}
+    kinds = [
+        epochs.name.str.replace(r"STIM_.*", "STIM", regex=True).tolist()
+        for epochs in (ours.epochs, theirs.epochs)
+    ]
+    assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_a_site_recording_is_laid_out_as_nems0_writes_it(release, nems0_release, area):
+    theirs = next(iter(sites(nems0_release, area).values()))
+    for name, ours in sites(release, area).items():
+        assert re.fullmatch(rf"{area}_single_sites/{area}_{name}_[0-9a-f]{{40}}\.tgz", ours.archive)
+        assert list(ours.files) == list(theirs.files)
+        assert list(ours.header) == list(theirs.header)
+        same = set(ours.header) - {"chans", "recording", "segments", "meta"}
+        assert {k: ours.header[k] for k in same} == {k: theirs.header[k] for k in same}
+        assert ours.header["meta"] == {"siteid": name}
+        assert ours.epochs.columns.tolist() == theirs.epochs.columns.tolist()
+        n = 5 * 4  # rows of four trials
+        kinds = [e.name[:n].str.replace(r"STIM_.*", "STIM", regex=True).tolist()
+                 for e in (ours.epochs, theirs.epochs)]  # fmt: skip
+        assert kinds[0] == kinds[1]
+
+
+def test_spike_times_are_gzipped_float64_seconds_a_dataset_a_channel(release):
+    for site in sites(release, "A1").values():
+        assert sorted(site.spikes) == sorted(site.header["chans"])
+        with h5py.File(io.BytesIO(site.files["resp.h5"])) as h5:
+            for dataset in h5.values():
+                assert (dataset.dtype, dataset.compression) == (np.float64, "gzip")
+        end_s = site.header["segments"][0][1] / 1000
+        for times in site.spikes.values():
+            assert np.all(np.diff(times) >= 0)
+            assert 0 <= times[0] < times[-1] < end_s
+            np.testing.assert_array_equal(np.rint(times * 30_000) / 30_000, times)
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_the_text_of_every_sample_is_what_savetxt_writes(release, area):
+    files = population(release, area).files
+    for signal in ("stim", "resp", "mask_est"):
+        text = files[f"{signal}.csv"]
+        file = io.BytesIO()
+        np.savetxt(file, samples(text), delimiter=",")
+        assert text == file.getvalue()
+
+
+def test_population_epochs_are_val_then_est_each_of_a_second_and_a_half(release, nems0_release):
+    recording, published = population(release, "A1"), population(nems0_release, "A1")
+    names = sounds(recording.epochs)
+    assert names[:18] == sounds(published.epochs)[:18]
+    assert len(names) == len(set(names)) == 18 + 12
+    assert all(re.fullmatch(r"STIM_cat\d+_rec\d+_\w+_excerpt\d+\.wav", n) for n in names[18:])
+    starts = recording.epochs[recording.epochs.name.str.startswith("STIM_")].start
+    np.testing.assert_array_equal(starts, 1.5 * np.arange(30))
+    mask = samples(recording.files["mask_est.csv"])
+    np.testing.assert_array_equal(mask[:, 0], np.repeat([0, 1], [18 * 150, 12 * 150]))
+
+
+def test_the_cell_table_has_a_row_a_cell_in_order_and_the_auditory_flag(release, truth):
+    for area in AREAS:
+        rows = pd.read_csv(release / f"{area}_pred_correlation.csv", index_col=0)
+        assert rows.cellid.tolist() == population(release, area).cells
+        assert rows.sig_auditory.dtype == bool
+        np.testing.assert_array_equal(rows.sig_auditory, truth.auditory[truth.area == area])
+
+
+def test_the_spectrogram_is_silent_around_the_sound_and_positive_in_it(release):
+    stim = population(release, "A1").stim.reshape(30, 150, 18)
+    assert not stim[:, :25].any()
+    assert not stim[:, 125:].any()
+    assert stim.min() == 0
+    assert np.all(stim[:, 25:125].any(axis=(1, 2)))
+
+
+# Trials
+
+
+def test_each_site_presents_val_sounds_20_times_and_est_sounds_once_in_its_own_order(release):
+    orders = []
+    for site in sites(release, "A1").values():
+        names = site.trials.name.tolist()
+        orders.append(names)
+        for name, n in Counter(names).items():
+            assert n == (20 if name.startswith("STIM_00cat") else 1)
+        first_est = next(i for i, name in enumerate(names) if name.startswith("STIM_cat"))
+        assert first_est < len(names) - 12
+    assert len({tuple(order) for order in orders}) == len(orders)
+
+
+def test_trial_onsets_are_whole_milliseconds_off_the_10_ms_grid(release):
+    for site in sites(release, "PEG").values():
+        onsets_ms = site.trials.start.to_numpy() * 1000
+        np.testing.assert_allclose(onsets_ms, np.rint(onsets_ms), atol=1e-6)
+        gaps = np.diff(np.rint(onsets_ms)) - 1500
+        assert (gaps.min(), gaps.max()) >= (1, 40)
+        assert gaps.max() <= 50
+        assert np.mean(np.rint(onsets_ms) % 10 != 0) > 0.8
+
+
+def test_cells_also_fire_between_trials(release):
+    site = next(iter(sites(release, "A1").values()))
+    times = np.concatenate(list(site.spikes.values()))
+    trial = np.searchsorted(site.trials.start, times, side="right") - 1
+    assert np.any(times - site.trials.start.to_numpy()[trial] > 1.5)
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_the_population_recording_is_binned_from_the_sites_spikes(release, area):
+    recording = population(release, area)
+    names = sounds(recording.epochs)
+    columns = {canonical(cell): i for i, cell in enumerate(recording.cells)}
+    n_checked = 0
+    for site in sites(release, area).values():
+        for chan, times in site.spikes.items():
+            total = np.zeros((len(names), 150))
+            for trial in site.trials.itertuples():
+                total[names.index(trial.name)] += binned(times, trial.start)
+            total[:18] /= 20
+            expected = recording.resp[:, columns[canonical(chan)]].reshape(-1, 150)
+            np.testing.assert_array_equal(total, expected)
+            n_checked += 1
+    assert n_checked == len(recording.cells) - (area == "A1")
+
+
+# Names
+
+
+def test_one_tnc_site_writes_its_electrodes_with_one_more_zero(release):
+    in_population = {c for c in population(release, "A1").cells if c.startswith(PADDED_SITE)}
+    in_archive = set(sites(release, "A1")[PADDED_SITE].spikes)
+    assert in_population
+    assert in_archive == {re.sub(r"-(\d\d)-", r"-0\1-", cell) for cell in in_population}
+
+
+def test_all_other_sites_write_the_names_of_the_population_recording(release):
+    for area in AREAS:
+        cells = set(population(release, area).cells)
+        for name, site in sites(release, area).items():
+            assert name == PADDED_SITE or cells.issuperset(site.spikes)
+
+
+def test_exactly_one_a1_cell_has_no_trials_but_a_population_channel(release):
+    for area, n_without in (("A1", 1), ("PEG", 0)):
+        recording = population(release, area)
+        recorded = {canonical(c) for site in sites(release, area).values() for c in site.spikes}
+        without = [cell for cell in recording.cells if canonical(cell) not in recorded]
+        assert len(without) == n_without
+        assert without == recording.meta["simulated"]["cells_without_trials"]
+
+
+def test_some_sound_files_differ_from_their_epoch_in_letter_case_alone(release):
+    names = [n.removeprefix("STIM_") for n in sounds(population(release, "A1").epochs)]
+    with zipfile.ZipFile(release / "wav.zip") as archive:
+        files = [name.removeprefix("wav/") for name in archive.namelist()]
+    assert files != names
+    assert [name.lower() for name in files] == [name.lower() for name in names]
+
+
+# Counts
+
+
+def test_the_default_keeps_several_sites_animals_and_both_kinds_of_cell(release):
+    a1, peg = (population(release, area).meta["simulated"] for area in AREAS)
+    assert (a1["cells"], a1["auditory"], a1["est"]) == (17, 16, 12)
+    assert (peg["cells"], peg["auditory"], peg["sites"]) == (8, 7, 2)
+    assert a1["cells_by_animal"] == {"ARM": 3, "CRD": 2, "DRX": 6, "TNC": 6}
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_every_meta_file_says_how_the_release_was_simulated(release, area):
+    recording = population(release, area)
+    mark = recording.meta["simulated"]
+    shared = {key: mark[key] for key in ("by", "seed", "scale", "sound_scale", "model")}
+    assert shared.pop("by").startswith("nat4xr ")
+    assert shared == {"seed": 0, "scale": 0.02, "sound_scale": 0.02, "model": "linear"}
+    archives = sites(release, area)
+    for site in archives.values():
+        assert json.loads(site.files["meta.json"])["simulated"].items() <= mark.items()
+    assert mark["cells"] == len(recording.cells)
+    assert mark["sites"] == len(archives)
+    assert (mark["val"], mark["repeats"]) == (18, 20)
+    assert mark["cells_by_animal"] == Counter(cell[:3] for cell in recording.cells)
+
+
+def test_full_size_has_the_published_counts():
+    a1, peg = (_cells(area, 1.0, seed=0) for area in AREAS)
+    assert (len(a1), len(peg)) == (849, 398)
+    assert (sum(c.auditory for c in a1), sum(c.auditory for c in peg)) == (777, 339)
+    per_site = Counter(cell.site for cell in a1)
+    assert (len(per_site), len({cell.site for cell in peg})) == (22, 11)
+    by_animal = Counter(cell.site[:3] for cell in a1)
+    assert by_animal == {"ARM": 165, "CRD": 36, "DRX": 244, "TNC": 404}
+    assert {cell.site[:3] for cell in peg} == {"ARM"}
+    largest = [("DRX006b", 95), ("DRX008b", 86), ("DRX007a", 63), ("TNC018a", 60), ("TNC017a", 57)]
+    assert per_site.most_common(5) == largest
+    assert [c.cell_id for c in a1[:3]] == ["ARM029a-04-1", "ARM029a-07-6", "ARM029a-07-7"]
+    assert all(cell.auditory for cell in a1[:3])
+    assert len({cell.cell_id for cell in a1 + peg}) == 849 + 398
+
+
+@pytest.mark.parametrize("scale", [1e-9, 0.02, 0.5, 1.0, 4.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_scale_has_the_padded_site_and_the_cell_without_trials(scale, seed):
+    cells = _cells("A1", scale, seed)
+    assert any(cell.trials_cell_id.startswith(f"{PADDED_SITE}-0") for cell in cells)
+    assert sum(cell.trials_cell_id == "" for cell in cells) == 1
+    per_site = Counter(cell.site for cell in cells if cell.trials_cell_id)
+    assert set(per_site) == {cell.site for cell in cells}
+    assert len(cells) >= 9
+    assert {"ARM", "DRX", "TNC"} <= {site[:3] for site in per_site}
+
+
+def test_sounds_and_cells_may_outnumber_the_published_ones():
+    assert len(set(_sound_names(3 * 575))) == 18 + 3 * 575
+    for area, n_published in (("A1", 849), ("PEG", 398)):
+        assert len({cell.cell_id for cell in _cells(area, 3.0, seed=0)}) == 3 * n_published
+
+
+# The truth
+
+
+def test_the_truth_is_labelled_by_the_releases_own_cells_and_sounds(release, truth):
+    recordings = {area: population(release, area) for area in AREAS}
+    assert truth.rate.dims == ("stim", "time", "neuron")
+    assert truth.rate.dtype == np.float32
+    assert truth.stim.values.tolist() == sounds(recordings["A1"].epochs)
+    for area, recording in recordings.items():
+        assert truth.neuron[truth.area == area].values.tolist() == recording.cells
+    np.testing.assert_allclose(truth.time, np.arange(150) / 100)
+    np.testing.assert_allclose(truth.freq[[0, -1]], [200, 20_000])
+    assert truth.kernel.dims == ("neuron", "freq", "lag")
+
+
+def test_linear_rates_follow_from_the_kernels_and_the_published_spectrogram(release, truth):
+    x = np.log1p(population(release, "PEG").stim.reshape(30, 150, 18))
+    for neuron in truth.neuron[truth.area == "PEG"].values:
+        cell = truth.sel(neuron=neuron)
+        drive = np.array(
+            [
+                sum(np.convolve(x[i, :, f], cell.kernel[f])[:150] for f in range(18))
+                for i in range(30)
+            ]
+        )
+        rate = float(cell.gain) * np.log1p(np.exp(float(cell.offset) + drive))
+        np.testing.assert_allclose(cell.rate, rate, rtol=1e-3, atol=1e-6)
+
+
+def test_adaptive_rates_follow_from_the_shared_features_and_the_published_spectrogram(adaptive):
+    truth = xr.load_dataset(adaptive / "truth.nc")
+    x = np.log1p(population(adaptive, "PEG").stim.reshape(30, 150, 18))
+    past = np.zeros_like(x)
+    step = 1 - np.exp(-0.01 / truth.adaptation_tau.values)
+    for t in range(1, 150):
+        past[:, t] = past[:, t - 1] + step * (x[:, t - 1] - past[:, t - 1])
+    change = x - truth.adaptation_weight.values * past
+    channels = np.stack([np.maximum(change, 0), np.maximum(-change, 0)])
+    lagged = np.stack(
+        [np.pad(channels, ((0, 0), (0, 0), (lag, 0), (0, 0)))[:, :, :150] for lag in range(25)]
+    )
+    hidden = np.log1p(np.exp(np.einsum("lpstf,hpfl->sth", lagged, truth.hidden_kernel) - 2))
+    drive = hidden @ truth.readout.values.T + truth.offset.values
+    rate = truth.gain.values * np.log1p(np.exp(drive))
+    np.testing.assert_allclose(truth.rate, rate, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("folder", ["release", "adaptive"])
+def test_spike_counts_scatter_about_the_true_rates_as_poisson_counts_do(folder, request):
+    folder = request.getfixturevalue(folder)
+    truth = xr.load_dataset(folder / "truth.nc")
+    rate = truth.rate[:, :, truth.area == "PEG"].values
+    counts = population(folder, "PEG").resp.reshape(rate.shape)
+    # Sums over five bins of 20 trials: expected counts of ten or so, thousands of them.
+    expected = 20 * rate[:18].reshape(18, 30, 5, -1).sum(2).ravel()
+    observed = 20 * counts[:18].reshape(18, 30, 5, -1).sum(2).ravel()
+    z = (observed - expected) / np.sqrt(expected)
+    assert abs(z.mean()) < 4 / np.sqrt(z.size)
+    assert z.var() == pytest.approx(1, abs=6 * np.sqrt(2 / z.size))
+    # Est sounds have one trial each.
+    total, spread = rate[18:].sum(), np.sqrt(rate[18:].sum())
+    assert abs(counts[18:].sum() - total) < 4 * spread
+
+
+def test_only_auditory_cells_are_driven_by_the_sounds(truth):
+    driven = truth.rate.std(["stim", "time"]) > 0
+    np.testing.assert_array_equal(driven, truth.auditory)
+    assert not truth.auditory.all()
+
+
+def test_rates_are_those_of_cortex(truth):
+    mean_hz = 100 * truth.rate.mean(["stim", "time"])
+    assert 4 < mean_hz.median() < 16
+    assert truth.rate.min() >= 0
+    assert 100 * truth.rate[:18].max() <= 300.5
+
+
+def test_a_cell_has_the_same_rates_at_every_scale(truth, tmp_path):
+    simulate(tmp_path, scale=0.04, sound_scale=0.01, areas=["PEG"])
+    with xr.open_dataset(tmp_path / "truth.nc") as other:
+        both = np.intersect1d(truth.neuron[truth.auditory], other.neuron[other.auditory])
+        assert both.size > 3
+        assert set(other.stim.values) <= set(truth.stim.values)
+        same = truth.rate.sel(stim=other.stim, neuron=both)
+        xr.testing.assert_equal(
+            other.rate.sel(neuron=both).drop_vars("area"), same.drop_vars("area")
+        )
+
+
+# The sounds
+
+
+def test_wav_files_are_one_second_mono_16_bit_at_44100_hz_and_unclipped(release):
+    with zipfile.ZipFile(release / "wav.zip") as archive:
+        for name in archive.namelist():
+            with wave.open(io.BytesIO(archive.read(name))) as wav:
+                assert wav.getparams()[:4] == (1, 2, 44_100, 44_100)
+                pressure = np.frombuffer(wav.readframes(44_100), "<i2")
+            assert pressure.any()
+            assert np.abs(pressure).max() < 32_767
+
+
+def test_wav_files_have_the_power_of_the_published_spectrogram(release):
+    stim = population(release, "A1").stim.reshape(30, 150, 18)[:, 25:125]
+    with zipfile.ZipFile(release / "wav.zip") as archive:
+        for envelopes, name in zip(stim, archive.namelist(), strict=True):
+            with wave.open(io.BytesIO(archive.read(name))) as wav:
+                pressure = np.frombuffer(wav.readframes(44_100), "<i2").astype(float)
+            # In frames of 50 ms, over which the carriers' own fluctuations average out.
+            power = (pressure.reshape(20, -1) ** 2).mean(1)
+            expected = (envelopes.reshape(20, 5, 18) ** 2).sum((1, 2))
+            assert np.corrcoef(power, expected)[0, 1] > 0.8
+
+
+# Writing
+
+
+def test_the_same_arguments_give_the_same_bytes(release, tmp_path):
+    again = simulate(tmp_path / "again")
+    for file in release.iterdir():
+        assert (again / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_another_seed_gives_other_cells_sounds_and_spikes(release, tmp_path):
+    simulate(tmp_path, areas=["PEG"], seed=1)
+    one, other = population(release, "PEG"), population(tmp_path, "PEG")
+    assert one.cells != other.cells
+    assert not np.array_equal(one.stim, other.stim)
+
+
+def test_archives_carry_no_time_of_writing(release):
+    file = release / POPULATION.format("A1")
+    assert file.read_bytes()[4:8] == b"\0\0\0\0"
+    with gzip.open(file) as unzipped, tarfile.open(fileobj=unzipped) as tar:
+        assert {member.mtime for member in tar} == {0}
+
+
+def test_only_the_areas_asked_for_are_written(adaptive):
+    assert not list(adaptive.glob("A1*"))
+    assert (adaptive / "PEG_single_sites.zip").exists()
+
+
+def test_an_existing_release_is_never_overwritten(tmp_path):
+    (tmp_path / "A1_single_sites.zip").write_bytes(b"the real thing")
+    with pytest.raises(FileExistsError, match=r"A1_single_sites\.zip.*another folder"):
+        simulate(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["A1_single_sites.zip"]
+
+
+def test_a_failure_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def disk_full(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    module = sys.modules["nat4xr.simulate"]  # nat4xr.simulate itself is the function
+    monkeypatch.setattr(module, "_write_population", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        simulate(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    simulate(tmp_path, areas=["PEG"], scale=0.01)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"areas": ["A2"]}, r"\['A1', 'PEG'\], not \['A2'\]"),
+        ({"areas": []}, "areas must be some of"),
+        ({"model": "deep"}, r"\['linear', 'adaptive'\], not 'deep'"),
+        ({"scale": 0}, "scales must be positive"),
+        ({"sound_scale": -1.0}, "scales must be positive"),
+        ({"scale": float("nan")}, "scales must be positive"),
+        ({"seed": -1}, "seed must not be negative"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        simulate(tmp_path / "new", **wrong)
+    assert not (tmp_path / "new").exists()
