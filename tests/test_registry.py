@@ -1,0 +1,671 @@
+"""Fetching the release, over real HTTP on loopback."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from types import SimpleNamespace
+
+import pooch
+import pytest
+from conftest import ReleaseServer
+
+import nat4xr
+from nat4xr import registry
+from nat4xr.registry import FILES, data_dir, fetch, missing_error, pinned
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+PEG_TGZ, PEG_ZIP, PEG_CSV = FILES["PEG"]
+FETCH = "import sys, nat4xr.registry as r; sys.stdin.readline(); r.fetch(*sys.argv[1:])"
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BACKOFF", 0.01)
+    # Pooch waits for seconds between its attempts.
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda _s: None), raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "NAT4 données"
+    monkeypatch.setenv("NAT4XR_DATA_DIR", str(folder))
+    return folder
+
+
+def names(server: ReleaseServer) -> list[str]:
+    return [request.name for request in server.log]
+
+
+def listing(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+def assert_whole(part: str, folder: Path, release: Path) -> None:
+    """The folder holds the part byte for byte, and no debris."""
+    for name in FILES[part]:
+        assert (folder / name).read_bytes() == (release / name).read_bytes()
+    ours = {"registry.json", ".nat4xr-download.lock"}
+    assert listing(folder) <= {name for part in FILES.values() for name in part} | ours
+
+
+# --- answers that a server may give -------------------------------------------------------------
+
+
+def body_of(request: BaseHTTPRequestHandler) -> bytes:
+    name = request.path.split("/")[-2]
+    if name == "records":
+        return request.server.record_json()
+    return (request.server.folder / name).read_bytes()
+
+
+def send(
+    request: BaseHTTPRequestHandler, body: bytes, length: int, kind: str = "application/json"
+) -> None:
+    request.send_response(200)
+    request.send_header("Content-Type", kind)
+    request.send_header("Content-Length", str(length))
+    request.end_headers()
+    request.wfile.write(body)
+    request.wfile.flush()
+
+
+def status(code: int, **headers: str) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(code)
+        for key, value in headers.items():
+            request.send_header(key.replace("_", "-"), value)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    return answer
+
+
+def content(body: bytes, kind: str = "application/json") -> Answer:
+    return lambda request: send(request, body, len(body), kind)
+
+
+def cut(request: BaseHTTPRequestHandler) -> None:
+    body = body_of(request)
+    send(request, body[: len(body) // 2], len(body))
+
+
+def shortened(request: BaseHTTPRequestHandler) -> None:
+    body = body_of(request)[:-1]
+    send(request, body, len(body))
+
+
+def lengthened(request: BaseHTTPRequestHandler) -> None:
+    body = body_of(request) + b"\0"
+    send(request, body, len(body))
+
+
+def garbled(request: BaseHTTPRequestHandler) -> None:
+    body = body_of(request)
+    send(request, body[:-1] + bytes([body[-1] ^ 1]), len(body))
+
+
+def slow(request: BaseHTTPRequestHandler) -> None:
+    body = body_of(request)
+    send(request, b"", len(body))
+    for start in range(0, len(body), len(body) // 8):
+        time.sleep(0.1)
+        request.wfile.write(body[start : start + len(body) // 8])
+        request.wfile.flush()
+
+
+class Hold:
+    """Sends all but the last byte, and then nothing until it is released."""
+
+    def __init__(self) -> None:
+        self.reached, self.released = threading.Event(), threading.Event()
+
+    def __call__(self, request: BaseHTTPRequestHandler) -> None:
+        body = body_of(request)
+        send(request, body[:-1], len(body))
+        self.reached.set()
+        self.released.wait(30)
+
+
+@pytest.fixture
+def hold() -> Hold:
+    hold = Hold()
+    yield hold
+    hold.released.set()
+
+
+# --- what is fetched, and when ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", FILES)
+def test_a_part_is_fetched_whole(
+    part: str, release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    assert fetch(part) == [folder / name for name in FILES[part]]
+    assert_whole(part, folder, nems0_release)
+    assert names(release_server) == ["record", *FILES[part]]
+
+
+def test_requests_name_the_package(release_server: ReleaseServer, folder: Path) -> None:
+    fetch("PEG")
+    agent = f"nat4xr/{nat4xr.__version__} (+https://doi.org/10.5281/zenodo.8044773)"
+    assert {request.user_agent for request in release_server.log} == {agent}
+
+
+def test_what_is_there_and_whole_is_not_fetched_again(
+    release_server: ReleaseServer, folder: Path
+) -> None:
+    first = fetch("PEG")
+    release_server.log.clear()
+    assert fetch("PEG") == first
+    assert release_server.log == []
+
+
+def test_with_everything_in_place_nothing_is_written(
+    release_server: ReleaseServer, folder: Path
+) -> None:
+    fetch("PEG")
+    (folder / ".nat4xr-download.lock").unlink()
+    fetch("PEG")
+    assert listing(folder) == {*FILES["PEG"], "registry.json"}
+
+
+def test_the_record_is_asked_once_for_all_parts(
+    release_server: ReleaseServer, folder: Path
+) -> None:
+    fetch("PEG")
+    fetch("wav")
+    assert names(release_server).count("record") == 1
+
+
+def test_only_the_missing_file_is_fetched(release_server: ReleaseServer, folder: Path) -> None:
+    fetch("PEG")
+    (folder / PEG_ZIP).unlink()
+    release_server.log.clear()
+    fetch("PEG")
+    assert names(release_server) == [PEG_ZIP]
+
+
+def test_files_placed_by_hand_are_checked_against_the_record(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    folder.mkdir()
+    for name in FILES["PEG"]:
+        (folder / name).write_bytes((nems0_release / name).read_bytes())
+    fetch("PEG")
+    assert names(release_server) == ["record"]
+
+
+def test_a_file_that_differs_is_replaced_with_a_warning(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    fetch("PEG")
+    damaged = bytearray((folder / PEG_ZIP).read_bytes())
+    damaged[100] ^= 1
+    (folder / PEG_ZIP).write_bytes(damaged)
+    with pytest.warns(UserWarning, match=rf"{PEG_ZIP} has md5 \w+ where the record says \w+"):
+        fetch("PEG")
+    assert_whole("PEG", folder, nems0_release)
+
+
+def test_a_file_that_differs_is_kept_until_the_new_one_is_whole(
+    release_server: ReleaseServer, folder: Path
+) -> None:
+    fetch("wav")
+    (folder / "wav.zip").write_bytes(b"mine")
+    release_server.instead["wav.zip"] = [status(404)]
+    with (
+        pytest.warns(UserWarning, match="has 4 bytes"),
+        pytest.raises(nat4xr.DownloadError),
+    ):
+        fetch("wav")
+    assert (folder / "wav.zip").read_bytes() == b"mine"
+
+
+def test_files_have_the_permissions_of_any_new_file(
+    release_server: ReleaseServer, folder: Path
+) -> None:
+    fetch("wav")
+    (folder / "new").touch()
+    modes = {(folder / name).stat().st_mode for name in ("new", "wav.zip", "registry.json")}
+    assert len(modes) == 1
+
+
+def test_an_unknown_part_lists_the_valid_ones(folder: Path) -> None:
+    with pytest.raises(ValueError, match="no part 'V1': choose one of 'A1', 'PEG', 'wav'"):
+        fetch("V1")
+
+
+@pytest.mark.parametrize("progressbar", [True, False])
+def test_the_progress_bar_names_the_file_and_can_be_turned_off(
+    progressbar: bool,
+    release_server: ReleaseServer,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fetch("wav", progressbar=progressbar)
+    assert ("wav.zip: 100%" in capsys.readouterr().err) == progressbar
+
+
+# --- where --------------------------------------------------------------------------------------
+
+
+def test_the_path_argument_comes_before_the_environment(
+    release_server: ReleaseServer, folder: Path, tmp_path: Path
+) -> None:
+    assert fetch("wav", tmp_path / "here") == [tmp_path / "here" / "wav.zip"]
+    assert not folder.exists()
+
+
+def test_the_data_folder_is_the_users_cache_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NAT4XR_DATA_DIR", raising=False)
+    assert data_dir() == pooch.os_cache("nat4xr")
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAT4XR_DATA_DIR", "~/NAT4")
+    assert data_dir() == Path.home() / "NAT4"
+    assert data_dir("~/other") == Path.home() / "other"
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_download_error(
+    release_server: ReleaseServer, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(nat4xr.DownloadError, match=r"cannot be written to .*NAT4XR_DATA_DIR"):
+        fetch("wav", tmp_path / "file" / "data")
+
+
+def test_a_missing_file_is_reported_with_the_command_that_fetches_it(folder: Path) -> None:
+    error = missing_error("PEG", [PEG_TGZ, PEG_CSV], folder)
+    assert isinstance(error, FileNotFoundError)
+    assert f"{PEG_TGZ}, {PEG_CSV} not found in {folder}" in str(error)
+    assert str(error).endswith("nat4xr fetch PEG")
+
+
+def test_the_command_names_a_folder_that_is_not_the_default(folder: Path, tmp_path: Path) -> None:
+    error = missing_error("A1", [FILES["A1"][0]], tmp_path / "my data")
+    assert str(error).endswith(f"nat4xr fetch A1 --path '{tmp_path / 'my data'}'")
+
+
+# --- the record ---------------------------------------------------------------------------------
+
+
+def test_the_pin_holds_what_the_record_said(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    fetch("wav")
+    assert set(pinned(folder)) == {name for part in FILES.values() for name in part}
+    assert pinned(folder)["wav.zip"].size == (nems0_release / "wav.zip").stat().st_size
+
+
+def test_the_pin_holds_against_a_server_that_changes_its_mind(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path, tmp_path: Path
+) -> None:
+    fetch("PEG")
+    (folder / PEG_CSV).unlink()
+    release_server.folder = tmp_path
+    (tmp_path / PEG_CSV).write_bytes(b"cellid,sig_auditory\n")
+    with pytest.raises(nat4xr.DownloadError, match="wrong length"):
+        fetch("PEG")
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"files": [', b"[]", b"\xff\xfe", b"[" * 100_000])
+def test_a_pin_that_cannot_be_read_is_asked_for_again(
+    damage: bytes, release_server: ReleaseServer, folder: Path
+) -> None:
+    fetch("wav")
+    (folder / "registry.json").write_bytes(damage)
+    release_server.log.clear()
+    fetch("wav")
+    assert names(release_server) == ["record"]
+
+
+def test_a_pin_made_of_part_of_the_release_is_completed(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "wav.zip").write_bytes((nems0_release / "wav.zip").read_bytes())
+    release_server.folder = tmp_path
+    fetch("wav")
+    release_server.folder = nems0_release
+    fetch("PEG")
+    assert_whole("PEG", folder, nems0_release)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (b"not JSON", "not the JSON of a Zenodo record"),
+        (b'{"status": 404}', "not the JSON of a Zenodo record"),
+        (b'{"files": {"key": "wav.zip"}}', "not the JSON of a Zenodo record"),
+        (b'{"files": []}', "lists no wav.zip"),
+        (b'{"files": [{"key": "wav.zip"}]}', "no size and md5 of wav.zip"),
+        (
+            b'{"files": [{"key": "wav.zip", "size": 9, "checksum": "sha1:00"}]}',
+            "no size and md5 of wav.zip",
+        ),
+    ],
+)
+def test_a_record_of_another_shape_is_a_download_error_and_is_not_pinned(
+    record: bytes, message: str, release_server: ReleaseServer, folder: Path
+) -> None:
+    release_server.instead["record"] = [content(record)] * 9
+    with pytest.raises(nat4xr.DownloadError, match=message):
+        fetch("wav")
+    assert not (folder / "registry.json").exists()
+
+
+def test_names_in_the_record_are_never_used_as_paths(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    record = json.loads(release_server.record_json())
+    for key in ("../evil", "/tmp/evil", "registry.json"):
+        record["files"].append({"key": key, "size": 4, "checksum": "md5:" + "0" * 32})
+    release_server.instead["record"] = [content(json.dumps(record).encode())]
+    fetch("PEG")
+    assert names(release_server) == ["record", *FILES["PEG"]]
+    assert listing(folder.parent) == {folder.name}
+    assert_whole("PEG", folder, nems0_release)
+
+
+# --- a network that fails for a while -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["record", "wav.zip"])
+@pytest.mark.parametrize("fault", [status(503), status(500), cut], ids=["503", "500", "cut"])
+def test_a_passing_fault_is_overcome(
+    fault: Answer, name: str, release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    release_server.instead[name] = [fault, fault]
+    fetch("wav")
+    assert names(release_server).count(name) == 3
+    assert_whole("wav", folder, nems0_release)
+
+
+@pytest.mark.parametrize("fault", [shortened, lengthened, garbled])
+def test_a_file_that_came_wrong_is_fetched_again(
+    fault: Answer, release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    release_server.instead["wav.zip"] = [fault]
+    fetch("wav")
+    assert_whole("wav", folder, nems0_release)
+
+
+def test_a_connection_dropped_before_the_answer_is_tried_again(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    release_server.instead["record"] = [lambda request: None]
+    fetch("wav")
+    assert names(release_server) == ["record", "record", "wav.zip"]
+    assert_whole("wav", folder, nems0_release)
+
+
+def test_retry_after_is_honoured(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    asked = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(time.monotonic())
+        (status(429, Retry_After="1") if len(asked) == 1 else content(body_of(request)))(request)
+
+    release_server.instead["wav.zip"] = [answer, answer]
+    fetch("wav")
+    assert asked[1] - asked[0] >= 1
+    assert_whole("wav", folder, nems0_release)
+
+
+def test_retry_after_is_bounded(
+    release_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "RETRY_AFTER_MAX", 0.01)
+    release_server.instead["wav.zip"] = [status(429, Retry_After="36000")]
+    fetch("wav")
+    assert names(release_server) == ["record", "wav.zip", "wav.zip"]
+
+
+def test_a_redirect_is_followed(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    elsewhere = f"{release_server.url}/api/records/8044773/files/{PEG_CSV}/content"
+    release_server.instead[PEG_CSV] = [status(302, Location=elsewhere)]
+    fetch("PEG")
+    assert names(release_server) == ["record", *FILES["PEG"], PEG_CSV]
+    assert_whole("PEG", folder, nems0_release)
+
+
+def test_a_slow_server_is_waited_for(
+    release_server: ReleaseServer,
+    folder: Path,
+    nems0_release: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # In all it takes longer than the time-out, which is for silence alone.
+    monkeypatch.setattr(registry, "STALL_TIMEOUT", 0.6)
+    release_server.instead["wav.zip"] = [slow]
+    fetch("wav")
+    assert names(release_server) == ["record", "wav.zip"]
+    assert_whole("wav", folder, nems0_release)
+
+
+def test_a_stalled_connection_is_begun_again(
+    release_server: ReleaseServer,
+    folder: Path,
+    nems0_release: Path,
+    hold: Hold,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "STALL_TIMEOUT", 0.5)
+    release_server.instead["wav.zip"] = [hold]
+    fetch("wav")
+    assert hold.reached.is_set()
+    assert_whole("wav", folder, nems0_release)
+
+
+def test_proxies_are_honoured(
+    release_server: ReleaseServer,
+    folder: Path,
+    nems0_release: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", release_server.url)
+    monkeypatch.setenv("NAT4XR_ZENODO_URL", "http://zenodo.invalid")
+    fetch("wav")
+    assert [request.target for request in release_server.log] == [
+        "http://zenodo.invalid/api/records/8044773",
+        "http://zenodo.invalid/api/records/8044773/files/wav.zip/content",
+    ]
+    assert_whole("wav", folder, nems0_release)
+
+
+# --- a network that fails for good --------------------------------------------------------------
+
+
+def test_the_error_says_what_failed_and_what_to_try(
+    release_server: ReleaseServer, folder: Path
+) -> None:
+    release_server.instead["wav.zip"] = [status(404)]
+    with pytest.raises(OSError, match="could not be downloaded") as caught:
+        fetch("wav")
+    assert type(caught.value) is nat4xr.DownloadError
+    for part in (
+        f"{release_server.url}/api/records/8044773/files/wav.zip/content",
+        "404",
+        "Try again",
+        "NAT4XR_ZENODO_URL",
+        "wav.zip by hand from https://doi.org/10.5281/zenodo.8044773",
+        str(folder),
+    ):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (status(500), "the server answered 500"),
+        (status(429), "the server answered 429 .*wait some minutes"),
+        (cut, "the connection failed .*IncompleteRead"),
+        (shortened, r"wrong length: \d+ bytes came, the record says \d+"),
+        (lengthened, r"wrong length: more came than the \d+ bytes"),
+        (garbled, "MD5 hash .*expected md5:[0-9a-f]{32} but got [0-9a-f]{32}"),
+        (status(302, Location="content"), "redirected more than 5 times"),
+    ],
+    ids=["500", "429", "cut", "shortened", "lengthened", "garbled", "redirect-loop"],
+)
+def test_a_lasting_fault_is_a_download_error_after_some_attempts(
+    fault: Answer, message: str, release_server: ReleaseServer, folder: Path
+) -> None:
+    release_server.instead["wav.zip"] = [fault] * 99
+    with pytest.raises(nat4xr.DownloadError, match=message):
+        fetch("wav")
+    assert 4 <= names(release_server).count("wav.zip") <= 6
+    assert listing(folder) == {"registry.json", ".nat4xr-download.lock"}
+
+
+@pytest.mark.parametrize("name", ["record", "wav.zip"])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (status(403), "the server answered 403 .*.*refuses this client"),
+        (status(404), "the server answered 404 .*NAT4XR_ZENODO_URL"),
+        (status(204), "the server answered 204"),
+        (content(b"<html>Log in</html>", "text/html; charset=utf-8"), "an HTML page came"),
+    ],
+    ids=["403", "404", "204", "html"],
+)
+def test_what_no_retry_will_mend_is_asked_for_once(
+    fault: Answer, message: str, name: str, release_server: ReleaseServer, folder: Path
+) -> None:
+    release_server.instead[name] = [fault] * 99
+    with pytest.raises(nat4xr.DownloadError, match=message):
+        fetch("wav")
+    assert names(release_server).count(name) == 1
+
+
+def test_a_server_that_stalls_each_time_is_given_up(
+    release_server: ReleaseServer, folder: Path, hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "STALL_TIMEOUT", 0.3)
+    monkeypatch.setattr(registry, "RETRIES", 1)
+    release_server.instead["wav.zip"] = [hold] * 99
+    with pytest.raises(nat4xr.DownloadError, match=r"nothing came for 0\.3 s"):
+        fetch("wav")
+    assert names(release_server).count("wav.zip") == 2
+
+
+def test_no_server_at_all_is_a_download_error(
+    folder: Path, release_server: ReleaseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release_server.shutdown()
+    release_server.server_close()
+    with pytest.raises(nat4xr.DownloadError, match="Connection refused"):
+        fetch("wav")
+
+
+def test_tls_that_is_refused_is_a_download_error(
+    release_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAT4XR_ZENODO_URL", release_server.url.replace("http:", "https:"))
+    with pytest.raises(nat4xr.DownloadError, match="the TLS connection failed"):
+        fetch("wav")
+
+
+def test_a_proxy_that_is_not_there_is_a_download_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("NAT4XR_ZENODO_URL", "http://zenodo.invalid")
+    with pytest.raises(nat4xr.DownloadError, match=r"the proxy failed .*Connection refused"):
+        fetch("wav")
+
+
+def test_a_mirror_that_is_no_url_is_a_download_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAT4XR_ZENODO_URL", "zenodo")
+    with pytest.raises(nat4xr.DownloadError, match="Invalid URL 'zenodo/api/records/8044773'"):
+        fetch("wav")
+
+
+# --- a machine that fails -----------------------------------------------------------------------
+
+
+def test_a_full_disk_leaves_the_old_state_and_no_debris(
+    release_server: ReleaseServer, folder: Path
+) -> None:
+    resource = pytest.importorskip("resource")
+    fetch("wav")
+    (folder / "wav.zip").write_bytes(b"old")
+    before = listing(folder)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # no file may grow beyond
+    try:
+        with (
+            pytest.warns(UserWarning, match="has 3 bytes"),
+            pytest.raises(nat4xr.DownloadError, match=r"could not be written .*free some space"),
+        ):
+            fetch("wav")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (folder / "wav.zip").read_bytes() == b"old"
+    assert listing(folder) == before
+
+
+def start_fetch(part: str, folder: Path) -> subprocess.Popen[str]:
+    """A process that is about to fetch, and does so once it is sent a line."""
+    return subprocess.Popen(
+        [sys.executable, "-c", FETCH, part, str(folder)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+@pytest.mark.parametrize("name", ["record", *FILES["PEG"]])
+def test_a_killed_fetch_leaves_nothing_that_is_taken_for_data(
+    name: str, release_server: ReleaseServer, folder: Path, nems0_release: Path, hold: Hold
+) -> None:
+    release_server.instead[name] = [hold]
+    with start_fetch("PEG", folder) as process:
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert hold.reached.wait(30)
+        process.kill()
+    assert listing(folder / ".nat4xr-download")
+    for file in folder.glob("PEG_*"):
+        assert file.read_bytes() == (nems0_release / file.name).read_bytes()
+    fetch("PEG")
+    assert_whole("PEG", folder, nems0_release)
+
+
+def test_unfinished_files_of_an_earlier_fetch_are_not_used(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    (folder / ".nat4xr-download").mkdir(parents=True)
+    (folder / ".nat4xr-download" / "registry.json").write_bytes(b'{"files": []}')
+    (folder / ".nat4xr-download" / "wav.zip").write_bytes(b"unfinished")
+    fetch("wav")
+    assert_whole("wav", folder, nems0_release)
+
+
+def test_processes_that_fetch_at_once_fetch_each_file_once(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    release_server.instead["record"] = [slow]
+    release_server.instead[PEG_TGZ] = [slow]
+    processes = [start_fetch("PEG", folder) for _ in range(2)]
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert names(release_server) == ["record", *FILES["PEG"]]
+    assert_whole("PEG", folder, nems0_release)
