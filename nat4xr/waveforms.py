@@ -1,0 +1,308 @@
+"""The source sounds of the release, read lazily from ``wav.zip`` where it lies."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from . import registry
+from .assemble import sound_coords
+from .errors import ReleaseError
+from .index import set_labels
+
+SOUND_S = 1.0
+"""How long a source sound lasts; it may be a bin of 10 ms longer or shorter."""
+
+SILENCE_S = 0.25
+"""How long a trial is silent before its sound, and after it."""
+
+MAX_SOUNDS = 10_000
+"""A ``wav.zip`` of more files than this is refused; the real one holds 593."""
+
+MAX_SOUND = 2**26
+"""The file of one sound may have this many bytes; a real one has 88 thousand."""
+
+_STEM = re.compile(r"(?:STIM_)?(.*?)(?:\.wav)?", re.IGNORECASE | re.DOTALL)
+
+
+def open_waveforms(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    stims: str | Iterable[str] | xr.Dataset | xr.DataArray | None = None,
+    trial: bool = True,
+    fs: int = 44100,
+    download: bool = True,
+    progressbar: bool = True,
+) -> xr.DataArray:
+    """Open the source sounds as a labelled, lazy DataArray.
+
+    The sounds stay in ``wav.zip``, or in a folder ``wav`` unpacked from it: each is read,
+    decoded and resampled when its values are asked for.
+
+    Parameters
+    ----------
+    path : path, optional
+        The data folder; by default as for `open_area`.
+    stims : Dataset, DataArray, str or iterable of str, optional
+        Which sounds, in which order. An object with a ``stim`` coordinate, such as what
+        `open_area` returns or a selection of it, gives the sounds the labels they have there,
+        so that the waveforms align with it. Or names: epoch names with or without ``STIM_``
+        and ``.wav``. Default: every sound of ``wav.zip``, sorted by name, which puts the val
+        sounds first. Files are found whatever the letter case of either name.
+    trial : bool, optional
+        Give the 1.5 s of a trial, in which 0.25 s of silence precede the sound and 0.25 s
+        follow it: at 44.1 kHz, 441 samples are one 10 ms bin of the responses. False gives
+        the sound alone.
+    fs : int, optional
+        Sampling rate in Hz. Files of another rate are resampled by soxr (the release has
+        44.1 kHz throughout). A 10 ms bin is a whole number of samples if ``fs`` is a multiple
+        of 100; otherwise the silence is rounded to a sample.
+    download : bool, optional
+        Fetch ``wav.zip`` if it is missing.
+    progressbar : bool, optional
+        Show the progress of the download.
+
+    Returns
+    -------
+    DataArray
+        ``waveform`` (stim, sample), float32, a dask chunk a sound. Full scale is 1: integer
+        files give values from -1 to 1. Several channels are mixed down to their mean.
+        Coordinates: ``stim`` with the labels of the sounds, and ``sample_time``, s from trial
+        onset (not ``time``, so that ``xr.merge([ds, sounds])`` has room for both).
+
+    Raises
+    ------
+    KeyError
+        A sound is not in ``wav.zip``; the message tells which names are nearest.
+    FileNotFoundError
+        There is no ``wav.zip``, and it is not to be downloaded.
+    ReleaseError
+        ``wav.zip`` is broken; or, once values are asked for, a sound in it is broken or does
+        not last 1 s.
+    ImportError
+        A package that decodes or resamples is missing; ``nat4xr[audio]`` has them.
+
+    Examples
+    --------
+    >>> ds = nat4xr.open_area("A1", subset="val")  # doctest: +SKIP
+    >>> sounds = nat4xr.open_waveforms(stims=ds)  # doctest: +SKIP
+    >>> sounds.sizes  # doctest: +SKIP
+    Frozen({'stim': 18, 'sample': 66150})
+    >>> sounds.sel(sound="geese", sample_time=slice(0.25, 0.5)).plot()  # doctest: +SKIP
+    """
+    if not (fs > 0 and fs % 1 == 0):
+        raise ValueError(f"fs is a whole number of Hz, such as 44100; not {fs!r}")
+    fs = int(fs)
+    _import("scipy.io.wavfile", "Decoding sounds")
+    folder = registry.data_dir(path)
+    source = _find(folder)
+    if source is None and not download:
+        raise registry.missing_error("wav", list(registry.FILES["wav"]), folder)
+    if source is None:
+        (source,) = registry.fetch("wav", path, progressbar=progressbar)
+    files = _list(source)
+    coords = _stim_coords(stims, files)
+    members = _locate(coords["stim"].values.tolist(), files, source.name)
+    onset = round(SILENCE_S * fs)
+    n_samples = round((SOUND_S + 2 * SILENCE_S) * fs) if trial else round(SOUND_S * fs)
+    paths = da.from_array(  # type: ignore[no-untyped-call]
+        np.array(members, dtype=object).reshape(-1, 1), chunks=1
+    )
+    data = da.map_blocks(  # type: ignore[no-untyped-call]
+        _read_sounds,
+        paths,
+        source=source.absolute(),
+        fs=fs,
+        onset=onset if trial else 0,
+        n_samples=n_samples,
+        chunks=(paths.chunks[0], (n_samples,)),
+        meta=np.empty((0, 0), np.float32),
+    )
+    time_attrs = {
+        "long_name": "time from trial onset",
+        "units": "s",
+        "sound_on": SILENCE_S,
+        "sound_off": SILENCE_S + SOUND_S,
+    }
+    sample_time = (np.arange(n_samples) + (0 if trial else onset)) / fs
+    waveform = xr.DataArray(
+        data,
+        dims=("stim", "sample"),
+        coords={**coords, "sample_time": ("sample", sample_time, time_attrs)},
+        name="waveform",
+        attrs={"long_name": "sound waveform (full scale is 1)", "units": "1", "sampling_rate": fs},
+    )
+    return set_labels(waveform.set_xindex("sample_time"))
+
+
+def _import(name: str, purpose: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise ImportError(f"{purpose} needs {package}: pip install 'nat4xr[audio]'") from error
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Turn what zipfile says of broken input into a ReleaseError that names the file."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise ReleaseError(f"{where} is damaged or cut short: {error}") from error
+
+
+def _find(folder: Path) -> Path | None:
+    """``wav.zip``, or the folder that was unpacked from it."""
+    return next((p for p in (folder / "wav.zip", folder / "wav") if p.exists()), None)
+
+
+def _stem(name: str) -> str:
+    """What epoch name and file name have in common."""
+    found = _STEM.fullmatch(name)
+    assert found  # it matches any string
+    return found[1]
+
+
+def _list(source: Path) -> dict[str, str]:
+    """The sound files of a zip or folder: stem -> path inside it."""
+    if source.is_dir():
+        paths = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
+    else:
+        with _explained(source.name), zipfile.ZipFile(source) as archive:
+            paths = archive.namelist()
+    if len(paths) > MAX_SOUNDS:
+        raise ReleaseError(f"{source.name} holds more than {MAX_SOUNDS} files")
+    files: dict[str, str] = {}
+    for path in paths:
+        name = path.rpartition("/")[2]
+        if name.startswith(".") or not name.lower().endswith(".wav"):
+            continue
+        if not name.isprintable():
+            raise ReleaseError(f"{source.name} holds the unsafe name {name!r}")
+        if files.setdefault(_stem(name), path) != path:
+            raise ReleaseError(f"{source.name} holds {name} twice")
+    if not files:
+        raise ReleaseError(f"{source.name} holds no sound (.wav)")
+    return files
+
+
+def _stim_coords(
+    stims: str | Iterable[str] | xr.Dataset | xr.DataArray | None, files: dict[str, str]
+) -> dict[Any, xr.Variable]:
+    """The coordinates along ``stim``: epoch names, and what they or ``stims`` say."""
+    if isinstance(stims, xr.Dataset | xr.DataArray):
+        if "stim" not in stims.coords:
+            raise ValueError("stims has no coordinate 'stim' that names sounds")
+        names = np.ravel(stims["stim"].values).tolist()
+        own = {name: c.variable for name, c in stims.coords.items() if c.dims == ("stim",)}
+    else:
+        given = sorted(files) if stims is None else [stims] if isinstance(stims, str) else stims
+        names = [f"STIM_{_stem(name)}.wav" for name in map(_checked, given)]
+        own = {}
+    return {**sound_coords([_checked(name) for name in names]), **own}
+
+
+def _checked(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"stims are names of sounds, not {type(name).__name__} ({name!r})")
+    return name
+
+
+def _locate(stims: list[str], files: dict[str, str], label: str) -> list[str]:
+    """The path of each sound; a file of exactly that name wins over other letter case."""
+    folded: dict[str, list[str]] = {}
+    for stem in files:
+        folded.setdefault(stem.casefold(), []).append(stem)
+    paths = []
+    for stim in stims:
+        stem = _stem(stim)
+        found = [stem] if stem in files else folded.get(stem.casefold(), [])
+        if not found:
+            nearest = difflib.get_close_matches(stem.casefold(), folded, n=3)
+            hint = [f"STIM_{folded[name][0]}.wav" for name in nearest]
+            raise KeyError(
+                f"no sound {stim!r} in {label}, which holds {len(files)}"
+                + (f"; nearest: {', '.join(hint)}" if hint else "")
+            )
+        if len(found) > 1:
+            raise ReleaseError(f"both {' and '.join(found)} in {label} could be {stim}")
+        paths.append(files[found[0]])
+    return paths
+
+
+def _read_sounds(
+    paths: NDArray[np.object_], source: Path, fs: int, onset: int, n_samples: int
+) -> NDArray[np.float32]:
+    """Sounds in their place, (sound, sample)."""
+    block = np.zeros((len(paths), n_samples), np.float32)
+    for row, path in zip(block, paths[:, 0], strict=True):
+        sound = _read_sound(source, path, fs)
+        row[onset : onset + len(sound)] = sound
+    return block
+
+
+def _read_sound(source: Path, path: str, fs: int) -> NDArray[np.float32]:
+    """One sound at a sampling rate, mono."""
+    label = f"{path.rpartition('/')[2]} in {source.name}"
+    rate, values = _decode(_content(source, path, label), label)
+    if not rate or abs(len(values) / rate - SOUND_S) > 0.01:
+        raise ReleaseError(
+            f"{label} has {len(values)} samples at {rate} Hz; a sound lasts {SOUND_S:g} s"
+        )
+    sound = values.astype(np.float32)
+    if values.dtype.kind == "u":  # 8 bits: silence is 128
+        sound -= 128
+    if values.dtype.kind in "iu":
+        sound /= 2.0 ** (8 * values.dtype.itemsize - 1)
+    if not np.isfinite(sound).all():
+        raise ReleaseError(f"{label} holds a value that is not a finite number")
+    if sound.ndim > 1:
+        sound = sound.mean(axis=1, dtype=np.float32)
+    if rate != fs:
+        sound = _import("soxr", f"Resampling from {rate} to {fs} Hz").resample(sound, rate, fs)
+    return sound[: round(SOUND_S * fs)]
+
+
+def _content(source: Path, path: str, label: str) -> bytes:
+    """The bytes of a file; ``path`` is one that `_list` found."""
+    if source.is_dir():
+        file = source / path
+        _check_size(file.stat().st_size, label)
+        return file.read_bytes()
+    with _explained(label), zipfile.ZipFile(source) as archive:
+        member = archive.getinfo(path)
+        _check_size(member.file_size, label)
+        if member.flag_bits & 1:
+            raise ReleaseError(f"{label} is encrypted")
+        return archive.read(member)
+
+
+def _check_size(size: int, label: str) -> None:
+    if size > MAX_SOUND:
+        raise ReleaseError(f"{label} has {size:,} bytes; a sound may have {MAX_SOUND:,}")
+
+
+def _decode(content: bytes, label: str) -> tuple[int, NDArray[Any]]:
+    """Sampling rate in Hz, and samples as stored: (sample,) or (sample, channel)."""
+    from scipy.io import wavfile
+
+    try:
+        rate, values = wavfile.read(io.BytesIO(content))
+    except Exception as error:  # it parses foreign bytes: a broken file can fail anywhere in it
+        raise ReleaseError(f"{label} is not a readable WAV file: {error}") from error
+    return rate, values
