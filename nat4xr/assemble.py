@@ -100,6 +100,20 @@ class AreaData:
     val_bins: NDArray[np.int64]
     val_counts: NDArray[np.int64]
 
+    def counts_fit_a_byte(self) -> bool:
+        """Whether every bin of every trial holds a whole number of spikes, at most 254."""
+        if self.val_counts.max(initial=0) > 254:
+            return False
+        odd = (self.rates.values != np.rint(self.rates.values)) | (self.rates.values > 254)
+        odd &= ~np.isnan(self.rates.values)
+        sample = self.rates.positions[odd] // self.rates.n_channels
+        est = self.onsets[self.header["subset"].values == "est"]
+        return not any(
+            np.searchsorted(sample, onset)
+            < np.searchsorted(sample, onset + self.header.sizes["time"])
+            for onset in est
+        )
+
     def psth(self, stims: slice) -> NDArray[np.float32]:
         """Spikes per bin averaged over presentations, (stim, time, neuron)."""
         n_time = self.header.sizes["time"]
@@ -166,9 +180,8 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     n_reps[is_val] = 0
     trials_cell_id = dict.fromkeys(cells, "")
     bins = []
-    for _, recording in tqdm(
-        read_sites(files), desc=f"Reading the sites of {area}", unit="site", disable=not progressbar
-    ):
+    sites = read_sites(files)
+    for recording in tqdm(sites, f"Reading the sites of {area}", disable=not progressbar):
         site = recording.signals["resp"]
         trials = find_trials(site, stims, n_time * BIN_S, recording.name)
         matches = labels.match_cells(cells, site.channels)
@@ -180,18 +193,16 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
         presented = trials.stim[trials.stim >= 0]
         counts = np.bincount(presented[is_val[presented]], minlength=len(stims))
         n_reps[np.ix_(is_val, np.array(columns, int))] = counts[is_val, np.newaxis]
-        bins.append(
-            _val_bins(site, trials, is_val, dict(zip(matches.values(), columns, strict=True)))
+        rep, stim_number, time, neuron = _val_bins(
+            site, trials, is_val, dict(zip(matches.values(), columns, strict=True))
         )
+        bins.append(((rep * len(stims) + stim_number) * n_time + time) * len(cells) + neuron)
     # A pair that the population recording leaves out is left out.
     n_reps[is_val] *= _unmissed(resp.data, onsets[is_val], n_time)
     if n_reps.max(initial=0) > np.iinfo(np.int8).max:
         raise ReleaseError(f"a sound of {area} was presented {n_reps.max()} times at one site")
 
-    grid = np.array([len(stims), n_time, len(cells)])
-    located = np.concatenate(bins, axis=1)
-    flat = np.ravel_multi_index(tuple(located), (n_reps.max(initial=1), *grid))
-    val_bins, val_counts = np.unique(flat, return_counts=True)
+    val_bins, val_counts = np.unique(np.concatenate(bins), return_counts=True)
     header = xr.Dataset(
         {
             "spectrogram": (
@@ -295,13 +306,13 @@ def _time_attrs(epochs: pd.DataFrame) -> dict[str, Any]:
     return attrs
 
 
-def read_sites(files: AreaFiles) -> Iterator[tuple[str, nems.Recording]]:
-    """The site recordings of an area one after another, each with its label."""
+def read_sites(files: AreaFiles) -> Iterator[nems.Recording]:
+    """The site recordings of an area one after another."""
     for label, source in site_recordings(files.sites):
         recording = nems.read(source, signals=("resp",), label=label)
         if recording.signals["resp"].kind != "points":
             raise ReleaseError(f"signal 'resp' of {label} holds no spike times")
-        yield label, recording
+        yield recording
 
 
 def find_trials(signal: nems.Signal, stims: list[str], trial_s: float, label: str) -> Trials:
@@ -323,6 +334,8 @@ def find_trials(signal: nems.Signal, stims: list[str], trial_s: float, label: st
     Trials
     """
     epochs = _sound_epochs(signal, label)
+    if not len(epochs):
+        raise ReleaseError(f"{label} has no sound (STIM_...) epochs")
     n_samples = round(trial_s * signal.fs)
     onset = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
     length = np.round(epochs["end"].to_numpy() * signal.fs).astype(np.int64) - onset
@@ -343,20 +356,18 @@ def spike_samples(times: NDArray[np.float64], fs: float) -> NDArray[np.int64]:
 
 def _val_bins(
     site: nems.Signal, trials: Trials, is_val: NDArray[np.bool_], columns: dict[str, int]
-) -> NDArray[np.int64]:
-    """The bin of each spike in a val trial: its (rep, stim, time, neuron), (4, spikes)."""
+) -> tuple[NDArray[np.int64], ...]:
+    """The bin of each spike in a val trial: its rep, stim, time and neuron."""
     samples_a_bin = round(site.fs * BIN_S)
     if not np.isclose(samples_a_bin, site.fs * BIN_S):
         raise ReleaseError(f"sampling rate {site.fs:g} Hz does not divide into bins of 10 ms")
     times = [site.data[cell] for cell in columns]
     neuron = np.repeat(list(columns.values()), [len(t) for t in times])
     samples = spike_samples(np.concatenate([np.empty(0), *times]), site.fs)
-    if not len(trials.onset):
-        return np.empty((4, 0), np.int64)
     trial, place = trials.locate(samples)
     kept = (trial >= 0) & (trials.stim[trial] >= 0) & is_val[trials.stim[trial]]
     trial, place, neuron = trial[kept], place[kept], neuron[kept]
-    return np.stack([trials.rep[trial], trials.stim[trial], place // samples_a_bin, neuron])
+    return trials.rep[trial], trials.stim[trial], place // samples_a_bin, neuron
 
 
 def _sound_epochs(signal: nems.Signal, label: str) -> pd.DataFrame:

@@ -7,17 +7,18 @@ one pass, in whatever order their members come, and nothing is ever extracted.
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
-import re
 import tarfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -37,38 +38,46 @@ MAX_CSV_MEMBER = 64 * 2**30
 MAX_CSV_LINE = 64 * 2**20
 """A line of CSV (a sample of all channels) may have this many bytes."""
 
-_BLOCK = 8 * 2**20
-_VALUE = 25  # bytes of one value written with "%.18e", with the comma or newline after it
+_BLOCK = 2 * 2**20
+_WORDS = ("head", "middle", "tail")
+# A value written with "%.18e" has 24 characters, which are handled as three words, and is
+# followed by a comma or a newline.
+_VALUE = np.dtype({"names": _WORDS, "formats": ["<u8"] * 3, "offsets": [0, 8, 16], "itemsize": 25})
 _ZERO = b"0.000000000000000000e+00"
-_FIXED = re.compile(rb"[0-9]\.[0-9]{18}e[+-][0-9]{2}|nan {21}")
+_ZERO_WORDS = np.frombuffer(_ZERO, "<u8")
+_NAN = b"nan".ljust(len(_ZERO))
+_NAN_WORDS = np.frombuffer(_NAN, "<u8")
+_DIGITS = [0, *range(2, 20), 22, 23]
 
 Kind = Literal["raster", "points", "tiles"]
+Stream = Any  # a binary file: read(n), readinto(buffer), seek(n)
 
 
 @dataclass(frozen=True)
 class Raster:
-    """A samples x channels table of float32 with its zeros left out (compressed rows).
+    """A samples x channels table of float32 with its zeros left out.
 
-    Spike counts are mostly zeros: the 88,950 x 849 values of A1 take 40 MB so, not 300.
+    Spike counts are mostly zeros: the 88,950 x 849 values of A1 take 80 MB so, not 300.
+
+    Attributes
+    ----------
+    n_samples, n_channels : int
+    positions : numpy.ndarray of int
+        Where the values that are not zero lie in the flattened table, in order.
+    values : numpy.ndarray of float32
     """
 
+    n_samples: int
     n_channels: int
-    row_starts: NDArray[np.int64]
-    channels: NDArray[np.int32]
+    positions: NDArray[np.int64]
     values: NDArray[np.float32]
-
-    @property
-    def n_samples(self) -> int:
-        """Number of samples (rows)."""
-        return len(self.row_starts) - 1
 
     def dense(self, start: int, stop: int) -> NDArray[np.float32]:
         """Samples ``start`` to ``stop`` of all channels, (samples, channels)."""
         table = np.zeros((stop - start, self.n_channels), np.float32)
-        bounds = self.row_starts[start : stop + 1]
-        kept = slice(bounds[0], bounds[-1])
-        rows = np.repeat(np.arange(stop - start), np.diff(bounds))
-        table[rows, self.channels[kept]] = self.values[kept]
+        first = start * self.n_channels
+        kept = slice(*np.searchsorted(self.positions, [first, first + table.size]))
+        table.reshape(-1)[self.positions[kept] - first] = self.values[kept]
         return table
 
 
@@ -203,14 +212,14 @@ def _parse_name(member: str) -> tuple[str, str, str] | None:
     return None
 
 
-def _members(source: Path | bytes, label: str) -> Iterator[tuple[str, IO[bytes], int]]:
+def _members(source: Path | bytes, label: str) -> Iterator[tuple[str, Stream, int]]:
     if isinstance(source, Path) and source.is_dir():
         yield from _folder_members(source, label)
     else:
         yield from _tar_members(source, label)
 
 
-def _folder_members(folder: Path, label: str) -> Iterator[tuple[str, IO[bytes], int]]:
+def _folder_members(folder: Path, label: str) -> Iterator[tuple[str, Stream, int]]:
     for inside in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
         files = sorted(p for p in inside.iterdir() if _parse_name(p.name))
         if files:
@@ -226,16 +235,15 @@ def _folder_members(folder: Path, label: str) -> Iterator[tuple[str, IO[bytes], 
             yield file.name, stream, file.stat().st_size
 
 
-def _tar_members(source: Path | bytes, label: str) -> Iterator[tuple[str, IO[bytes], int]]:
-    from isal import igzip_threaded
+def _tar_members(source: Path | bytes, label: str) -> Iterator[tuple[str, Stream, int]]:
+    from isal import igzip
 
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
         gzipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        # Decompression runs in a thread of its own, beside the parsing.
         with (
-            igzip_threaded.open(file) if gzipped else file as stream,
-            tarfile.open(fileobj=stream, mode="r|", bufsize=2**20) as tar,
+            igzip.open(file) if gzipped else file as stream,
+            tarfile.open(fileobj=stream, mode="r:") as tar,
         ):
             for count, member in enumerate(tar):
                 if count >= MAX_MEMBERS:
@@ -246,18 +254,37 @@ def _tar_members(source: Path | bytes, label: str) -> Iterator[tuple[str, IO[byt
                     raise ReleaseError(f"{member.name!r} in {label} is not a plain file")
                 if member.name.startswith("/") or ".." in member.name.split("/"):
                     raise ReleaseError(f"{label} holds a file with the unsafe name {member.name!r}")
-                content = tar.extractfile(member)
-                assert content is not None  # it is a regular file
-                yield member.name, content, member.size
+                stream.seek(member.offset_data)
+                yield member.name, _Section(stream, member.size), member.size
 
 
-def _small(stream: IO[bytes], size: int) -> bytes:
+class _Section(io.RawIOBase):
+    """The next bytes of a stream; tarfile's own reader of members copies them twice."""
+
+    def __init__(self, stream: Stream, size: int):
+        self._stream, self._left = stream, size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with memoryview(buffer)[: self._left] as wanted:
+            n_read: int = self._stream.readinto(wanted)
+            if wanted and not n_read:
+                raise EOFError("the archive ends inside a file")
+        self._left -= n_read
+        return n_read
+
+
+def _small(stream: Stream, size: int) -> bytes:
     if size > MAX_SMALL_MEMBER:
         raise ReleaseError(f"claims {size:,} bytes; at most {MAX_SMALL_MEMBER:,} are read")
-    return stream.read()
+    content = bytearray(size)
+    del content[_fill(stream, memoryview(content)) :]
+    return bytes(content)
 
 
-def _read_json(stream: IO[bytes], size: int) -> dict[str, Any]:
+def _read_json(stream: Stream, size: int) -> dict[str, Any]:
     try:
         content = json.loads(_small(stream, size))
     except ValueError as error:
@@ -267,7 +294,7 @@ def _read_json(stream: IO[bytes], size: int) -> dict[str, Any]:
     return content
 
 
-def _read_epochs(stream: IO[bytes], size: int) -> pd.DataFrame:
+def _read_epochs(stream: Stream, size: int) -> pd.DataFrame:
     table = pd.read_csv(
         io.BytesIO(_small(stream, size)),
         dtype={"name": str, "start": np.float64, "end": np.float64},
@@ -284,7 +311,7 @@ def _read_epochs(stream: IO[bytes], size: int) -> pd.DataFrame:
     return epochs
 
 
-def _read_h5(stream: IO[bytes], size: int) -> dict[str, NDArray[Any]]:
+def _read_h5(stream: Stream, size: int) -> dict[str, NDArray[Any]]:
     import h5py
 
     arrays = {}
@@ -307,7 +334,7 @@ def _read_h5(stream: IO[bytes], size: int) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def read_raster(stream: IO[bytes], size: int) -> Raster:
+def read_raster(stream: Stream, size: int) -> Raster:
     """Read a samples x channels CSV of numbers as a `Raster`, in blocks of a few MB.
 
     Text written with ``%.18e`` has 25 bytes a value, so that zeros are found by comparing
@@ -318,91 +345,131 @@ def read_raster(stream: IO[bytes], size: int) -> Raster:
     head = b""
     while b"\n" not in head and (more := stream.read(2**16)):
         head += more
-        _check_line(head)
+        _check_line(len(head))
     if not head:
         raise ReleaseError("is empty")
     n_channels = head.partition(b"\n")[0].count(b",") + 1
-    eight_zero_rows = (b",".join([_ZERO] * n_channels) + b"\n") * 8
-    parts: list[_Rows] = []
-    for block in _whole_lines(stream, head, len(eight_zero_rows)):
-        parts.append(
-            parse_fixed_width(block, n_channels, eight_zero_rows)
-            or parse_general(block, n_channels)
-        )
-    counts, channels, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-    if np.isinf(values).any():
-        raise ReleaseError("holds an infinite value")
-    return Raster(n_channels, np.concatenate([[0], np.cumsum(counts)]), channels, values)
+    n_samples, positions, values = 0, [], []
+    for block in _whole_lines(stream, head, n_channels):
+        table = parse_fixed_width(block, n_channels) or parse_general(block, n_channels)
+        if np.isinf(table.values).any():
+            raise ReleaseError("holds an infinite value")
+        positions.append(table.positions + n_samples * n_channels)
+        values.append(table.values)
+        n_samples += table.n_samples
+    return Raster(n_samples, n_channels, np.concatenate(positions), np.concatenate(values))
 
 
-# Of each row the number of values that are not zero; of each such value its channel, itself.
-_Rows = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
-
-
-def _check_line(line: bytes) -> None:
-    if len(line) > MAX_CSV_LINE:
+def _check_line(n_bytes: int) -> None:
+    if n_bytes > MAX_CSV_LINE:
         raise ReleaseError(f"has a line longer than {MAX_CSV_LINE:,} bytes")
 
 
-def _whole_lines(stream: IO[bytes], head: bytes, multiple: int) -> Iterator[bytes]:
-    """The stream in blocks of whole lines; fixed-width text is cut without being copied."""
-    block_bytes = max(1, _BLOCK // multiple) * multiple
+def _whole_lines(stream: Stream, head: bytes, n_channels: int) -> Iterator[bytearray]:
+    """The stream in blocks of whole lines, each good until the next is asked for.
+
+    One buffer serves all blocks of fixed-width text: it stays in the processor's cache.
+    """
+    line_bytes = _VALUE.itemsize * n_channels
+    buffer = bytearray(max(1, _BLOCK // line_bytes) * line_bytes)
     rest = head
-    while more := stream.read(max(block_bytes - len(rest), 2**16)):
-        block = rest + more
-        end = block.rfind(b"\n") + 1
-        rest = block[end:]
-        _check_line(rest)
+    while True:
+        if len(rest) > len(buffer) // 2:
+            buffer = bytearray(max(2 * len(rest), len(buffer)))
+        buffer[: len(rest)] = rest
+        n_bytes = len(rest) + _fill(stream, memoryview(buffer)[len(rest) :])
+        full = n_bytes == len(buffer)
+        end = buffer.rfind(b"\n", 0, n_bytes) + 1 if full else n_bytes
+        rest = bytes(buffer[end:n_bytes])
+        _check_line(len(rest))
         if end:
-            yield block[:end]
-    if rest:
-        yield rest
+            yield buffer if end == len(buffer) else buffer[:end]
+        if not full:
+            return
 
 
-def parse_fixed_width(block: bytes, n_channels: int, eight_zero_rows: bytes) -> _Rows | None:
-    """Parse lines whose values all have the width that ``%.18e`` gives; else None."""
-    line_bytes = _VALUE * n_channels
+def _fill(stream: Stream, buffer: memoryview) -> int:
+    """Read until the buffer is full or the stream ends; return the number of bytes."""
+    n_read = 0
+    while n := stream.readinto(buffer[n_read:]):
+        n_read += n
+    return n_read
+
+
+def parse_fixed_width(block: bytearray, n_channels: int) -> Raster | None:
+    """Parse lines whose values all have the width that ``%.18e`` gives them.
+
+    Parameters
+    ----------
+    block : bytearray
+        Whole lines. They are overwritten while being checked.
+    n_channels : int
+
+    Returns
+    -------
+    Raster or None
+        None, and ``block`` as it was, if a value has another width or is no number.
+    """
+    line_bytes = _VALUE.itemsize * n_channels
     if len(block) % line_bytes:
-        block = block.replace(b"nan", b"nan".ljust(_VALUE - 1))
+        block = block.replace(b"nan", _NAN)
         if len(block) % line_bytes:
             return None
-    n_rows = len(block) // line_bytes
-    if n_rows % 8:  # so that rows can be compared as 64-bit words
-        block += eight_zero_rows[: (8 - n_rows % 8) * line_bytes]
-    words = np.frombuffer(block, np.uint64).reshape(-1, _VALUE * n_channels)
-    different = np.flatnonzero(words != np.frombuffer(eight_zero_rows, np.uint64))
-    # A word of eight bytes touches one value or two.
-    touched = np.union1d(different * 8 // _VALUE, (different * 8 + 7) // _VALUE)
-    texts = np.frombuffer(block, np.uint8).reshape(-1, _VALUE)[touched]
-    ends = np.where(touched % n_channels == n_channels - 1, ord("\n"), ord(","))
-    if (texts[:, -1] != ends).any():
-        return None
-    values = _parse_texts(np.ascontiguousarray(texts[:, :-1]))
+    n_samples = len(block) // line_bytes
+    text: Any = np.frombuffer(block, _VALUE)
+    # "%.18e" writes zero, and no other number, with a zero in front.
+    positions = np.flatnonzero(np.frombuffer(block, np.uint8)[:: _VALUE.itemsize] != ord("0"))
+    words = [text[word][positions] for word in _WORDS]
+    values = _parse_words(*words)
     if values is None:
         return None
-    kept = values != 0
-    rows, channels = np.divmod(touched[kept], n_channels)
-    return np.bincount(rows, minlength=n_rows)[:n_rows], channels.astype(np.int32), values[kept]
+    # With zeros in their place there must be zeros and separators left, to the byte.
+    for word, zero in zip(_WORDS, _ZERO_WORDS, strict=True):
+        text[word][positions] = zero
+    if block != _zero_lines(n_samples, n_channels):
+        for word, original in zip(_WORDS, words, strict=True):
+            text[word][positions] = original
+        return None
+    return Raster(n_samples, n_channels, positions, values)
 
 
-def _parse_texts(texts: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """Parse (n, 24) characters, each distinct text once; None if one is not fixed-width."""
-    words = texts.view(np.uint64)
-    mixed = words @ np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 1], np.uint64)
+@lru_cache(maxsize=2)
+def _zero_lines(n_samples: int, n_channels: int) -> bytes:
+    return (b",".join([_ZERO] * n_channels) + b"\n") * n_samples
+
+
+def _parse_words(
+    head: NDArray[np.uint64], middle: NDArray[np.uint64], tail: NDArray[np.uint64]
+) -> NDArray[np.float32] | None:
+    """Parse values of 24 characters, given in three words; None if one is no number."""
+    zero_head, zero_middle, zero_tail = _ZERO_WORDS
+    digit = head - zero_head
+    values: NDArray[np.float32] = digit.astype(np.float32)
+    others = np.flatnonzero((digit > 9) | (middle != zero_middle) | (tail != zero_tail))
+    texts = np.stack([head[others], middle[others], tail[others]], axis=1)
+    # The rest often has few distinct values (val averages are multiples of 1/20): parse each once.
+    mixed = texts @ np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 1], np.uint64)
     _, first, which = np.unique(mixed, return_index=True, return_inverse=True)
-    if (words[first][which] != words).any():  # two texts share a hash: parse all of them
+    if (texts[first][which] != texts).any():  # two share a hash
         first = which = np.arange(len(texts))
-    distinct = [text.tobytes() for text in texts[first]]
-    if not all(_FIXED.fullmatch(text) for text in distinct):
+    distinct = texts[first]
+    characters = distinct.view(np.uint8)
+    is_nan = (distinct == _NAN_WORDS).all(axis=1)
+    is_number = (characters[:, _DIGITS] - ord("0") <= 9).all(axis=1)
+    is_number &= (characters[:, [1, 20]] == (ord("."), ord("e"))).all(axis=1)
+    is_number &= np.isin(characters[:, 21], (ord("+"), ord("-")))
+    if not (is_number | is_nan).all():
         return None
     with np.errstate(over="ignore"):
-        return np.array([float(text) for text in distinct], np.float64).astype(np.float32)[which]
+        parsed = distinct.view("S24").reshape(-1).astype(np.float64).astype(np.float32)
+    values[others] = parsed[which]
+    return values
 
 
-def parse_general(block: bytes, n_channels: int) -> _Rows:
+def parse_general(block: bytes | bytearray, n_channels: int) -> Raster:
     """Parse lines of comma-separated numbers of any width."""
-    n_rows = block.count(b"\n") + (not block.endswith(b"\n"))
-    if block.count(b",") != n_rows * (n_channels - 1):
+    n_samples = block.count(b"\n") + (not block.endswith(b"\n"))
+    if block.count(b",") != n_samples * (n_channels - 1):
         raise ReleaseError(f"has a line that does not have {n_channels} columns")
     try:
         table = pd.read_csv(
@@ -413,18 +480,18 @@ def parse_general(block: bytes, n_channels: int) -> _Rows:
             dtype=np.float64,
             keep_default_na=False,
             na_values=["nan"],
-            quoting=3,
+            quoting=csv.QUOTE_NONE,
             skip_blank_lines=False,
             float_precision="round_trip",
         ).to_numpy()
     except (ValueError, pd.errors.ParserError) as error:
         raise ReleaseError(f"holds something that is not a number: {error}") from error
-    if len(table) != n_rows:
-        raise ReleaseError(f"has {len(table)} lines where {n_rows} were counted")
-    rows, channels = np.nonzero(table)
+    if len(table) != n_samples:
+        raise ReleaseError(f"has {len(table)} lines where {n_samples} were counted")
+    positions = np.flatnonzero(table)
     with np.errstate(over="ignore"):
-        values = table[rows, channels].astype(np.float32)
-    return np.bincount(rows, minlength=n_rows), channels.astype(np.int32), values
+        values = table.reshape(-1)[positions].astype(np.float32)
+    return Raster(n_samples, n_channels, positions, values)
 
 
 _READERS = {

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import filelock
+import h5py
 import netCDF4
 import numpy as np
 import pooch
 import xarray as xr
 from isal import isal_zlib
+from numpy.typing import NDArray
 
 from . import __version__, registry
 from .assemble import assemble
@@ -117,41 +119,96 @@ def open_converted(file: Path, chunks: Any) -> xr.Dataset:
     if isinstance(chunks, Mapping):
         chunks = DASK_CHUNKS | dict(chunks)
     ds: xr.Dataset = xr.open_dataset(file, engine="netcdf4", chunks=chunks)
+    for variable in ds.data_vars.values():
+        # A later export packs nothing: what a user computed might not fit a byte.
+        variable.encoding |= {"dtype": variable.dtype}
+        if variable.dtype == np.float32:
+            variable.encoding["_FillValue"] = np.float32(np.nan)
     return set_labels(ds[["response", "psth", "spectrogram", "n_reps"]])
 
 
 def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) -> None:
     """Convert an area of the release to a netCDF file."""
     data = assemble(area, files, progressbar=progressbar)
-    data.header.to_netcdf(target, engine="netcdf4")
+    compression = {"zlib": True, "complevel": 1, "shuffle": True}
+    data.header.to_netcdf(target, engine="netcdf4", encoding={"spectrogram": compression})
+    n_reps, n_stims = data.header.sizes["rep"], data.header.sizes["stim"]
     with netCDF4.Dataset(target, "a") as file:
-        psth = _add_variable(file, "psth", ("stim", "time", "neuron"))
-        psth.long_name = "spikes per bin averaged over presentations, as published"
-        response = _add_variable(file, "response", ("stim", "rep", "time", "neuron"))
-        response.long_name = "spikes per bin of one presentation"
-        for start in range(0, data.header.sizes["stim"], DISK_CHUNKS["stim"]):
-            stims = slice(start, start + DISK_CHUNKS["stim"])
-            psth[stims] = data.psth(stims)
-            for rep in range(data.header.sizes["rep"]):
-                block = data.response(stims, rep)
-                if block is not None:
-                    response[stims, rep] = block
+        # On disk a trial's counts are bytes, a quarter of the size; xarray reads float32.
+        count = ("u1", 255) if data.counts_fit_a_byte() else ("f4", np.float32(np.nan))
+        _add_variable(
+            file,
+            "response",
+            ("stim", "rep", "time", "neuron"),
+            *count,
+            long_name="spikes per bin of one presentation",
+        )
+        _add_variable(
+            file,
+            "psth",
+            ("stim", "time", "neuron"),
+            "f4",
+            np.float32(np.nan),
+            long_name="spikes per bin, mean over presentations, as published",
+        )
+    with h5py.File(target, "r+") as file:
+        # HDF5 would compress in one thread and with zlib: its chunks are made here instead.
+        response, psth = file["response"], file["psth"]
+        form = {name: (file[name].chunks, file[name].dtype) for name in ("response", "psth")}
+
+        def compressed(place: tuple[int, int]) -> list[tuple[Any, tuple[int, ...], bytes]]:
+            first, rep = place
+            stims = slice(first, first + DISK_CHUNKS["stim"])
+            chunks: list[tuple[Any, tuple[int, ...], bytes]] = []
+            if (block := data.response(stims, rep)) is not None:
+                for neuron, chunk in _compress(block, *form["response"]):
+                    chunks.append((response, (first, rep, 0, neuron), chunk))
+            if rep == 0:
+                for neuron, chunk in _compress(data.psth(stims), *form["psth"]):
+                    chunks.append((psth, (first, 0, neuron), chunk))
+            return chunks
+
+        places = ((f, rep) for f in range(0, n_stims, DISK_CHUNKS["stim"]) for rep in range(n_reps))
+        for place in places:
+            for variable, offset, chunk in compressed(place):
+                variable.id.write_direct_chunk(offset, chunk)
 
 
-def _add_variable(file: netCDF4.Dataset, name: str, dims: tuple[str, ...]) -> netCDF4.Variable[Any]:
+def _add_variable(
+    file: netCDF4.Dataset,
+    name: str,
+    dims: tuple[str, ...],
+    dtype: str,
+    fill_value: Any,
+    *,
+    long_name: str,
+) -> None:
     sizes = [len(file.dimensions[dim]) for dim in dims]
     variable = file.createVariable(
         name,
-        "f4",
+        dtype,
         dims,
         zlib=True,
-        complevel=1,
         shuffle=True,
         chunksizes=[min(DISK_CHUNKS.get(d, n), n) for d, n in zip(dims, sizes, strict=True)],
-        fill_value=np.float32(np.nan),
+        fill_value=fill_value,
     )
-    variable.units = "1"
-    return variable
+    variable.setncatts({"long_name": long_name, "units": "1"})
+
+
+def _compress(
+    block: NDArray[np.float32], chunk_shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Iterator[tuple[int, bytes]]:
+    """Chunks of a (stim, time, neuron) block as HDF5's shuffle and deflate filters write them."""
+    n_stims, n_neurons = chunk_shape[0], chunk_shape[-1]
+    for neuron in range(0, block.shape[-1], n_neurons):
+        part = block[..., neuron : neuron + n_neurons]
+        if dtype == np.uint8:
+            part = np.where(np.isnan(part), 255, part)
+        chunk = np.zeros((n_stims, block.shape[1], n_neurons), dtype)
+        chunk[: part.shape[0], :, : part.shape[2]] = part
+        shuffled = chunk.reshape(-1).view(np.uint8).reshape(-1, dtype.itemsize).T.tobytes()
+        yield neuron, isal_zlib.compress(shuffled, 1)
 
 
 def _is_whole(file: Path, fingerprint: str | None) -> bool:
