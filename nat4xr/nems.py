@@ -11,12 +11,14 @@ import csv
 import io
 import json
 import math
+import os
 import tarfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +39,9 @@ MAX_CSV_MEMBER = 64 * 2**30
 
 MAX_CSV_LINE = 64 * 2**20
 """A line of CSV (a sample of all channels) may have this many bytes."""
+
+MAX_SEARCH = 4 * 2**30
+"""Of an archive that may be a recording, this many bytes are searched for proof that it is."""
 
 _BLOCK = 2 * 2**20
 _WORDS = ("head", "middle", "tail")
@@ -82,6 +87,14 @@ class Raster:
 
 
 @dataclass(frozen=True)
+class RasterShape:
+    """The size of a `Raster` whose values were not read."""
+
+    n_samples: int
+    n_channels: int
+
+
+@dataclass(frozen=True)
 class Signal:
     """One signal of a recording.
 
@@ -89,8 +102,8 @@ class Signal:
     ----------
     name : str
     kind : {"raster", "points", "tiles"}
-        What ``data`` is: a `Raster`; a dict of event times in s by channel; or a dict of
-        (channels, samples) arrays by epoch name.
+        What ``data`` is: a `Raster` (or its `RasterShape`, see `read`); a dict of event times
+        in s by channel; or a dict of (channels, samples) arrays by epoch name.
     channels : list of str
     fs : float
         Sampling rate in Hz.
@@ -121,7 +134,11 @@ class Recording:
 
 
 def read(
-    source: Path | bytes, *, signals: Collection[str] | None = None, label: str | None = None
+    source: Path | bytes,
+    *,
+    signals: Collection[str] | None = None,
+    label: str | None = None,
+    rasters: bool = True,
 ) -> Recording:
     """Read a NEMS recording.
 
@@ -134,6 +151,8 @@ def read(
         Which signals to read. Default: all.
     label : str, optional
         What to call the source in error messages. Default: its file name.
+    rasters : bool, optional
+        False passes over the values of rasters: their ``data`` is a `RasterShape`.
 
     Returns
     -------
@@ -147,6 +166,7 @@ def read(
         There is no such file or folder.
     """
     label = label or (source.name if isinstance(source, Path) else "recording")
+    readers = _READERS if rasters else _READERS | {"csv": measure_raster}
     parts: dict[tuple[str, str], Any] = {}
     names = set()
     with _explained(label):
@@ -161,7 +181,7 @@ def read(
                 raise ReleaseError(f"{label} holds {member} twice")
             names.add(recording)
             with _explained(f"{member} in {label}"):
-                parts[signal, part] = _READERS[part](stream, size)
+                parts[signal, part] = readers[part](stream, size)
         if not parts:
             raise ReleaseError(f"{label} holds no NEMS recording (no <recording>.<signal>.json)")
         if len(names) > 1:
@@ -176,6 +196,48 @@ def read(
         if name not in found:
             raise ReleaseError(f"{label} has no signal {name!r}; it holds: {', '.join(found)}")
     return Recording(names.pop(), found, meta)
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file or folder is a NEMS recording, told from as little of it as will do.
+
+    The proof is the JSON of a signal. An archive that holds other files is known by the first of
+    them; in a recording much data may come before the first JSON.
+    """
+    try:
+        if path.is_dir():
+            return _is_recording_folder(path)
+        if not path.name.lower().endswith((".tgz", ".tar.gz", ".tar")) or not path.is_file():
+            return False
+        searched = 0
+        for member, stream, size in _tar_members(path, path.name):
+            parsed = _parse_name(member)
+            searched += size
+            if parsed and parsed[2] == "json":
+                return _describes_signal(_read_json(stream, size))
+            hidden = member.rpartition("/")[2].startswith(".")
+            if searched > MAX_SEARCH or not (parsed or hidden):
+                return False
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error, tarfile.TarError):
+        pass
+    return False
+
+
+def _is_recording_folder(folder: Path, *, wrapped: bool = True) -> bool:
+    with os.scandir(folder) as entries:  # which may be very many, in a folder of something else
+        names = {entry.name for entry in islice(entries, 1000) if not entry.name.startswith(".")}
+    if len(names) == 1 and wrapped and (inside := folder / names.pop()).is_dir():
+        return _is_recording_folder(inside, wrapped=False)
+    for name in names:
+        parsed = _parse_name(name)
+        if parsed and parsed[2] == "json" and name.removesuffix("json") + "epoch.csv" in names:
+            with (folder / name).open("rb") as stream:
+                return _describes_signal(_read_json(stream, (folder / name).stat().st_size))
+    return False
+
+
+def _describes_signal(about: dict[str, Any]) -> bool:
+    return isinstance(about.get("chans"), list) and isinstance(about.get("fs"), int | float)
 
 
 @contextmanager
@@ -358,6 +420,24 @@ def read_raster(stream: Stream, size: int) -> Raster:
         values.append(table.values)
         n_samples += table.n_samples
     return Raster(n_samples, n_channels, np.concatenate(positions), np.concatenate(values))
+
+
+def measure_raster(stream: Stream, size: int) -> RasterShape:
+    """Count the samples and channels of a CSV, passing over its values."""
+    if size > MAX_CSV_MEMBER:
+        raise ReleaseError(f"claims {size:,} bytes; at most {MAX_CSV_MEMBER:,} are read")
+    buffer = bytearray(_BLOCK)
+    n_lines = n_commas = 0
+    last = None
+    while n_bytes := _fill(stream, memoryview(buffer)):
+        if not n_lines:
+            end = buffer.find(b"\n", 0, n_bytes)
+            n_commas += buffer.count(b",", 0, n_bytes if end < 0 else end)
+        n_lines += buffer.count(b"\n", 0, n_bytes)
+        last = buffer[n_bytes - 1]
+    if last is None:
+        raise ReleaseError("is empty")
+    return RasterShape(n_lines + (last != ord("\n")), n_commas + 1)
 
 
 def _check_line(n_bytes: int) -> None:
