@@ -50,15 +50,78 @@ def open_area(
 ) -> xr.Dataset:
     """Open the recordings of one area as a labelled Dataset.
 
-    On first use the area's files are fetched from Zenodo and converted to one netCDF file;
-    from then on that file is opened, lazily, in milliseconds.
+    On first use the area's files are fetched from Zenodo and converted to one netCDF file in
+    the data folder. From then on that file is opened, lazily, in milliseconds.
+
+    Parameters
+    ----------
+    area : {"A1", "PEG"}
+        Primary or secondary auditory cortex.
+    path : path, optional
+        The data folder, to which the release is fetched or in which its files were placed by
+        hand. Default: the environment variable ``NAT4XR_DATA_DIR``, or else the user's cache
+        folder.
+    subset : {"all", "est", "val"}, optional
+        ``"est"``: the sounds presented once, for fitting; ``"val"``: those presented 20 times
+        at every site, for testing.
+    dt_ms : float, optional
+        Width of the time bins in ms: 1, 2, 5, or a multiple of 10 that divides 1500.
+    chunks : dict, int, "auto" or None, optional
+        Dask chunks, as for `xarray.open_dataset`; dims that a dict leaves out have chunks that
+        suit the file. None: lazy arrays without dask.
+    download : bool, optional
+        Whether to fetch files that are missing.
+    progressbar : bool, optional
+        Whether to show the progress of fetching and converting.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``response`` (stim, rep, time, neuron), float32: spikes per bin of each presentation,
+        NaN where there was none. ``psth`` (stim, time, neuron), float32: spikes per bin averaged
+        over presentations, as published. ``spectrogram`` (stim, freq, time), float32: gammatone
+        magnitudes as published. ``n_reps`` (stim, neuron), int8: presentations held in
+        ``response``. ``.sel`` takes every label of the sounds and of the cells.
+
+    Raises
+    ------
+    ReleaseError
+        A file of the release is broken.
+    DownloadError
+        A file could not be fetched.
+    FileNotFoundError
+        A file is missing, and ``download`` is False.
+
+    References
+    ----------
+    Data: David and Pennington (2023), https://doi.org/10.5281/zenodo.8044773. Described in
+    Pennington and David (2023), https://doi.org/10.1371/journal.pcbi.1011110.
+
+    Examples
+    --------
+    Here and below, of a small simulated release:
+
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("A1")
+    >>> val = ds.sel(subset="val", animal="TNC", auditory=True)
+    >>> dict(val.response.mean("rep").sizes)
+    {'stim': 18, 'time': 150, 'neuron': 5}
     """
     if area not in AREAS:
         raise ValueError(f"there is no area {area!r}; the release holds {' and '.join(AREAS)}")
     if subset not in ("all", "est", "val"):
         raise ValueError(f"subset is 'all', 'est' or 'val', not {subset!r}")
-    file = converted_file(area, path, "", _write_area, download=download, progressbar=progressbar)
-    ds = open_converted(file, chunks)
+    if dt_ms == 10:
+        file = converted_file(
+            area, path, "", _write_area, download=download, progressbar=progressbar
+        )
+        ds = open_converted(file, chunks)
+    else:
+        from .spikes import open_rebinned  # which builds on this module
+
+        ds = open_rebinned(
+            area, path, dt_ms=dt_ms, chunks=chunks, download=download, progressbar=progressbar
+        )
     return ds if subset == "all" else ds.sel(subset=subset)
 
 

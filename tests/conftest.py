@@ -21,15 +21,6 @@ def nems0_release() -> Path:
     return DATA / "release"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_zenodo() -> Iterator[None]:
-    """Keep every test on this machine: what is not served here is not to be had."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NAT4XR_ZENODO_URL", "http://127.0.0.1:9")
-        patch.setenv("no_proxy", "127.0.0.1")
-        yield
-
-
 class Request(NamedTuple):
     name: str  # of the file, or "record"
     target: str  # as it stands in the request line

@@ -1,0 +1,33 @@
+"""Fixtures of all tests, the examples in the docstrings among them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_zenodo() -> Iterator[None]:
+    """Keep every test on this machine: what is not served here is not to be had."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAT4XR_ZENODO_URL", "http://127.0.0.1:9")
+        patch.setenv("no_proxy", "127.0.0.1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def simulated_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny simulated release of both areas. Shared: read it, do not change it."""
+    import nat4xr
+
+    return nat4xr.simulate(tmp_path_factory.mktemp("simulated") / "release")
+
+
+@pytest.fixture(autouse=True)
+def _examples_read_the_simulated_release(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(request.node, pytest.DoctestItem):
+        release = request.getfixturevalue("simulated_release")
+        monkeypatch.setenv("NAT4XR_DATA_DIR", str(release))
+        monkeypatch.chdir(request.getfixturevalue("tmp_path"))
