@@ -1,0 +1,389 @@
+"""Responses at other bin widths: counted from spikes, or made of the 10 ms bins, on demand.
+
+Takes plain xarray objects and knows no files. What comes out is lazy: nothing is counted before
+it is asked for, and then only as much as is asked for, with dask or without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+__all__ = ["bin_spikes"]
+
+BIN_MS = 10
+"""Width of the published bins."""
+
+BIN_WIDTHS_MS = (1, 2, 5, *(width for width in range(BIN_MS, 1501, BIN_MS) if 1500 % width == 0))
+"""The bin widths of `open_area`."""
+
+# At fine bins a chunk holds few sounds: the 18 val sounds, then the est sounds, so that either
+# subset has chunks of one size. At 1 ms a chunk of response takes 28 MB.
+FINE_CHUNKS = {"stim": 18, "rep": 1, "time": -1, "neuron": 256}
+
+GAP = 2**15
+"""So many spikes between two trials that are wanted are rather read than skipped."""
+
+Ints = NDArray[np.integer[Any]]
+Floats = NDArray[np.float32]
+
+
+def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
+    """Count the spikes of every presentation in bins of any width.
+
+    The bins are those of the format's own software: at 10 ms the result is ``response`` of
+    `open_area` to the bit, wherever the cell has trials.
+
+    Parameters
+    ----------
+    spikes : xarray.Dataset
+        From `open_spikes`, whole or selected.
+    dt_ms : float
+        Bin width in ms: a whole number that divides the trial.
+
+    Returns
+    -------
+    xarray.DataArray
+        ``response`` (stim, rep, time, neuron), float32: spikes per bin of one presentation,
+        NaN where there was none. Dask-backed: a chunk reads its spikes when it is computed.
+
+    Raises
+    ------
+    ValueError
+        The trial does not divide into bins of this width.
+
+    Examples
+    --------
+    >>> import tempfile, nat4xr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     release = nat4xr.simulate(folder, areas=["PEG"])
+    ...     spikes = nat4xr.open_spikes("PEG", release, progressbar=False).load()
+    >>> response = nat4xr.bin_spikes(spikes, dt_ms=5)
+    >>> response.sizes["time"], response.time.attrs["bin_width"]
+    (300, 0.005)
+    >>> int(response.sum()) == spikes.sizes["spike"]
+    True
+    """
+    trials = TrialTable.of(spikes)
+    widths = [width for width in range(1, trials.length_ms + 1) if trials.length_ms % width == 0]
+    check_width(dt_ms, widths)
+    width = int(dt_ms)
+    n_reps = int(trials.rep.max(initial=0)) + 1
+    response = _response(trials, width, n_reps).chunk(FINE_CHUNKS)
+    # What was selected as a scalar is no dim any more.
+    response = response.isel({dim: 0 for dim in ("stim", "neuron") if dim not in spikes.dims})
+    coords = spikes.drop_dims(["trial", "spike"]).coords
+    return xr.DataArray(response, coords, name="response").assign_coords(
+        rep=("rep", np.arange(n_reps), spikes["trial_rep"].attrs),
+        time=time_axis(width, trials.length_ms, spikes["spike_time"].attrs),
+    )
+
+
+def finer(ds: xr.Dataset, spikes: xr.Dataset, width: int) -> dict[str, xr.Variable]:
+    """The variables of an area at bins of less than 10 ms, from its spikes."""
+    trials = TrialTable.of(spikes)
+    # What the population recording leaves out stays out.
+    limit = ds["n_reps"].values
+    n_stims, n_neurons = limit.shape
+    reps = np.arange(ds.sizes["rep"])
+    held = trials.presented(np.arange(n_stims), reps, np.arange(n_neurons), limit)
+    response = _response(trials, width, len(reps), limit)
+    response.attrs["comment"] = (
+        "counted from the spike times of the site recordings, of est sounds too; "
+        "NaN for cells without trials there"
+    )
+    psth = _on_demand(
+        ("stim", "time", "neuron"),
+        (n_stims, trials.length_ms // width, n_neurons),
+        partial(_mean_counts, trials, width, limit, reps),
+    )
+    psth.attrs = {
+        "long_name": "spikes per bin averaged over presentations",
+        "units": "1",
+        "comment": "mean of response over its repeats; NaN for cells without trials",
+    }
+    spectrogram = _on_other_bins(ds["spectrogram"].variable, _hold, BIN_MS // width)
+    spectrogram.attrs["comment"] = "the published value of 10 ms, held over the finer bins in it"
+    return {
+        "response": response,
+        "psth": psth,
+        "spectrogram": spectrogram,
+        "n_reps": ds["n_reps"].variable.copy(data=held.sum(axis=1, dtype=np.int8)),
+    }
+
+
+def coarser(ds: xr.Dataset, width: int) -> dict[str, xr.Variable]:
+    """The variables of an area at bins of several times 10 ms."""
+    variables = {}
+    for name, way, comment in (
+        ("response", _sum, "sum of the bins of 10 ms"),
+        ("psth", _sum, "sum of the published bins of 10 ms"),
+        ("spectrogram", _mean, "mean of the published values of 10 ms"),
+    ):
+        variables[name] = _on_other_bins(ds[name].variable, way, width // BIN_MS)
+        variables[name].attrs["comment"] = comment
+    return variables | {"n_reps": ds["n_reps"].variable}
+
+
+def check_width(dt_ms: float, widths: Sequence[int]) -> None:
+    """Refuse a bin width that is none of these."""
+    if dt_ms not in widths:
+        raise ValueError(f"dt_ms is one of {', '.join(map(str, widths))}, not {dt_ms!r}")
+
+
+def time_axis(width: int, length_ms: int, attrs: dict[str, Any]) -> xr.Variable:
+    """Left edges of the bins; of ``attrs`` is kept when the sound is on."""
+    return xr.Variable(
+        "time",
+        np.arange(0, length_ms, width) / 1000,
+        {
+            "long_name": "time from trial onset, left edge of the bin",
+            "units": "s",
+            "bin_width": width / 1000,
+        }
+        | {name: attrs[name] for name in ("sound_on", "sound_off") if name in attrs},
+    )
+
+
+@dataclass(frozen=True)
+class TrialTable:
+    """The trials as numbers, and the spikes where they are: what counting needs.
+
+    Attributes
+    ----------
+    spike_sample, spike_neuron : xarray.Variable
+        Along ``spike``; as a rule on disk still.
+    first, n_spikes, stim, rep, site : numpy.ndarray of int
+        Of each trial: where its spikes are; which of the sounds (-1: of none that is
+        selected), repeats and sites (-1 likewise) it belongs to.
+    number, site_of : numpy.ndarray of int
+        Of each cell: its number in ``spike_neuron``; its site, ``n_sites`` if it has no trials.
+    """
+
+    spike_sample: xr.Variable
+    spike_neuron: xr.Variable
+    first: Ints
+    n_spikes: Ints
+    stim: Ints
+    rep: Ints
+    site: Ints
+    number: Ints
+    site_of: Ints
+    n_stims: int
+    n_sites: int
+    length_ms: int
+
+    @classmethod
+    def of(cls, spikes: xr.Dataset) -> TrialTable:
+        """The table of what `open_spikes` gives, whole or selected."""
+        first, n_spikes = spikes["first_spike"].values, spikes["n_spikes"].values
+        if (first + n_spikes).max(initial=0) > spikes.sizes["spike"]:
+            raise ValueError(
+                "trials point beyond the spikes: select along trial, stim and neuron, "
+                "never along spike"
+            )
+        stims, number, site, found_as = (
+            np.atleast_1d(spikes[name].values)
+            for name in ("stim", "neuron_number", "site", "trials_cell_id")
+        )
+        sites = pd.Index(site).unique()
+        return cls(
+            spikes["spike_sample"].variable,
+            spikes["spike_neuron"].variable,
+            first,
+            n_spikes,
+            pd.Index(stims).get_indexer(spikes["trial_stim"].values).astype(np.int16),
+            spikes["trial_rep"].values,
+            sites.get_indexer(spikes["trial_site"].values).astype(np.int16),
+            number,
+            np.where(found_as == "", len(sites), sites.get_indexer(site)),
+            len(stims),
+            len(sites),
+            round(spikes["spike_time"].attrs["trial_duration"] * 1000),
+        )
+
+    def presented(
+        self, stims: Ints, reps: Ints, neurons: Ints, limit: NDArray[np.int8] | None = None
+    ) -> NDArray[np.bool_]:
+        """Which repeats cells have heard, (stim, rep, neuron), of at most ``limit`` a pair."""
+        n_reps = max(self.rep.max(initial=0), reps.max(initial=0)) + 1
+        at_site = np.zeros((self.n_stims, n_reps, self.n_sites + 1), bool)
+        selected = (self.stim >= 0) & (self.site >= 0)
+        at_site[self.stim[selected], self.rep[selected], self.site[selected]] = True
+        presented: NDArray[np.bool_] = at_site[np.ix_(stims, reps, self.site_of[neurons])]
+        if limit is not None:
+            presented &= reps[:, np.newaxis] < limit[np.ix_(stims, neurons)][:, np.newaxis]
+        return presented
+
+    def locate(
+        self, stims: Ints, reps: Ints, neurons: Ints, presented: NDArray[np.bool_], width: int
+    ) -> tuple[Ints, Ints, Ints, Ints]:
+        """Sound, repeat, bin and cell of each spike in the presentations given.
+
+        Sounds, repeats and cells are counted as they are given, by position.
+        """
+        stim, rep = _positions(stims, self.stim), _positions(reps, self.rep)
+        wanted = (stim >= 0) & (rep >= 0) & np.isin(self.site, self.site_of[neurons])
+        trial, sample, number = self.read(
+            np.flatnonzero(wanted), self.spike_sample, self.spike_neuron
+        )
+        neuron = _positions(self.number[neurons], number)
+        kept = neuron >= 0
+        trial, sample, neuron = trial[kept], sample[kept], neuron[kept]
+        stim, rep = stim[trial], rep[trial]
+        kept = presented[stim, rep, neuron]
+        return stim[kept], rep[kept], sample[kept] // width, neuron[kept]
+
+    def read(self, trials: Ints, *variables: xr.Variable) -> tuple[NDArray[Any], ...]:
+        """Of each spike in the trials given: its trial, and its values of the variables."""
+        trials = trials[np.argsort(self.first[trials], kind="stable")]
+        first, n_spikes = self.first[trials].astype(np.int64), self.n_spikes[trials]
+        end = first + n_spikes
+        values = [[np.empty(0, variable.dtype)] for variable in variables]
+        apart = np.flatnonzero(first[1:] - end[:-1] > GAP) + 1
+        for piece in np.split(np.arange(len(trials)), apart) if len(trials) else ():
+            start, stop = first[piece[0]], end[piece[-1]]
+            n = n_spikes[piece]
+            own = np.arange(n.sum()) + np.repeat(first[piece] - start - np.cumsum(n) + n, n)
+            for read, variable in zip(values, variables, strict=True):
+                read.append(variable[start:stop].values[own])
+        return np.repeat(trials, n_spikes), *(np.concatenate(read) for read in values)
+
+
+def _positions(wanted: Ints, numbers: Ints) -> Ints:
+    """Where among those wanted each of the numbers is; -1 if nowhere."""
+    table = np.full(max(wanted.max(initial=-1), numbers.max(initial=-1)) + 2, -1, np.int32)
+    table[wanted] = np.arange(len(wanted))
+    return table[numbers]  # number -1 reads the last, which is -1
+
+
+def _response(
+    trials: TrialTable, width: int, n_reps: int, limit: NDArray[np.int8] | None = None
+) -> xr.Variable:
+    response = _on_demand(
+        ("stim", "rep", "time", "neuron"),
+        (trials.n_stims, n_reps, trials.length_ms // width, len(trials.number)),
+        partial(_counts, trials, width, limit),
+    )
+    response.attrs = {"long_name": "spikes per bin of one presentation", "units": "1"}
+    return response
+
+
+def _counts(
+    trials: TrialTable,
+    width: int,
+    limit: NDArray[np.int8] | None,
+    stims: Ints,
+    reps: Ints,
+    times: Ints,
+    neurons: Ints,
+) -> Floats:
+    """Spikes per bin of one presentation, (stim, rep, time, neuron)."""
+    presented = trials.presented(stims, reps, neurons, limit)
+    located = trials.locate(stims, reps, neurons, presented, width)
+    shape = (len(stims), len(reps), trials.length_ms // width, len(neurons))
+    counts = _histogram(located, shape)
+    np.moveaxis(counts, 2, 3)[~presented] = np.nan
+    return counts[:, :, times] if len(times) < shape[2] else counts
+
+
+def _mean_counts(
+    trials: TrialTable,
+    width: int,
+    limit: NDArray[np.int8],
+    reps: Ints,
+    stims: Ints,
+    times: Ints,
+    neurons: Ints,
+) -> Floats:
+    """Spikes per bin averaged over presentations, (stim, time, neuron)."""
+    presented = trials.presented(stims, reps, neurons, limit)
+    stim, _, time, neuron = trials.locate(stims, reps, neurons, presented, width)
+    shape = (len(stims), trials.length_ms // width, len(neurons))
+    counts = _histogram((stim, time, neuron), shape)
+    with np.errstate(invalid="ignore"):  # no presentation: 0 / 0 is NaN
+        counts /= presented.sum(axis=1, dtype=np.float32)[:, np.newaxis]
+    return counts[:, times] if len(times) < shape[1] else counts
+
+
+def _histogram(indices: tuple[Ints, ...], shape: tuple[int, ...]) -> Floats:
+    counts = np.zeros(shape, np.float32)
+    np.add.at(counts.reshape(-1), np.ravel_multi_index(indices, shape), np.float32(1))
+    return counts
+
+
+def _on_other_bins(source: xr.Variable, way: Callable[..., Floats], factor: int) -> xr.Variable:
+    n_time = source.sizes["time"]
+    n_time = n_time * factor if way is _hold else n_time // factor
+    shape = tuple((dict(source.sizes) | {"time": n_time}).values())
+    variable = _on_demand(source.dims, shape, partial(_rebinned, source, way, factor))
+    variable.attrs = dict(source.attrs)
+    return variable
+
+
+def _rebinned(
+    source: xr.Variable, way: Callable[..., Floats], factor: int, *positions: Ints
+) -> Floats:
+    at = dict(zip(source.dims, positions, strict=True))
+    times = at.pop("time")
+    axis = source.dims.index("time")
+    return way(source.isel(at).values, factor, axis).take(times, axis)
+
+
+def _sum(values: Floats, factor: int, axis: int) -> Floats:
+    total: Floats = _folded(values, factor, axis).sum(axis + 1)
+    return total
+
+
+def _mean(values: Floats, factor: int, axis: int) -> Floats:
+    mean: Floats = _folded(values, factor, axis).mean(axis + 1)
+    return mean
+
+
+def _hold(values: Floats, factor: int, axis: int) -> Floats:
+    return values.repeat(factor, axis)
+
+
+def _folded(values: Floats, factor: int, axis: int) -> Floats:
+    return values.reshape(*values.shape[:axis], -1, factor, *values.shape[axis + 1 :])
+
+
+def _on_demand(
+    dims: tuple[Any, ...], shape: tuple[int, ...], make: Callable[..., Floats]
+) -> xr.Variable:
+    data = indexing.LazilyIndexedArray(_OnDemand(shape, make))
+    return xr.Variable(dims, data, encoding={"zlib": True, "complevel": 1, "shuffle": True})
+
+
+class _OnDemand(BackendArray):
+    """An array that is made when it is asked for, and only as much of it.
+
+    ``make`` takes ascending positions along each axis and gives the block at all of them.
+    """
+
+    def __init__(self, shape: tuple[int, ...], make: Callable[..., Floats]):
+        self.shape = shape
+        self.dtype = np.dtype(np.float32)
+        self.make = make
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._made
+        )
+
+    def _made(self, key: tuple[Any, ...]) -> Floats:
+        asked = [np.arange(n)[k] for n, k in zip(self.shape, key, strict=True)]
+        block = self.make(*(np.unique(positions) for positions in asked))
+        for axis, positions in enumerate(asked):
+            if positions.ndim and (np.diff(positions) < 1).any():  # out of order, or repeated
+                block = block.take(np.unique(positions, return_inverse=True)[1], axis)
+        return block.squeeze(tuple(axis for axis, k in enumerate(asked) if not k.ndim))
