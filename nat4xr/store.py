@@ -29,11 +29,11 @@ SCHEMA = 1
 
 # A chunk on disk holds one repeat. The 18 val sounds come first and share a chunk, so that the
 # later repeats, which only they have, are one chunk a group of cells; the rest is never written.
-DISK_CHUNKS = {"stim": 18, "rep": 1, "neuron": 32}
+DISK_CHUNKS = {"stim": 18, "rep": 1, "neuron": 128}
 
-# A dask chunk of response is 23 MB in A1, and one whose sounds are all in one chunk stays
+# A dask chunk of response is 46 MB in A1, and one whose sounds are all in one chunk stays
 # regular, as zarr needs it, when sounds are selected.
-DASK_CHUNKS = {"stim": 1800, "rep": 1, "time": -1, "neuron": 64}
+DASK_CHUNKS = {"stim": 1800, "rep": 1, "time": -1, "neuron": 128}
 
 AREAS = ("A1", "PEG")
 
@@ -178,16 +178,20 @@ def converted_file(
 
 
 def open_converted(file: Path, chunks: Any) -> xr.Dataset:
-    """Open a converted file: labels in memory, data lazy, each dim's labels in one index."""
-    if isinstance(chunks, Mapping):
-        chunks = DASK_CHUNKS | dict(chunks)
-    ds: xr.Dataset = xr.open_dataset(file, engine="netcdf4", chunks=chunks)
-    for variable in ds.data_vars.values():
+    """Open a converted file: labels in memory and indexed, data lazy."""
+    ds = xr.open_dataset(file, engine="netcdf4", chunks=None)
+    coords = ds.coords.to_dataset().load().coords
+    data = ds.drop_vars(ds.coords)[["response", "psth", "spectrogram", "n_reps"]]
+    if chunks is not None:
+        if isinstance(chunks, Mapping):
+            chunks = {d: size for d, size in DASK_CHUNKS.items() if d in data.dims} | dict(chunks)
+        data = data.chunk(chunks, token=_token(file))
+    for variable in data.values():
         # A later export packs nothing: what a user computed might not fit a byte.
         variable.encoding |= {"dtype": variable.dtype}
         if variable.dtype == np.float32:
             variable.encoding["_FillValue"] = np.float32(np.nan)
-    return set_labels(ds[["response", "psth", "spectrogram", "n_reps"]])
+    return set_labels(data.assign_coords(coords))
 
 
 def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) -> None:
@@ -284,10 +288,24 @@ def _is_whole(file: Path, fingerprint: str | None) -> bool:
         return bool(
             record["bytes"] == file.stat().st_size
             and (fingerprint is None or record["sources"] == fingerprint)
-            and record["crc32"] == isal_zlib.crc32(file.read_bytes())
+            and record["crc32"] == _crc32(file)
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _crc32(file: Path) -> int:
+    checksum = 0
+    buffer = bytearray(2**18)
+    with file.open("rb", buffering=0) as stream:
+        while n_bytes := stream.readinto(buffer):
+            checksum = isal_zlib.crc32(memoryview(buffer)[:n_bytes], checksum)
+    return checksum
+
+
+def _token(file: Path) -> str:
+    """What tells dask that two files hold the same."""
+    return f"{file.resolve()}-{_record_of(file).read_text()}"
 
 
 def _digest(folder: Path) -> str:
@@ -308,10 +326,9 @@ def _moved_into_place(file: Path, fingerprint: str | None) -> Iterator[Path]:
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         yield part
-        content = part.read_bytes()
         record = {
-            "bytes": len(content),
-            "crc32": isal_zlib.crc32(content),
+            "bytes": part.stat().st_size,
+            "crc32": _crc32(part),
             "sources": fingerprint,
             "written_by": f"nat4xr {__version__}",
         }
