@@ -1,5 +1,25 @@
 """What can go wrong with the release, in words for its user."""
 
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from isal import isal_zlib
+
+# What libraries raise on content that is damaged.
+_DAMAGE: tuple[Any, ...] = (
+    EOFError,
+    isal_zlib.error,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 class ReleaseError(ValueError):
     """A file of the release is broken or is not what the release should hold."""
@@ -7,3 +27,28 @@ class ReleaseError(ValueError):
 
 class DownloadError(OSError):
     """A file of the release could not be downloaded whole."""
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Turn what is said of broken input into a ReleaseError that names the input.
+
+    Parameters
+    ----------
+    where : str
+        What is being read, for people.
+    """
+    try:
+        yield
+    except (ReleaseError, FileNotFoundError):
+        raise
+    except _DAMAGE as error:
+        raise ReleaseError(f"{where} is damaged or cut short: {error}") from error
+    except RecursionError as error:
+        raise ReleaseError(f"{where} is nested too deeply to be read") from error
+    except (ValueError, LookupError, TypeError, ArithmeticError, NotImplementedError) as error:
+        raise ReleaseError(f"{where}: {error}") from error
+    except OSError as error:
+        if error.errno is not None:  # a fault of the disk, not of what is on it
+            raise
+        raise ReleaseError(f"{where} is damaged or cut short: {error}") from error

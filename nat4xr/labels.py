@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ReleaseError
-
 _SITE = re.compile(r"(?P<animal>[A-Za-z]{3})(?P<recording>[0-9]+)(?P<session>[A-Za-z]+)")
 _CELL = re.compile(rf"(?P<site>{_SITE.pattern})-(?P<electrode>[0-9]+)-(?P<unit>[0-9]+)")
 _CATEGORY = re.compile(r"(?:STIM_)?(?:00)?cat([0-9]+)_")
@@ -131,38 +129,31 @@ def match_cells(wanted: Iterable[str], found: Iterable[str]) -> dict[str, str]:
 
     Raises
     ------
-    ReleaseError
-        Two found ids mean the same cell and neither is exact.
+    ValueError
+        Several ids that are not exact mean the same cell.
 
     Examples
     --------
     >>> match_cells(["TNC013a-22-3", "TNC013a-60-1"], ["TNC013a-022-3"])
     {'TNC013a-22-3': 'TNC013a-022-3'}
     """
-    found = list(found)
-    by_number: dict[tuple[str | int, ...], list[str]] = {}
-    for name in found:
-        if key := _cell_number(name):
-            by_number.setdefault(key, []).append(name)
-    matches = {}
-    exact = set(found)
-    for name in wanted:
-        if name in exact:
-            matches[name] = name
-            continue
-        key = _cell_number(name)
-        candidates = by_number.get(key, []) if key else []
-        if len(candidates) > 1:
-            raise ReleaseError(
-                f"cell {name} has no trials of that name, and {' and '.join(candidates)} "
-                "would both be its number"
-            )
-        if candidates:
-            matches[name] = candidates[0]
+    wanted, found = list(wanted), list(found)
+    exact = set(wanted) & set(found)
+    by_number: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
+    for side, names in enumerate((wanted, found)):
+        for name in names:
+            if name not in exact and (key := _cell_number(name)):
+                by_number.setdefault(key, ([], []))[side].append(name)
+    matches = {name: name for name in wanted if name in exact}
+    for ours, theirs in by_number.values():
+        if ours and theirs:
+            if len(ours) + len(theirs) > 2:
+                raise ValueError(f"{' and '.join(ours)} might be {' or '.join(theirs)}")
+            matches[ours[0]] = theirs[0]
     return matches
 
 
-def _cell_number(cell_id: str) -> tuple[str | int, ...] | None:
+def _cell_number(cell_id: str) -> tuple[str, ...] | None:
     """The cell as (animal, recording, session, electrode, unit), numbers as numbers."""
     cell = _CELL.fullmatch(cell_id)
     if cell is None:

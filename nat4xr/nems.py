@@ -12,37 +12,43 @@ import json
 import math
 import os
 import tarfile
-import zlib
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .errors import ReleaseError
+from .errors import ReleaseError, explained
 
 MAX_MEMBERS = 10_000
 """A recording of more files than this is refused."""
 
+MAX_RECORDING = 64 * 2**30
+"""The files of a recording are streamed, up to this many bytes in all."""
+
 MAX_SMALL_MEMBER = 256 * 2**20
-"""JSON, epochs and HDF5 files are held in memory while read, up to this many bytes."""
+"""JSON, epochs and HDF5 files are held in memory while read, up to this many bytes each."""
 
-MAX_CSV_MEMBER = 64 * 2**30
-"""A raster's CSV is streamed, up to this many bytes."""
+MAX_CHANNELS = 2**14
+"""A raster of more channels than this is refused."""
 
-MAX_CSV_LINE = 64 * 2**20
-"""A line of CSV (a sample of all channels) may have this many bytes."""
+MAX_VALUES = 2**28
+"""A raster may have this many samples and values other than zero in all: they are held."""
+
+MAX_TIME, MAX_FS = 1e9, 1e9
+"""Times in s and rates in Hz beyond these are refused: the number of a sample is an integer."""
 
 MAX_SEARCH = 4 * 2**30
 """Of an archive that may be a recording, this many bytes are searched for proof that it is."""
 
 _BLOCK = 2 * 2**20
+_HEADERS = 2**20  # bytes that may stand between two files of an archive
 _WORDS = ("head", "middle", "tail")
 # A value written with "%.18e" has 24 characters, which are handled as three words, and is
 # followed by a comma or a newline.
@@ -168,32 +174,38 @@ def read(
     readers = _READERS if rasters else _READERS | {"csv": measure_raster}
     parts: dict[tuple[str, str], Any] = {}
     names = set()
-    with _explained(label):
-        for member, stream, size in _members(source, label):
+    total = 0
+    with explained(label), closing(_members(source)) as members:
+        for count, (member, stream, size) in enumerate(members, 1):
+            total += size
+            if count > MAX_MEMBERS:
+                raise ValueError(f"holds more than {MAX_MEMBERS:,} files")
+            if total > MAX_RECORDING:
+                raise ValueError(f"claims more than {MAX_RECORDING:,} bytes")
             parsed = _parse_name(member)
             if parsed is None:
                 continue
             recording, signal, part = parsed
             if signals is not None and signal not in signals and part != "meta.json":
                 continue
-            if (signal, part) in parts:
-                raise ReleaseError(f"{label} holds {member} twice")
             names.add(recording)
-            with _explained(f"{member} in {label}"):
+            if len(names) > 1:
+                raise ValueError(f"holds more than one recording: {', '.join(sorted(names))}")
+            if (signal, part) in parts:
+                raise ValueError(f"holds {member} twice")
+            with explained(f"{member} in {label}"):
                 parts[signal, part] = readers[part](stream, size)
         if not parts:
-            raise ReleaseError(f"{label} holds no NEMS recording (no <recording>.<signal>.json)")
-        if len(names) > 1:
-            raise ReleaseError(f"{label} holds more than one recording: {', '.join(sorted(names))}")
+            raise ValueError("holds no NEMS recording (no <recording>.<signal>.json)")
     meta = parts.pop(("", "meta.json"), {})
     found = {}
     for name in sorted({signal for signal, _ in parts}):
         signal_parts = {part: value for (signal, part), value in parts.items() if signal == name}
-        with _explained(f"signal {name!r} of {label}"):
+        with explained(f"signal {name!r} of {label}"):
             found[name] = _signal(name, signal_parts)
     for name in signals or ():
         if name not in found:
-            raise ReleaseError(f"{label} has no signal {name!r}; it holds: {', '.join(found)}")
+            raise ReleaseError(f"{label}: has no signal {name!r}; it holds: {', '.join(found)}")
     return Recording(names.pop(), found, meta)
 
 
@@ -209,15 +221,16 @@ def is_recording(path: Path) -> bool:
         if not path.name.lower().endswith((".tgz", ".tar.gz", ".tar")) or not path.is_file():
             return False
         searched = 0
-        for member, stream, size in _tar_members(path, path.name):
-            parsed = _parse_name(member)
-            searched += size
-            if parsed and parsed[2] == "json":
-                return _describes_signal(_read_json(stream, size))
-            hidden = member.rpartition("/")[2].startswith(".")
-            if searched > MAX_SEARCH or not (parsed or hidden):
-                return False
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error, tarfile.TarError):
+        with explained(path.name), closing(_tar_members(path)) as members:
+            for member, stream, size in members:
+                parsed = _parse_name(member)
+                searched += size
+                if parsed and parsed[2] == "json":
+                    return _describes_signal(_read_json(stream, size))
+                hidden = member.rpartition("/")[2].startswith(".")
+                if searched > MAX_SEARCH or not (parsed or hidden):
+                    return False
+    except (OSError, ValueError, RecursionError):
         pass
     return False
 
@@ -239,25 +252,6 @@ def _describes_signal(about: dict[str, Any]) -> bool:
     return isinstance(about.get("chans"), list) and isinstance(about.get("fs"), int | float)
 
 
-@contextmanager
-def _explained(where: str) -> Iterator[None]:
-    """Turn what libraries say of broken input into a ReleaseError that names the file."""
-    try:
-        yield
-    except (ReleaseError, FileNotFoundError):
-        raise
-    except (EOFError, zlib.error, tarfile.TarError) as error:
-        raise ReleaseError(f"{where} is damaged or cut short: {error}") from error
-    except RecursionError as error:
-        raise ReleaseError(f"{where} is nested too deeply to be read") from error
-    except (ValueError, KeyError, TypeError, OverflowError, pd.errors.ParserError) as error:
-        raise ReleaseError(f"{where}: {error}") from error
-    except OSError as error:
-        if error.errno is not None:  # a real fault of the disk, not of the file's content
-            raise
-        raise ReleaseError(f"{where} is damaged or cut short: {error}") from error
-
-
 def _parse_name(member: str) -> tuple[str, str, str] | None:
     """``<recording>.<signal>.<part>`` -> its three parts; None for other files."""
     name = member.rpartition("/")[2]
@@ -273,50 +267,61 @@ def _parse_name(member: str) -> tuple[str, str, str] | None:
     return None
 
 
-def _members(source: Path | bytes, label: str) -> Iterator[tuple[str, Stream, int]]:
+def _members(source: Path | bytes) -> Generator[tuple[str, Stream, int]]:
+    """The files of a recording: name, content and size."""
     if isinstance(source, Path) and source.is_dir():
-        yield from _folder_members(source, label)
+        yield from _folder_members(source)
     else:
-        yield from _tar_members(source, label)
+        yield from _tar_members(source)
 
 
-def _folder_members(folder: Path, label: str) -> Iterator[tuple[str, Stream, int]]:
+def _folder_members(folder: Path) -> Generator[tuple[str, Stream, int]]:
     for inside in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
         files = sorted(p for p in inside.iterdir() if _parse_name(p.name))
         if files:
             break
-    else:
-        return
-    if len(files) > MAX_MEMBERS:
-        raise ReleaseError(f"{label} holds more than {MAX_MEMBERS} files")
     for file in files:
         if file.is_symlink() or not file.is_file():
-            raise ReleaseError(f"{file.name} in {label} is not a plain file")
+            raise ValueError(f"{file.name} is not a plain file")
         with file.open("rb") as stream:
             yield file.name, stream, file.stat().st_size
 
 
-def _tar_members(source: Path | bytes, label: str) -> Iterator[tuple[str, Stream, int]]:
+def _tar_members(source: Path | bytes) -> Generator[tuple[str, Stream, int]]:
     from isal import igzip
 
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
         gzipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        with (
-            igzip.open(file) if gzipped else file as stream,
-            tarfile.open(fileobj=stream, mode="r:") as tar,
-        ):
-            for count, member in enumerate(tar):
-                if count >= MAX_MEMBERS:
-                    raise ReleaseError(f"{label} holds more than {MAX_MEMBERS} members")
-                if member.isdir():
-                    continue
-                if not member.isreg() or member.issparse():
-                    raise ReleaseError(f"{member.name!r} in {label} is not a plain file")
-                if member.name.startswith("/") or ".." in member.name.split("/"):
-                    raise ReleaseError(f"{label} holds a file with the unsafe name {member.name!r}")
-                stream.seek(member.offset_data)
-                yield member.name, _Section(stream, member.size), member.size
+        with igzip.open(file) if gzipped else file as stream:
+            bounded = _Bounded(stream)
+            with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as tar:
+                for member in tar:
+                    if member.isdir():
+                        continue
+                    if not member.isreg() or member.issparse():
+                        raise ValueError(f"{member.name!r} is not a plain file")
+                    if member.name.startswith("/") or ".." in member.name.split("/"):
+                        raise ValueError(f"holds a file with the unsafe name {member.name!r}")
+                    stream.seek(member.offset_data)
+                    yield member.name, _Section(stream, member.size), member.size
+                    bounded.end = member.offset_data + member.size + _HEADERS
+            while bounded.read(2**16):  # on to the end, where gzip has its checksum
+                pass
+
+
+class _Bounded:
+    """A stream for tarfile, which would hold what claims to be a header whatever its size."""
+
+    def __init__(self, stream: Stream):
+        self._stream, self.end = stream, _HEADERS
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        if self.tell() + size > self.end:
+            raise ValueError("holds more between its files than tar headers")
+        content: bytes = self._stream.read(size)
+        return content
 
 
 class _Section(io.RawIOBase):
@@ -339,7 +344,7 @@ class _Section(io.RawIOBase):
 
 def _small(stream: Stream, size: int) -> bytes:
     if size > MAX_SMALL_MEMBER:
-        raise ReleaseError(f"claims {size:,} bytes; at most {MAX_SMALL_MEMBER:,} are read")
+        raise ValueError(f"claims {size:,} bytes; at most {MAX_SMALL_MEMBER:,} are read")
     content = bytearray(size)
     del content[_fill(stream, memoryview(content)) :]
     return bytes(content)
@@ -349,9 +354,9 @@ def _read_json(stream: Stream, size: int) -> dict[str, Any]:
     try:
         content = json.loads(_small(stream, size))
     except ValueError as error:
-        raise ReleaseError(f"is not JSON: {error}") from error
+        raise ValueError(f"is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ReleaseError("is not a JSON object")
+        raise ValueError("is not a JSON object")
     return content
 
 
@@ -359,11 +364,11 @@ def _read_epochs(stream: Stream, size: int) -> pd.DataFrame:
     table = pd.read_csv(io.BytesIO(_small(stream, size)), dtype=str, keep_default_na=False)
     missing = {"name", "start", "end"} - set(table.columns)
     if missing:
-        raise ReleaseError(f"has no column {', '.join(sorted(missing))}")
+        raise ValueError(f"has no column {', '.join(sorted(missing))}")
     epochs = table[["name", "start", "end"]].astype({"start": np.float64, "end": np.float64})
     times = epochs[["start", "end"]].to_numpy()
-    if not np.isfinite(times).all() or (times[:, 1] < times[:, 0]).any():
-        raise ReleaseError("has an epoch that ends before it starts, or at no time")
+    if not (abs(times) < MAX_TIME).all() or (times[:, 1] < times[:, 0]).any():
+        raise ValueError("has an epoch that ends before it starts, or at no time")
     return epochs
 
 
@@ -371,22 +376,25 @@ def _read_h5(stream: Stream, size: int) -> dict[str, NDArray[Any]]:
     import h5py
 
     arrays = {}
+    total = 0
     try:
         with h5py.File(io.BytesIO(_small(stream, size)), "r") as file:
             for name in file:
                 # Nothing but plain datasets: a link could point to any file of this machine.
                 if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                    raise ReleaseError(f"{name!r} is a link, not a dataset")
+                    raise ValueError(f"{name!r} is a link, not a dataset")
                 dataset = file[name]
                 if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-                    raise ReleaseError(f"{name!r} is not a plain dataset")
+                    raise ValueError(f"{name!r} is not a plain dataset")
                 if dataset.dtype.kind not in "fiu" or dataset.shape is None:
-                    raise ReleaseError(f"{name!r} holds {dataset.dtype}, not numbers")
-                if dataset.size * dataset.dtype.itemsize > MAX_SMALL_MEMBER:
-                    raise ReleaseError(f"{name!r} claims {dataset.size:,} values")
+                    raise ValueError(f"{name!r} holds {dataset.dtype}, not numbers")
+                # HDF5 reads whole chunks, which can be larger than their dataset.
+                total += 8 * max(dataset.size, math.prod(dataset.chunks or ()))
+                if total > MAX_SMALL_MEMBER:
+                    raise ValueError(f"claims more than {MAX_SMALL_MEMBER:,} bytes of numbers")
                 arrays[name] = dataset[()].astype(np.float64, copy=False)
-    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
-        raise ReleaseError(f"is not a readable HDF5 file: {error}") from error
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"is not a readable HDF5 file: {error}") from error
     return arrays
 
 
@@ -396,30 +404,31 @@ def read_raster(stream: Stream, size: int) -> Raster:
     Text written with ``%.18e`` has 25 bytes a value, so that zeros are found by comparing
     bytes and only the other values are parsed; any other block goes to pandas' C parser.
     """
-    if size > MAX_CSV_MEMBER:
-        raise ReleaseError(f"claims {size:,} bytes; at most {MAX_CSV_MEMBER:,} are read")
     head = b""
     while b"\n" not in head and (more := stream.read(2**16)):
         head += more
         _check_line(len(head))
     if not head:
-        raise ReleaseError("is empty")
+        raise ValueError("is empty")
     n_channels = head.partition(b"\n")[0].count(b",") + 1
-    n_samples, positions, values = 0, [], []
+    if n_channels > MAX_CHANNELS:
+        raise ValueError(f"has more than {MAX_CHANNELS:,} columns")
+    n_samples, n_values, positions, values = 0, 0, [], []
     for block in _whole_lines(stream, head, n_channels):
         table = parse_fixed_width(block, n_channels) or parse_general(block, n_channels)
         if np.isinf(table.values).any():
-            raise ReleaseError("holds an infinite value")
+            raise ValueError("holds an infinite value")
         positions.append(table.positions + n_samples * n_channels)
         values.append(table.values)
         n_samples += table.n_samples
+        n_values += len(table.values)
+        if n_samples + n_values > MAX_VALUES:
+            raise ValueError(f"has more than {MAX_VALUES:,} samples and values other than zero")
     return Raster(n_samples, n_channels, np.concatenate(positions), np.concatenate(values))
 
 
 def measure_raster(stream: Stream, size: int) -> RasterShape:
     """Count the samples and channels of a CSV, passing over its values."""
-    if size > MAX_CSV_MEMBER:
-        raise ReleaseError(f"claims {size:,} bytes; at most {MAX_CSV_MEMBER:,} are read")
     buffer = bytearray(_BLOCK)
     n_lines = n_commas = 0
     last = None
@@ -430,13 +439,13 @@ def measure_raster(stream: Stream, size: int) -> RasterShape:
         n_lines += buffer.count(b"\n", 0, n_bytes)
         last = buffer[n_bytes - 1]
     if last is None:
-        raise ReleaseError("is empty")
+        raise ValueError("is empty")
     return RasterShape(n_lines + (last != ord("\n")), n_commas + 1)
 
 
 def _check_line(n_bytes: int) -> None:
-    if n_bytes > MAX_CSV_LINE:
-        raise ReleaseError(f"has a line longer than {MAX_CSV_LINE:,} bytes")
+    if n_bytes > 64 * MAX_CHANNELS:
+        raise ValueError(f"has a line of more than {64 * MAX_CHANNELS:,} bytes")
 
 
 def _whole_lines(stream: Stream, head: bytes, n_channels: int) -> Iterator[bytearray]:
@@ -544,13 +553,13 @@ def parse_general(block: bytes | bytearray, n_channels: int) -> Raster:
     """Parse lines of comma-separated numbers of any width."""
     lines = bytes(block).removesuffix(b"\n").split(b"\n")
     if any(line.count(b",") != n_channels - 1 for line in lines):
-        raise ReleaseError(f"has a line that does not have {n_channels} columns")
+        raise ValueError(f"has a line that does not have {n_channels} columns")
     if b"_" in block:  # which Python allows in a number
-        raise ReleaseError("holds something that is not a number: an underscore")
+        raise ValueError("holds something that is not a number: an underscore")
     try:
         table = np.array([float(text) for line in lines for text in line.split(b",")])
     except ValueError as error:
-        raise ReleaseError(f"holds something that is not a number: {error}") from error
+        raise ValueError(f"holds something that is not a number: {error}") from error
     positions = np.flatnonzero(table)
     with np.errstate(over="ignore"):
         values = table[positions].astype(np.float32)
@@ -569,17 +578,17 @@ _READERS = {
 def _signal(name: str, parts: dict[str, Any]) -> Signal:
     """One signal from its JSON, epochs and data, checked against each other."""
     if "json" not in parts:
-        raise ReleaseError("has no JSON beside its data")
+        raise ValueError("has no JSON beside its data")
     if "epoch.csv" not in parts:
-        raise ReleaseError("has no epochs (.epoch.csv)")
+        raise ValueError("has no epochs (.epoch.csv)")
     about = parts["json"]
     channels, fs = about.get("chans"), about.get("fs")
     if not isinstance(channels, list) or not all(isinstance(c, str) for c in channels):
-        raise ReleaseError("its JSON has no list of channel names (chans)")
+        raise ValueError("its JSON has no list of channel names (chans)")
     if len(set(channels)) != len(channels):
-        raise ReleaseError("its JSON names a channel twice")
-    if isinstance(fs, bool) or not isinstance(fs, int | float) or not 0 < fs < math.inf:
-        raise ReleaseError(f"its JSON has no sampling rate (fs: {fs!r})")
+        raise ValueError("its JSON names a channel twice")
+    if isinstance(fs, bool) or not isinstance(fs, int | float) or not 0 < fs < MAX_FS:
+        raise ValueError(f"its JSON has no sampling rate (fs: {fs!r})")
     # Older files do not say what they are: they are rasters.
     signal_type = str(about.get("signal_type", "RasterizedSignal"))
     kind: Kind = (
@@ -591,7 +600,7 @@ def _signal(name: str, parts: dict[str, Any]) -> Signal:
     )
     data = parts.get("csv" if kind == "raster" else "h5")
     if data is None:
-        raise ReleaseError(f"its data file (.{'csv' if kind == 'raster' else 'h5'}) is missing")
+        raise ValueError(f"its data file (.{'csv' if kind == 'raster' else 'h5'}) is missing")
     _CHECKS[kind](data, channels)
     n_samples = data.n_samples if kind == "raster" else _last_sample(about.get("segments"))
     meta = about.get("meta")
@@ -617,26 +626,26 @@ def _last_sample(segments: Any) -> int | None:
 
 def _check_raster(raster: Raster, channels: list[str]) -> None:
     if raster.n_channels != len(channels):
-        raise ReleaseError(
+        raise ValueError(
             f"its CSV has {raster.n_channels} columns, its JSON {len(channels)} channels"
         )
 
 
 def _check_points(points: dict[str, NDArray[np.float64]], channels: list[str]) -> None:
     if missing := [channel for channel in channels if channel not in points]:
-        raise ReleaseError(f"its HDF5 file has no event times of {', '.join(missing[:5])}")
+        raise ValueError(f"its HDF5 file has no event times of {', '.join(missing[:5])}")
     for channel in channels:
         times = points[channel]
         if times.ndim != 1:
-            raise ReleaseError(f"event times of {channel} are not a list of times")
-        if not (np.isfinite(times).all() and (times >= 0).all()):
-            raise ReleaseError(f"an event time of {channel} is NaN, infinite or negative")
+            raise ValueError(f"event times of {channel} are not a list of times")
+        if not ((times >= 0) & (times < MAX_TIME)).all():
+            raise ValueError(f"an event time of {channel} is NaN, infinite or negative")
 
 
 def _check_tiles(tiles: dict[str, NDArray[np.float64]], channels: list[str]) -> None:
     for epoch, tile in tiles.items():
         if tile.ndim != 2 or tile.shape[0] != len(channels):
-            raise ReleaseError(
+            raise ValueError(
                 f"tile {epoch!r} has shape {tile.shape}, not ({len(channels)} channels, samples)"
             )
 

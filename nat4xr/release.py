@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from .errors import ReleaseError
+from .errors import explained
 from .labels import match_cells
 from .registry import FILES
 
-MAX_SITE_ARCHIVE = 2**30
+MAX_SITE_ARCHIVE = 2**28
 """The archive of one site may have this many bytes; a real one has about 5 million."""
+
+MAX_SITES = 1000
+"""A zip of more site archives than this is refused."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,9 @@ def _find(folder: Path, name: str) -> Path | None:
     stem = name.removesuffix(".tgz").removesuffix(".zip")
     if stem == name:  # the CSV
         return None
-    for unpacked in (folder / f"{stem}.tar.gz", folder / stem):
-        if unpacked.exists():
-            return unpacked
+    for unpacked in (f"{stem}.tar.gz", f"{stem}.tar", stem):
+        if (folder / unpacked).exists():
+            return folder / unpacked
     # The folder inside a population archive bears the recording's name, such as A1_NAT4.
     prefix = stem.partition("_ozgf")[0]
     if prefix == stem or not folder.is_dir():
@@ -102,41 +104,47 @@ def site_recordings(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
     ReleaseError
         The zip is broken, or there is no site recording.
     """
-    if sites.is_dir():
-        inside = [p for p in sorted(sites.iterdir()) if not p.name.startswith(".")]
-        if len(inside) == 1 and inside[0].is_dir() and not any(inside[0].glob("*.json")):
-            inside = [p for p in sorted(inside[0].iterdir()) if not p.name.startswith(".")]
-        recordings = [p for p in inside if p.is_dir() or p.name.endswith((".tgz", ".tar.gz"))]
-        yield from ((p.name, p) for p in recordings)
-        empty = not recordings
-    else:
-        try:
-            with zipfile.ZipFile(sites) as archive:
-                members = [
-                    member
-                    for member in archive.infolist()
-                    if member.filename.endswith((".tgz", ".tar.gz"))
-                    and not member.filename.rpartition("/")[2].startswith(".")
-                ]
-                names = [member.filename for member in members]
-                empty = not members
-                if len(set(names)) < len(names):
-                    raise ReleaseError(f"{sites.name} holds a site's archive twice")
-                for member in members:
-                    label = f"{member.filename.rpartition('/')[2]} in {sites.name}"
-                    yield label, _content(archive, member, label)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise ReleaseError(f"{sites.name} is damaged or cut short: {error}") from error
-    if empty:
-        raise ReleaseError(f"{sites.name} holds no site recording (.tgz)")
+    with explained(sites.name):
+        recordings = _in_folder(sites) if sites.is_dir() else _in_zip(sites)
+        n_recordings = 0
+        for n_recordings, (label, source) in enumerate(recordings, 1):
+            if n_recordings > MAX_SITES:
+                raise ValueError(f"holds more than {MAX_SITES} site recordings")
+            yield label, source
+        if not n_recordings:
+            raise ValueError("holds no site recording (.tgz)")
 
 
-def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, label: str) -> bytes:
-    if member.file_size > MAX_SITE_ARCHIVE:
-        raise ReleaseError(f"{label} claims {member.file_size:,} bytes")
-    if member.flag_bits & 1:
-        raise ReleaseError(f"{label} is encrypted")
-    return archive.read(member)
+def _in_folder(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
+    inside = _visible(sites)
+    if len(inside) == 1 and inside[0].is_dir() and not any(inside[0].glob("*.json")):
+        inside = _visible(inside[0])
+    return ((p.name, p) for p in inside if p.is_dir() or p.name.endswith((".tgz", ".tar.gz")))
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What a folder holds, without what macOS leaves behind."""
+    return [p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "__MACOSX"))]
+
+
+def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
+    with zipfile.ZipFile(sites) as archive:
+        seen = set()
+        for member in archive.infolist():
+            name = member.filename.rpartition("/")[2]
+            if name.startswith(".") or not name.endswith((".tgz", ".tar.gz")):
+                continue
+            if member.filename in seen:
+                raise ValueError(f"holds {name} twice")
+            seen.add(member.filename)
+            if member.file_size > MAX_SITE_ARCHIVE:
+                raise ValueError(f"{name} claims {member.file_size:,} bytes")
+            if member.flag_bits & 1 or member.compress_type not in _COMPRESSION:
+                raise ValueError(f"{name} is encrypted or compressed in an unusual way")
+            yield f"{name} in {sites.name}", archive.read(member)
+
+
+_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
@@ -157,20 +165,21 @@ def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
     ReleaseError
         The table is broken, or lacks one of the two columns.
     """
-    try:
+    with explained(table.name):
         rows = pd.read_csv(table, dtype=str, keep_default_na=False)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ReleaseError(f"{table.name} is not a readable CSV: {error}") from error
-    for column in ("cellid", "sig_auditory"):
-        if column not in rows.columns:
-            raise ReleaseError(f"{table.name} has no column {column}")
-    meaning = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-    flags: dict[str, bool] = {}
-    for cell_id, text in zip(rows["cellid"], rows["sig_auditory"], strict=True):
-        flag = meaning.get(str(text).strip().lower())
-        if flag is None:
-            raise ReleaseError(f"{table.name}: sig_auditory of {cell_id} is {text!r}")
-        if flags.setdefault(cell_id, flag) != flag:
-            raise ReleaseError(f"{table.name}: sig_auditory of {cell_id} is given twice")
-    listed = match_cells(cell_ids, flags)
+        for column in ("cellid", "sig_auditory"):
+            if column not in rows.columns:
+                raise ValueError(f"has no column {column}")
+        flags: dict[str, bool] = {}
+        for cell_id, text in zip(rows["cellid"], rows["sig_auditory"], strict=True):
+            flag = _FLAGS.get(str(text).strip().lower())
+            if flag is None:
+                raise ValueError(f"sig_auditory of {cell_id} is {text!r}")
+            if flags.setdefault(cell_id, flag) != flag:
+                raise ValueError(f"sig_auditory of {cell_id} is given twice, and differs")
+        listed = match_cells(cell_ids, flags)
     return [flags[listed[cell_id]] if cell_id in listed else False for cell_id in cell_ids]
+
+
+# Empty, as pandas writes what is missing, is like a row that is missing.
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}

@@ -1,0 +1,667 @@
+"""The NEMS reader: every form that a recording may have, and every way in which one may be bad."""
+
+import gzip
+import io
+import json
+import random
+import tarfile
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from releases import Site, about_signal, csv, epochs, h5, packed, raster, site_recording, tar, write
+
+from nat4xr import ReleaseError, nems
+
+CHANNELS = ["cell 1", "cell 2", "cell 3"]
+TABLE = np.array([[0, 1, 0.05], [np.nan, 0, 0], [2.35, 0, 0], [0, 0, 12]])
+TRIALS = [("STIM_b.wav", 0.0), ("STIM_a.wav", 1.5)]
+TIMES = {"x": [0.0015, 0.25, 3.5], "y": []}
+TILES = {"STIM_a.wav": np.arange(6.0).reshape(2, 3), "STIM_b.wav": np.ones((2, 4))}
+
+
+def recording() -> dict[str, Any]:
+    """A recording of two signals, a raster ``resp`` and event times ``spikes``."""
+    members = raster("R", "resp", CHANNELS, TABLE, epochs(TRIALS))
+    for name, content in site_recording("R", Site(TIMES, TRIALS)).items():
+        members[name.replace("R.resp", "R.spikes")] = content
+    return members
+
+
+def tiled() -> dict[str, Any]:
+    return {
+        "R/R.stim.json": about_signal("TiledSignal", ["f1", "f2"], 100, 7),
+        "R/R.stim.epoch.csv": epochs(TRIALS),
+        "R/R.stim.h5": h5(TILES),
+    }
+
+
+def changed(members: dict[str, Any], part: str, **about: Any) -> dict[str, Any]:
+    """The recording with other entries in one of its JSON files; None takes an entry out."""
+    content = json.loads(members[f"R/R.{part}"]) | about
+    kept = {key: value for key, value in content.items() if value is not None}
+    return members | {f"R/R.{part}": json.dumps(kept).encode()}
+
+
+def read(members: Mapping[str, Any], **options: Any) -> nems.Recording:
+    return nems.read(packed("R.tgz", dict(members)), label="R.tgz", **options)
+
+
+def dense(raster: nems.Raster) -> np.ndarray:
+    return raster.dense(0, raster.n_samples)
+
+
+def assert_whole(found: nems.Recording) -> None:
+    assert found.name == "R"
+    assert list(found.signals) == ["resp", "spikes"]
+    np.testing.assert_array_equal(dense(found.signals["resp"].data), TABLE.astype(np.float32))
+    assert {name: list(times) for name, times in found.signals["spikes"].data.items()} == TIMES
+
+
+# --- forms -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["R.tgz", "R.tar.gz", "R.tar"])
+def test_an_archive_is_read_from_disk_and_from_memory(name: str, tmp_path: Path) -> None:
+    content = packed(name, recording())
+    (tmp_path / name).write_bytes(content)
+    assert_whole(nems.read(tmp_path / name))
+    assert_whole(nems.read(content))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_unpacked_folder_is_read(wrapped: bool, tmp_path: Path) -> None:
+    write(recording(), tmp_path)
+    assert_whole(nems.read(tmp_path if wrapped else tmp_path / "R"))
+
+
+def test_nothing_is_written_beside_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "R.tgz").write_bytes(packed("R.tgz", recording()))
+    nems.read(tmp_path / "R.tgz")
+    assert [file.name for file in tmp_path.iterdir()] == ["R.tgz"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_members_come_in_any_order(seed: int) -> None:
+    members = list(recording().items())
+    random.Random(seed).shuffle(members)
+    assert_whole(read(dict(members)))
+
+
+def test_a_signal_says_what_its_json_and_epochs_say() -> None:
+    signal = read(changed(recording(), "resp.json", meta={"a": 1})).signals["resp"]
+    assert (signal.name, signal.kind, signal.fs, signal.n_samples) == ("resp", "raster", 100, 4)
+    assert signal.channels == CHANNELS
+    assert signal.meta == {"a": 1}
+    sounds = signal.epochs[signal.epochs["name"].str.startswith("STIM_")]
+    assert [tuple(row) for row in sounds.values] == [(n, t, t + 0.2) for n, t in TRIALS]
+
+
+def test_a_signal_without_type_is_a_raster() -> None:
+    found = read(changed(recording(), "resp.json", signal_type=None))
+    assert found.signals["resp"].kind == "raster"
+    assert_whole(found)
+
+
+def test_event_times_are_read_as_they_stand() -> None:
+    signal = read(recording()).signals["spikes"]
+    assert (signal.kind, signal.fs, signal.n_samples) == ("points", 1000, 1700)
+    assert signal.data["x"].dtype == np.float64
+
+
+def test_a_tiled_signal_is_read_by_epoch() -> None:
+    signal = read(tiled()).signals["stim"]
+    assert signal.kind == "tiles"
+    assert signal.data.keys() == TILES.keys()
+    for epoch, tile in TILES.items():
+        np.testing.assert_array_equal(signal.data[epoch], tile)
+
+
+@pytest.mark.parametrize("channels", [["mask"], CHANNELS])
+def test_a_mask_has_one_channel_or_one_a_cell(channels: list[str]) -> None:
+    mask = np.ones((4, len(channels)))
+    members = raster("R", "mask_est", channels, mask, epochs(TRIALS))
+    np.testing.assert_array_equal(dense(read(members).signals["mask_est"].data), mask)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,start,end\nSTIM_a.wav,0.5,2\n",
+        "end,name,start\n2,STIM_a.wav,0.5\n",
+        ",name,start,end\n0,STIM_a.wav,0.5,2.0\n",
+        "start,index,end,name\r\n0.5,7,2e0,STIM_a.wav\r\n",
+        '\ufeff"name","start","end"\n"STIM_a.wav","0.5","2"',
+    ],
+)
+def test_columns_of_epochs_come_in_any_order_with_an_index_or_not(text: str) -> None:
+    found = read(recording() | {"R/R.resp.epoch.csv": text.encode()})
+    epochs = found.signals["resp"].epochs
+    assert epochs.to_dict("list") == {"name": ["STIM_a.wav"], "start": [0.5], "end": [2.0]}
+
+
+@pytest.mark.parametrize("name", ["NA", "nan", "", "None", "1"])
+def test_no_epoch_name_is_taken_for_a_missing_value(name: str) -> None:
+    text = f'name,start,end\n"{name}",0,1\n'.encode()
+    found = read(recording() | {"R/R.resp.epoch.csv": text})
+    assert found.signals["resp"].epochs["name"].tolist() == [name]
+
+
+def test_epoch_times_are_read_to_the_last_bit() -> None:
+    times = [3.0140000000000002, 0.1 + 0.2, 564.7190000000001]
+    rows = "".join(f"e,{t!r},{t!r}\n" for t in times)
+    found = read(recording() | {"R/R.resp.epoch.csv": f"name,start,end\n{rows}".encode()})
+    assert found.signals["resp"].epochs["start"].tolist() == times
+
+
+def test_only_the_signals_asked_for_are_read() -> None:
+    broken = recording() | {"R/R.resp.csv": b"a word"}
+    assert list(read(broken, signals=["spikes"]).signals) == ["spikes"]
+
+
+def test_the_meta_data_are_read_and_may_be_absent() -> None:
+    members = recording()
+    assert read(members).meta == {"siteid": "R"}
+    del members["R/R.meta.json"]
+    assert read(members).meta == {}
+
+
+def test_what_macos_leaves_behind_is_ignored(tmp_path: Path) -> None:
+    droppings = {
+        "R/.DS_Store": b"\0\1",
+        "R/._R.resp.json": b"\0\5\x16\7",
+        "R/._R.resp.csv": b"\0\5\x16\7",
+        "__MACOSX/R/._R.resp.h5": b"\0\5\x16\7",
+    }
+    assert_whole(read(droppings | recording()))
+    write(droppings | recording(), tmp_path)
+    assert_whole(nems.read(tmp_path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "shift-jis", "utf-16-le"])
+def test_the_folder_in_an_archive_may_be_named_in_any_encoding(encoding: str) -> None:
+    name = "音" if encoding in ("shift-jis", "utf-16-le") else "données"
+    odd = {
+        member.replace("R/", name.encode(encoding).decode(errors="surrogateescape") + "/", 1): c
+        for member, c in recording().items()
+    }
+    assert_whole(read(odd))
+
+
+def test_a_long_member_name_is_read() -> None:
+    assert_whole(read({"x" * 300 + f"/{member}": c for member, c in recording().items()}))
+
+
+# --- numbers -----------------------------------------------------------------------------------
+
+NUMBERS = st.one_of(
+    st.just(0.0),
+    st.just(0.0),
+    st.integers(0, 40).map(float),
+    st.integers(0, 400).map(lambda n: n / 20),
+    st.just(np.nan),
+    st.floats(-3.4e38, 3.4e38),
+    st.sampled_from([5e-324, 1e-310, 1e-46, 1e-45, 1e-38, 3.4e38, -0.0, -1e-300, 1e22, 1 / 3]),
+)
+
+
+@st.composite
+def tables(draw: st.DrawFn, numbers: st.SearchStrategy[float] = NUMBERS) -> np.ndarray:
+    n_channels = draw(st.integers(1, 6))
+    rows = st.lists(numbers, min_size=n_channels, max_size=n_channels)
+    return np.array(draw(st.lists(rows, min_size=1, max_size=40)), float)
+
+
+class Dribble(io.BytesIO):
+    """A stream that gives a few bytes at a time, so that blocks end anywhere."""
+
+    def __init__(self, content: bytes, step: int) -> None:
+        super().__init__(content)
+        self.step = step
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(self.step if size is None or size < 0 else min(size, self.step))
+
+
+def parsed(text: bytes, step: int = 2**20) -> np.ndarray:
+    return dense(nems.read_raster(Dribble(text, step), len(text)))
+
+
+def as_float32(table: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return table.astype(np.float32)
+
+
+@given(tables())
+def test_fixed_width_text_holds_the_numbers_that_were_written(table: np.ndarray) -> None:
+    np.testing.assert_array_equal(parsed(csv(table)), as_float32(table))
+
+
+@given(tables())
+def test_text_of_any_width_holds_the_same_numbers(table: np.ndarray) -> None:
+    shortest = "".join(",".join(map(repr, row)) + "\n" for row in table.tolist())
+    np.testing.assert_array_equal(parsed(shortest.encode()), as_float32(table))
+    padded = csv(table).replace(b",", b", ")
+    np.testing.assert_array_equal(parsed(padded), as_float32(table))
+
+
+@given(tables(), st.integers(1, 3000), st.sampled_from([1, 500, 2000]))
+def test_blocks_may_end_anywhere(table: np.ndarray, step: int, block: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nems, "_BLOCK", block)
+        np.testing.assert_array_equal(parsed(csv(table), step), as_float32(table))
+
+
+def test_a_raster_of_many_blocks_is_read_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nems, "_BLOCK", 1000)
+    table = np.random.default_rng(0).poisson(0.2, (3000, 11)) / 20
+    table[700:710, 3] = np.nan
+    text = csv(table)
+    raster = nems.read_raster(io.BytesIO(text), len(text))
+    assert (raster.n_samples, raster.n_channels) == table.shape
+    np.testing.assert_array_equal(dense(raster), table.astype(np.float32))
+    np.testing.assert_array_equal(raster.dense(695, 705), table[695:705].astype(np.float32))
+
+
+@given(tables(st.sampled_from([0.0, 1.0, 0.05, np.nan])), st.data())
+def test_a_changed_byte_gives_the_number_that_it_says_or_an_error(
+    table: np.ndarray, data: st.DataObject
+) -> None:
+    text = bytearray(csv(table))
+    at = data.draw(st.integers(0, len(text) - 1))
+    text[at] = data.draw(st.sampled_from(b"0123456789.,-+e \nnax\0\xff"))
+    try:
+        found = parsed(bytes(text))
+    except ValueError:
+        return
+    rows = bytes(text).removesuffix(b"\n").split(b"\n")
+    np.testing.assert_array_equal(found, [[np.float32(v) for v in r.split(b",")] for r in rows])
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\r\n"])
+def test_the_last_line_may_end_as_it_likes(end: str) -> None:
+    np.testing.assert_array_equal(parsed(f"1,2\n0,3{end}".encode()), [[1, 2], [0, 3]])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"", "empty"),
+        (b"1,2\n3\n", "column"),
+        (b"1,2\n3,4,5\n", "column"),
+        (b"1,2\n3,4,5\n6\n7,8\n", "column"),
+        (b"1,2\n\n3,4\n", "column"),
+        (b"1\n\n2\n", "number"),
+        (b"\n", "number"),
+        (b"1,2\n3,word\n", "number"),
+        (b"1,2\n3,\n", "number"),
+        (b"1,2\n3,NA\n", "number"),
+        (b"1,2\n3,True\n", "number"),
+        (b"1,2\n3,0x10\n", "number"),
+        (b"1,2\n3,1_000\n", "number"),
+        (b"1,2\n3,1;5\n", "number"),
+        (b'1,2\n3,"4"\n', "number"),
+        (b"1,2\n3,\0\n", "number"),
+        (b"1,2\n3,4\xff\n", "number"),
+        (b"1,2\n3,inf\n", "infinite"),
+        (b"1,2\n3,1e39\n", "infinite"),
+        (b"1,2\n3,-1e999\n", "infinite"),
+        (csv(TABLE)[:-1] + b"word\n", "number"),
+        (csv(TABLE)[:-30] + b"\n", "column"),
+        (csv(TABLE).replace(b"2.35", b"2.3x"), "number"),
+        (csv(TABLE).replace(b"e+00", b"e+0o", 1), "number"),
+        (csv(np.ones((3, 2))) + csv(np.ones((2, 3))), "column"),
+    ],
+)
+def test_a_table_that_is_not_one_of_numbers_is_refused(text: bytes, problem: str) -> None:
+    with pytest.raises(ReleaseError, match=f"^R/R.resp.csv in R.tgz.*{problem}"):
+        read(recording() | {"R/R.resp.csv": text})
+
+
+# --- broken recordings -------------------------------------------------------------------------
+
+
+def without(part: str) -> dict[str, Any]:
+    members = recording()
+    del members[f"R/R.{part}"]
+    return members
+
+
+def with_(part: str, content: bytes) -> dict[str, Any]:
+    return recording() | {f"R/R.{part}": content}
+
+
+def about(part: str = "resp.json", **entries: Any) -> dict[str, Any]:
+    return changed(recording(), part, **entries)
+
+
+def epoch_rows(*rows: str, header: str = "name,start,end") -> dict[str, Any]:
+    return with_("resp.epoch.csv", "\n".join([header, *rows]).encode())
+
+
+@pytest.mark.parametrize(
+    ("members", "where", "problem"),
+    [
+        ({}, "R.tgz", "no NEMS recording"),
+        ({"R/readme.txt": b"hello"}, "R.tgz", "no NEMS recording"),
+        (recording() | {"R/S.resp.json": b"{}"}, "R.tgz", "more than one recording: R, S"),
+        (without("resp.json"), "'resp' of R.tgz", "no JSON"),
+        (without("resp.epoch.csv"), "'resp' of R.tgz", "no epochs"),
+        (without("resp.csv"), "'resp' of R.tgz", r"\.csv.* missing"),
+        (without("spikes.h5"), "'spikes' of R.tgz", r"\.h5.* missing"),
+        (with_("resp.json", b""), "R/R.resp.json in R.tgz", "not JSON"),
+        (with_("resp.json", b"{"), "R/R.resp.json in R.tgz", "not JSON"),
+        (with_("resp.json", b"\xff\xfe\xff"), "R/R.resp.json in R.tgz", "not JSON"),
+        (with_("resp.json", b"[1]"), "R/R.resp.json in R.tgz", "not a JSON object"),
+        (with_("resp.json", b"[" * 10**6), "R/R.resp.json in R.tgz", "nested too deeply"),
+        (with_("resp.json", b'{"fs": ' + b"9" * 5000 + b"}"), "R/R.resp.json in R.tgz", "JSON"),
+        (with_("meta.json", b"word"), "R/R.meta.json in R.tgz", "not JSON"),
+        (about(chans=None), "'resp' of R.tgz", "chans"),
+        (about(chans="abc"), "'resp' of R.tgz", "chans"),
+        (about(chans=[1, 2, 3]), "'resp' of R.tgz", "chans"),
+        (about(chans=["a", "b"]), "'resp' of R.tgz", "3 columns.* 2 channels"),
+        (about(chans=["a", "b", "a"]), "'resp' of R.tgz", "channel twice"),
+        (about(fs=None), "'resp' of R.tgz", "fs"),
+        (about(fs="100"), "'resp' of R.tgz", "fs"),
+        (about(fs=True), "'resp' of R.tgz", "fs"),
+        (about(fs=0), "'resp' of R.tgz", "fs"),
+        (about(fs=-100), "'resp' of R.tgz", "fs"),
+        (about(fs=float("nan")), "'resp' of R.tgz", "fs"),
+        (about(fs=float("inf")), "'resp' of R.tgz", "fs"),
+        (about(fs=10**400), "'resp' of R.tgz", "fs"),
+        (about("spikes.json", chans=["x", "z"]), "'spikes' of R.tgz", "no event times of z"),
+        (with_("resp.epoch.csv", b""), "R/R.resp.epoch.csv in R.tgz", "."),
+        (with_("resp.epoch.csv", b"\xff\xff"), "R/R.resp.epoch.csv in R.tgz", "."),
+        (epoch_rows(header="name,start"), "R/R.resp.epoch.csv in R.tgz", "no column end"),
+        (epoch_rows("a,0,1", header="name,start,start"), "R/R.resp.epoch.csv in R.tgz", "end"),
+        (epoch_rows("a,0,soon"), "R/R.resp.epoch.csv in R.tgz", "soon"),
+        (epoch_rows("a,0"), "R/R.resp.epoch.csv in R.tgz", "float"),
+        (epoch_rows("a,0,"), "R/R.resp.epoch.csv in R.tgz", "float"),
+        (epoch_rows("a,0,nan"), "R/R.resp.epoch.csv in R.tgz", "no time"),
+        (epoch_rows("a,0,inf"), "R/R.resp.epoch.csv in R.tgz", "no time"),
+        (epoch_rows("a,0,1e300"), "R/R.resp.epoch.csv in R.tgz", "no time"),
+        (epoch_rows("a,2,1"), "R/R.resp.epoch.csv in R.tgz", "ends before it starts"),
+        (epoch_rows("a,0,1", "b,1,2,3"), "R/R.resp.epoch.csv in R.tgz", "."),
+    ],
+)
+def test_a_broken_recording_is_refused(members: dict[str, Any], where: str, problem: str) -> None:
+    with pytest.raises(ReleaseError, match=f"{where}.*{problem}"):
+        read(members)
+
+
+def test_a_missing_signal_is_named_with_those_that_are_there() -> None:
+    with pytest.raises(ReleaseError, match=r"R.tgz: has no signal 'stim'.*resp, spikes"):
+        read(recording(), signals=["resp", "spikes", "stim"])
+
+
+def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none.tgz"):
+        nems.read(tmp_path / "none.tgz")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"a page that says 404" * 100,
+        b"\x1f\x8b",
+        gzip.compress(b""),
+        gzip.compress(b"no tar" * 1000),
+        packed("R.zip", {"R.tgz": recording()}),
+        zlib.compress(tar(recording())),
+    ],
+)
+def test_a_file_that_is_no_archive_is_refused(content: bytes) -> None:
+    with pytest.raises(ReleaseError, match=r"^R.tgz"):
+        nems.read(content, label="R.tgz")
+
+
+@pytest.mark.parametrize("name", ["R.tgz", "R.tar"])
+@pytest.mark.parametrize("part", [0.01, 0.3, 0.5, 0.8, 0.9])
+def test_an_archive_that_was_cut_short_is_refused(name: str, part: float) -> None:
+    content = packed(name, recording())
+    content = content[: content.rindex(b"csv")] if name == "R.tar" else content
+    with pytest.raises(ReleaseError, match=f"{name}"):
+        nems.read(content[: int(part * len(content))], label=name)
+
+
+def test_an_archive_that_lacks_its_last_bytes_is_refused() -> None:
+    for missing in range(1, 12):
+        with pytest.raises(ReleaseError, match=r"R.tgz"):
+            nems.read(packed("R.tgz", recording())[:-missing], label="R.tgz")
+
+
+@pytest.mark.parametrize("size", [0, 2**20, 2**20 - 10240])
+def test_a_bit_that_flipped_in_an_archive_is_noticed(size: int) -> None:
+    content = packed("R.tgz", recording() | {"R/filler": random.Random(0).randbytes(size)})
+    whole = gzip.decompress(content)
+    n_noticed = 0
+    for at in [*range(10, len(content) - 8, len(content) // 50), -8, -5, -4, -1]:
+        flipped = bytearray(content)
+        flipped[at] ^= 16
+        try:
+            assert_whole(nems.read(bytes(flipped), label="R.tgz"))
+        except ReleaseError:
+            n_noticed += 1
+        else:
+            assert gzip.decompress(flipped) == whole  # in some places a bit does not matter
+    assert n_noticed > 30
+
+
+def test_no_file_is_left_open_after_a_refusal(tmp_path: Path) -> None:
+    if not (open_files := Path("/proc/self/fd")).exists():
+        pytest.skip("this system does not list the open files")
+    (tmp_path / "R.tgz").write_bytes(packed("R.tgz", with_("resp.json", b"{")))
+    n_before = len(list(open_files.iterdir()))
+    with pytest.raises(ReleaseError) as refusal:
+        nems.read(tmp_path / "R.tgz")
+    assert refusal.value  # and with it the frames in which the file was open
+    assert len(list(open_files.iterdir())) == n_before
+
+
+# --- hostile archives --------------------------------------------------------------------------
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = "") -> bytes:
+    """The header of a member, and nothing after it."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = kind, size, link
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "name", ["../R.resp.json", "/etc/R.resp.json", "R/../../R.resp.json", "//R/R.resp.json", ".."]
+)
+def test_a_name_that_points_out_of_the_archive_is_refused(name: str) -> None:
+    with pytest.raises(ReleaseError, match=r"R.tgz.*unsafe name"):
+        read({name: b"{}", **recording()})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.CHRTYPE,
+        tarfile.BLKTYPE,
+        tarfile.FIFOTYPE,
+        tarfile.GNUTYPE_SPARSE,
+    ],
+)
+@pytest.mark.parametrize("name", ["R/R.resp.csv", "R/anything"])
+def test_a_member_that_is_no_plain_file_is_refused(name: str, kind: bytes) -> None:
+    content = member(name, kind, link="/etc/passwd") + tar(recording())
+    with pytest.raises(ReleaseError, match=r"R.tar.*not a plain file"):
+        nems.read(content, label="R.tar")
+
+
+@pytest.mark.parametrize("link", ["file", "folder"])
+def test_a_link_in_an_unpacked_folder_is_refused(link: str, tmp_path: Path) -> None:
+    write(recording(), tmp_path / "elsewhere")
+    file = tmp_path / "here" / "R" / "R.resp.csv"
+    if link == "file":
+        write(without("resp.csv"), tmp_path / "here")
+        file.symlink_to(tmp_path / "elsewhere" / "R" / "R.resp.csv")
+    else:
+        file.mkdir(parents=True)
+    with pytest.raises(ReleaseError, match=r"here: R.resp.csv is not a plain file"):
+        nems.read(tmp_path / "here")
+
+
+@pytest.mark.parametrize("name", ["R/R.resp.csv", "R/R.resp.json", "R/R.resp.h5", "R/other"])
+def test_a_member_that_claims_terabytes_is_refused(name: str) -> None:
+    with pytest.raises(ReleaseError, match=r"R.tar"):
+        nems.read(member(name, size=2**42) + tar(recording()), label="R.tar")
+
+
+def test_a_member_that_is_there_twice_is_refused() -> None:
+    content = tar({"R/R.resp.json": b"{}"}).rstrip(b"\0").ljust(1024, b"\0") + tar(recording())
+    with pytest.raises(ReleaseError, match=r"R.tar: holds R/R.resp.json twice"):
+        nems.read(content, label="R.tar")
+
+
+def test_an_archive_of_too_many_members_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nems, "MAX_MEMBERS", 20)
+    few = {f"R/note {i}": b"" for i in range(5)}
+    assert_whole(read(few | recording()))
+    many = {f"R/note {i}": b"" for i in range(30)}
+    with pytest.raises(ReleaseError, match=r"R.tgz: holds more than 20"):
+        read(many | recording())
+
+
+def test_a_folder_of_too_many_files_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(nems, "MAX_MEMBERS", 20)
+    write({f"R/R.s{i}.json": b"{}" for i in range(21)}, tmp_path)
+    with pytest.raises(ReleaseError, match=r"R: holds more than 20"):
+        nems.read(tmp_path / "R")
+
+
+def bombs() -> Iterable[tuple[str, Callable[[], bytes]]]:
+    """Archives that are small until they are unpacked."""
+    zeros = bytes(2**26)
+    tail = tar(recording())
+
+    def after(kind: bytes, content: bytes = zeros) -> bytes:
+        return member("././@LongLink", kind, len(content)) + content + tail
+
+    yield "a member that is read", lambda: tar(recording() | {"R/R.resp.json": zeros})
+    yield "a member that is skipped", lambda: tar({"R/other": zeros} | recording())
+    yield "a long name", lambda: after(tarfile.GNUTYPE_LONGNAME)
+    yield "a long link", lambda: after(tarfile.GNUTYPE_LONGLINK)
+    yield "a header", lambda: after(tarfile.XHDTYPE)
+    yield "a global header", lambda: after(tarfile.XGLTYPE)
+    yield "after the end", lambda: tail + zeros
+    sparse = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"
+    digits = member("R/x", size=2**26) + b"1" * 2**26
+    yield "a sparse map", lambda: member("p", b"x", 44) + sparse.ljust(512, b"\0") + digits + tail
+
+
+@pytest.mark.parametrize("bomb", [pytest.param(make, id=name) for name, make in bombs()])
+def test_a_decompression_bomb_is_refused_before_it_takes_memory(
+    bomb: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nems, "MAX_RECORDING", 2**23)
+    monkeypatch.setattr(nems, "MAX_SMALL_MEMBER", 2**22)
+    content = gzip.compress(bomb(), 1)
+    assert len(content) < 2**20
+    tracemalloc.start()
+    try:
+        with pytest.raises(ReleaseError, match=r"R.tgz"):
+            nems.read(content, label="R.tgz")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        (b"1," * 2000 + b"1\n", "MAX_CHANNELS"),
+        (b"1" * 2**20 + b"\n", "MAX_CHANNELS"),
+        (b"1,1\n" * 10_000, "MAX_VALUES"),
+        (b"0\n" * 10_000, "MAX_VALUES"),
+    ],
+)
+def test_a_table_that_would_take_too_much_memory_is_refused(
+    text: bytes, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nems, limit, 1000)
+    with pytest.raises(ReleaseError, match=r"R/R.resp.csv in R.tgz.*more than"):
+        read(recording() | {"R/R.resp.csv": text})
+
+
+# --- HDF5 --------------------------------------------------------------------------------------
+
+
+def hdf5(fill: Callable[[h5py.File], object]) -> bytes:
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file["y"] = [1.0]
+        fill(file)
+    return content.getvalue()
+
+
+def virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((3,), float)
+    layout[:] = h5py.VirtualSource("elsewhere.h5", "x", (3,))
+    file.create_virtual_dataset("x", layout)
+
+
+HDF5 = {
+    "not HDF5": b"a page that says 404",
+    "empty": b"",
+    "cut short": h5(TIMES)[:-200],
+    "its head alone": h5(TIMES)[:512],
+    "an external link": hdf5(lambda f: f.update(x=h5py.ExternalLink("elsewhere.h5", "x"))),
+    "a soft link": hdf5(lambda f: f.update(x=h5py.SoftLink("/y"))),
+    "a dangling soft link": hdf5(lambda f: f.update(x=h5py.SoftLink("/z"))),
+    "a virtual dataset": hdf5(virtual),
+    "external storage": hdf5(
+        lambda f: f.create_dataset("x", (3,), float, external=[("elsewhere.h5", 0, 24)])
+    ),
+    "a group": hdf5(lambda f: f.create_group("x")),
+    "a cycle": hdf5(lambda f: f.update(x=f["/"])),
+    "a text": hdf5(lambda f: f.update(x="word")),
+    "texts": hdf5(lambda f: f.update(x=["word"])),
+    "complex numbers": hdf5(lambda f: f.update(x=[1j])),
+    "references": hdf5(lambda f: f.create_dataset("x", (1,), h5py.ref_dtype)),
+    "nothing": hdf5(lambda f: f.update(x=h5py.Empty("f8"))),
+    "a number": hdf5(lambda f: f.update(x=1.0)),
+    "a table": hdf5(lambda f: f.update(x=[[1.0]])),
+    "NaN": h5(TIMES | {"x": [0.5, np.nan]}),
+    "infinity": h5(TIMES | {"x": [0.5, np.inf]}),
+    "a negative time": h5(TIMES | {"x": [-0.001, 0.5]}),
+    "a time without end": h5(TIMES | {"x": [1e300]}),
+    "terabytes": hdf5(lambda f: f.create_dataset("x", (2**40,), float, chunks=(2**10,))),
+    "terabytes in all": hdf5(
+        lambda f: [f.create_dataset(f"x{i}", (2**24,), float, chunks=(2**10,)) for i in range(99)]
+    ),
+    "a huge chunk": hdf5(
+        lambda f: f.create_dataset("x", (1,), float, chunks=(2**28,), maxshape=(None,))
+    ),
+}
+
+
+@pytest.mark.parametrize("content", HDF5.values(), ids=HDF5.keys())
+def test_event_times_must_be_plain_lists_of_times(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere.h5").write_bytes(h5({"x": [1.0, 2.0, 3.0]}))
+    with pytest.raises(ReleaseError, match=r"R.tgz"):
+        read(recording() | {"R/R.spikes.h5": content})
+
+
+def test_tiles_must_fit_their_channels() -> None:
+    with pytest.raises(ReleaseError, match=r"'stim' of R.tgz.*\(3, 3\).*2 channels"):
+        read(tiled() | {"R/R.stim.h5": h5({"STIM_a.wav": np.ones((3, 3))})})
