@@ -7,9 +7,7 @@ import io
 import os
 import re
 import zipfile
-import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 
 from . import registry
 from .assemble import sound_coords
-from .errors import ReleaseError
+from .errors import ReleaseError, explained
 from .index import set_labels
 
 SOUND_S = 1.0
@@ -157,15 +155,6 @@ def _import(name: str, purpose: str) -> Any:
         raise ImportError(f"{purpose} needs {package}: pip install 'nat4xr[audio]'") from error
 
 
-@contextmanager
-def _explained(where: str) -> Iterator[None]:
-    """Turn what zipfile says of broken input into a ReleaseError that names the file."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise ReleaseError(f"{where} is damaged or cut short: {error}") from error
-
-
 def _find(folder: Path) -> Path | None:
     """``wav.zip``, or the folder that was unpacked from it."""
     return next((p for p in (folder / "wav.zip", folder / "wav") if p.exists()), None)
@@ -183,7 +172,7 @@ def _list(source: Path) -> dict[str, str]:
     if source.is_dir():
         paths = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
     else:
-        with _explained(source.name), zipfile.ZipFile(source) as archive:
+        with explained(source.name), zipfile.ZipFile(source) as archive:
             paths = archive.namelist()
     if len(paths) > MAX_SOUNDS:
         raise ReleaseError(f"{source.name} holds more than {MAX_SOUNDS} files")
@@ -284,11 +273,13 @@ def _content(source: Path, path: str, label: str) -> bytes:
         file = source / path
         _check_size(file.stat().st_size, label)
         return file.read_bytes()
-    with _explained(label), zipfile.ZipFile(source) as archive:
+    with explained(label), zipfile.ZipFile(source) as archive:
         member = archive.getinfo(path)
         _check_size(member.file_size, label)
         if member.flag_bits & 1:
             raise ReleaseError(f"{label} is encrypted")
+        if member.header_offset < 0:  # the disk would be blamed for seeking there
+            raise zipfile.BadZipFile("it begins before its archive")
         return archive.read(member)
 
 

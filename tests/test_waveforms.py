@@ -467,3 +467,15 @@ def test_an_encrypted_sound_is_named(with_sounds: Callable[..., Path]) -> None:
     (path / "wav.zip").write_bytes(content[: entry + 8] + b"\1" + content[entry + 9 :])
     with pytest.raises(nat4xr.ReleaseError, match=r"a\.wav in wav\.zip is encrypted"):
         open_waveforms(path).load()
+
+
+def test_a_sound_that_begins_before_its_archive_is_damaged(
+    with_sounds: Callable[..., Path],
+) -> None:
+    path = with_sounds({"a.wav": SILENCE})
+    content = (path / "wav.zip").read_bytes()
+    place = content.rindex(b"PK\5\6") + 16  # where the list of members is said to begin
+    claimed = struct.pack("<I", struct.unpack_from("<I", content, place)[0] + 1000)
+    (path / "wav.zip").write_bytes(content[:place] + claimed + content[place + 4 :])
+    with pytest.raises(nat4xr.ReleaseError, match=r"a\.wav in wav\.zip is damaged or cut short"):
+        open_waveforms(path).load()
