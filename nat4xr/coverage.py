@@ -1,0 +1,68 @@
+"""Which cell heard which sound."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import xarray as xr
+
+T = TypeVar("T", xr.Dataset, xr.DataArray)
+
+
+def drop_unrecorded(obj: T) -> T:
+    """Drop the cells without a response to the sounds that are left, and the sounds no cell heard.
+
+    After a selection along one dim the other can hold elements without any data: of the val
+    sounds alone, the cells whose val trials were not published; of a few cells, the sounds that
+    were not played to them. A cell and a sound stay if there is at least one response of the one
+    to the other.
+
+    Parameters
+    ----------
+    obj : Dataset or DataArray
+        A Dataset with ``n_reps`` (stim, neuron), the number of presentations held; without it,
+        with ``response``, NaN where there was no presentation. Or such a ``response`` itself:
+        any DataArray with ``stim``, ``neuron`` or both.
+
+    Returns
+    -------
+    Dataset or DataArray
+        ``obj`` without these cells and sounds. Dask arrays stay lazy, but for ``n_reps`` (small),
+        or for ``response`` (large) where there is no ``n_reps``, which is read once.
+
+    Raises
+    ------
+    ValueError
+        If a Dataset has neither ``n_reps`` nor ``response``.
+
+    Examples
+    --------
+    >>> import nat4xr, xarray as xr
+    >>> ds = xr.Dataset(
+    ...     {"n_reps": (("stim", "neuron"), [[20, 0, 20], [1, 1, 1]])},
+    ...     coords={"stim": ["val", "est"], "neuron": ["a", "b", "c"]},
+    ... )
+    >>> nat4xr.drop_unrecorded(ds.sel(stim=["val"])).neuron.values.tolist()
+    ['a', 'c']
+    """
+    recorded = _recorded(obj)
+    dims = [dim for dim in ("stim", "neuron") if dim in recorded.dims]
+    recorded = recorded.any([dim for dim in recorded.dims if dim not in dims]).compute()
+    # Once is enough: a row that goes held no response that could keep a column, and vice versa.
+    kept = {dim: recorded.any([other for other in dims if other != dim]).values for dim in dims}
+    return obj.isel({dim: np.flatnonzero(keep) for dim, keep in kept.items() if not keep.all()})
+
+
+def _recorded(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
+    """Whether there is a response; along stim, neuron and perhaps more."""
+    if isinstance(obj, xr.DataArray):
+        return obj.notnull()
+    if "n_reps" in obj:
+        return obj["n_reps"] > 0
+    if "response" in obj:
+        return obj["response"].notnull()
+    raise ValueError(
+        "drop_unrecorded needs n_reps or response to see which cell heard which sound; "
+        f"the Dataset has {', '.join(map(str, obj.data_vars)) or 'no variables'}"
+    )

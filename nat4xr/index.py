@@ -1,0 +1,348 @@
+"""The labels of sounds and cells: select and align by all of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from xarray.core.indexing import IndexSelResult
+from xarray.indexes import PandasIndex
+
+if TYPE_CHECKING:
+    from xarray.core.types import JoinOptions
+
+LABELLED_DIMS = ("stim", "neuron")
+
+T = TypeVar("T", bound=xr.Dataset | xr.DataArray)
+
+
+def set_labels(obj: T, *, like: xr.Dataset | xr.DataArray | None = None) -> T:
+    """Let ``.sel`` and alignment use all labels of the sounds and of the cells.
+
+    What :func:`nat4xr.open_area` returns has this already. It is for objects from elsewhere: an
+    export opened with plain xarray, predictions of another program, a Dataset that was given a
+    new label.
+
+    Parameters
+    ----------
+    obj : Dataset or DataArray
+        With 1-D coordinates along ``stim``, ``neuron`` or both. A dim without coordinates, or
+        with its names alone, is left as it is.
+    like : Dataset or DataArray, optional
+        Where to look up the labels of an ``obj`` that knows only names: the names along its
+        ``stim`` and ``neuron`` are found in ``like`` and get the labels they have there.
+
+    Returns
+    -------
+    Dataset or DataArray
+        ``obj`` with a :class:`LabelIndex` along ``stim`` and ``neuron``. The data are shared,
+        not copied.
+
+    Raises
+    ------
+    KeyError
+        If ``like`` does not have a name of ``obj``.
+
+    Examples
+    --------
+    >>> import nat4xr, xarray as xr
+    >>> rate = xr.DataArray(
+    ...     [3.0, 5.0, 8.0],
+    ...     dims="neuron",
+    ...     coords={
+    ...         "neuron": ["ARM029a-04-1", "DRX006b-128-2", "DRX006b-128-3"],
+    ...         "animal": ("neuron", ["ARM", "DRX", "DRX"]),
+    ...         "auditory": ("neuron", [True, True, False]),
+    ...     },
+    ... )
+    >>> rate = nat4xr.set_labels(rate)
+    >>> rate.sel(animal="DRX", auditory=True).values
+    array([5.])
+
+    Predictions that know the names alone take their labels from the data:
+
+    >>> predicted = xr.DataArray(
+    ...     [7.0, 4.0], dims="neuron", coords={"neuron": ["DRX006b-128-3", "DRX006b-128-2"]}
+    ... )
+    >>> error = rate - nat4xr.set_labels(predicted, like=rate)
+    >>> error.values, error.animal.values.tolist()
+    (array([1., 1.]), ['DRX', 'DRX'])
+    """
+    source = None if like is None else set_labels(like)
+    new: Any = obj  # of the type of obj
+    for dim in LABELLED_DIMS:
+        if not _has_names(obj, dim):
+            continue
+        # Sorted: xarray aligns two indexes only if they list their coordinates in one order.
+        along = sorted(
+            (name for name, coord in obj.coords.items() if coord.dims == (dim,)), key=str
+        )
+        unindexed = new.drop_indexes([name for name in along if name in obj.xindexes])
+        if source is not None and _has_names(source, dim):
+            found = source[dim].sel({dim: obj[dim].values})
+            new = unindexed.assign_coords(found.reset_coords(drop=True).coords)
+        elif len(along) > 1:
+            along.remove(dim)
+            new = unindexed.set_xindex(dim, NameIndex)
+            new = new.set_xindex(along, LabelIndex, names=new.xindexes[dim])
+    return cast(T, new)
+
+
+def _has_names(obj: xr.Dataset | xr.DataArray, dim: str) -> bool:
+    return dim in obj.coords and obj.coords[dim].dims == (dim,)
+
+
+class LabelIndex(xr.Index):
+    """One index over all labels of the elements along a dim.
+
+    The elements have names, in the coordinate named like the dim: ``stim``, ``neuron``. The names
+    say which element is which, and have an index of their own, as in plain xarray. The other
+    coordinates along the dim describe the elements; they are the labels, and share this index.
+    :func:`set_labels` gives both indexes to an object.
+
+    Notes
+    -----
+    ``.sel`` takes any of the labels, alone or together (an element must match all):
+
+    - a label, or several (list, set, array, 1-D DataArray): the elements that have one of them,
+      in the order of the data;
+    - a slice: the labels from start to stop, both included;
+    - a boolean array is a mask along the dim, as elsewhere in xarray.
+
+    A label that no element has is a KeyError. Labels that exist, but not together, give an empty
+    selection. Names are selected as in plain xarray, in a ``.sel`` without labels of the same dim:
+    ``ds.sel(neuron=names).sel(auditory=True)``, or ``ds.sel(cell_id=names, auditory=True)``.
+
+    Objects are aligned by name (arithmetic, ``xr.align``, ``xr.merge``, ...), and refused if they
+    label the same element differently.
+
+    Some things xarray does not do with an index of several coordinates. Instead of
+
+    - ``ds.drop_vars("site")``, or replacing it with ``ds.assign_coords(site=...)``: take the
+      index off before, ``ds.drop_indexes(ds.xindexes.get_all_coords("site"))``, and put it on
+      again afterwards with ``set_labels``. (A *new* label is assigned as ever; ``set_labels``
+      then takes it in.) An object that keeps its names but has lost its labels must not be
+      aligned with one that has both: xarray does not notice that they no longer correspond
+      (xarray issue 10714).
+    - ``ds.reindex(neuron=names)``: ``ds.sel(neuron=names)``, or ``ds.reindex_like(other)``.
+    - arithmetic with an array that has other labels, or names alone, which works only while the
+      names are equal and else says "conflicting indexes": ``set_labels(array, like=ds)``.
+    """
+
+    def __init__(self, names: NameIndex, labels: Mapping[Hashable, np.ndarray]):
+        self.names = names
+        self.labels = dict(labels)
+
+    @classmethod
+    def from_variables(
+        cls, variables: Mapping[Any, xr.Variable], *, options: Mapping[str, Any]
+    ) -> Self:
+        """Build the index from coordinates, which are read and copied, for ``set_xindex``."""
+        return cls(options["names"], {name: np.array(var) for name, var in variables.items()})
+
+    def create_variables(
+        self, variables: Mapping[Any, xr.Variable] | None = None
+    ) -> dict[Any, xr.Variable]:
+        """Create the coordinates, with the attributes of the given ones."""
+        created: dict[Any, xr.Variable] = {}
+        for name, values in self.labels.items():
+            # Read-only: writing into a coordinate would change the index behind its back.
+            values = values.view()
+            values.flags.writeable = False
+            created[name] = xr.Variable(self.names.dim, values)
+            if variables is not None and name in variables:
+                created[name].attrs = variables[name].attrs
+                created[name].encoding = variables[name].encoding
+        return created
+
+    def to_pandas_index(self) -> pd.Index[Any]:
+        """Return the names, for what xarray leaves to pandas."""
+        return self.names.index
+
+    def rename(self, name_dict: Mapping[Any, Hashable], dims_dict: Mapping[Any, Hashable]) -> Self:
+        """Follow coordinates and dims to their new names."""
+        labels = {name_dict.get(name, name): values for name, values in self.labels.items()}
+        names: Any = self.names
+        return type(self)(names.rename(name_dict, dims_dict), labels)
+
+    def sel(
+        self, labels: dict[Any, Any], method: Any = None, tolerance: Any = None
+    ) -> IndexSelResult:
+        """Find the elements with these labels; see the Notes of the class."""
+        _refuse_inexact(labels, method, tolerance)
+        keep = np.ones(self.names.index.size, dtype=bool)
+        for name, label in labels.items():
+            keep &= self._matches(name, label)
+        return IndexSelResult({self.names.dim: _contiguous(np.flatnonzero(keep))})
+
+    def _matches(self, name: Hashable, label: Any) -> np.ndarray:
+        """Which elements have the label, one of the labels, or one within the slice."""
+        values = pd.Index(self.labels[name])
+        if isinstance(label, slice):
+            if label.step is not None:
+                raise ValueError(f"a slice of {name!r} takes no step")
+            keep = np.ones(values.size, dtype=bool)
+            if label.start is not None:
+                keep &= values >= np.asarray(label.start)[()]
+            if label.stop is not None:
+                keep &= values <= np.asarray(label.stop)[()]
+            return keep
+        wanted = np.asarray(list(label) if isinstance(label, Set) else label)
+        if wanted.dtype == bool and wanted.ndim > 0 and values.dtype != bool:
+            if wanted.shape != values.shape:
+                raise ValueError(f"a mask for {name!r} needs {values.size} elements: {wanted.size}")
+            return wanted
+        _check_known(name, wanted, pd.Index([False, True]) if values.dtype == bool else values)
+        matches: np.ndarray = values.isin(wanted.ravel())
+        return matches
+
+    def isel(self, indexers: Mapping[Any, Any]) -> Self | None:
+        """Select by position; a single element needs no index."""
+        names = self.names.isel(indexers)
+        if names is None:
+            return None
+        indexer = indexers[self.names.dim]
+        return self._take(names, indexer.values if isinstance(indexer, xr.Variable) else indexer)
+
+    def roll(self, shifts: Mapping[Any, int]) -> Self:
+        """Roll the labels along the dim."""
+        order = np.roll(np.arange(self.names.index.size), shifts[self.names.dim])
+        return self._take(self.names.roll(shifts), order)
+
+    def _take(self, names: Any, positions: Any) -> Self:
+        labels = {name: values[positions] for name, values in self.labels.items()}
+        return type(self)(names, labels)
+
+    @classmethod
+    def concat(
+        cls,
+        indexes: Sequence[Self],
+        dim: Hashable,
+        positions: Iterable[Iterable[int]] | None = None,
+    ) -> Self:
+        """Concatenate along the dim."""
+        labels = indexes[0].labels.keys()
+        if any(not isinstance(index, cls) or index.labels.keys() != labels for index in indexes):
+            raise ValueError(
+                f"cannot concatenate along {dim!r}: the objects do not have the same labels"
+            )
+        names = NameIndex.concat([index.names for index in indexes], dim)
+        joined = cls(names, {k: np.concatenate([i.labels[k] for i in indexes]) for k in labels})
+        if positions is None:
+            return joined
+        # What comes i-th in sequence belongs at the i-th of the positions.
+        order = np.argsort(np.concatenate([list(p) for p in positions]))
+        return joined._take(names[order], order)
+
+    def equals(self, other: xr.Index, *, exclude: frozenset[Hashable] | None = None) -> bool:
+        """Whether the names and the labels that both have are equal."""
+        return (
+            isinstance(other, LabelIndex)
+            and self.names.equals(other.names)
+            and _conflict(self, other) is None
+        )
+
+    def join(self, other: Self, how: JoinOptions = "inner") -> Self:
+        """Find the elements of both (inner) or of either (outer) by name."""
+        dim = self.names.dim
+        names = self.names.join(other.names, how)
+        ours, theirs = (index.names.reindex_like(names)[dim] for index in (self, other))
+        both = (ours >= 0) & (theirs >= 0)
+        shared = names[both]
+        conflict = _conflict(self._take(shared, ours[both]), other._take(shared, theirs[both]))
+        if conflict is not None:
+            raise ValueError(f"cannot align: {conflict}; see nat4xr.set_labels(..., like=...)")
+        stacked = self.concat([self, other], dim)
+        return stacked._take(names, np.where(ours >= 0, ours, theirs + self.names.index.size))
+
+    def reindex_like(self, other: Self, **options: Any) -> dict[Hashable, Any]:
+        """Find the positions of the other's elements, -1 for those that are missing here."""
+        return self.names.reindex_like(other.names, **options)
+
+    def __repr__(self) -> str:
+        return f"LabelIndex({', '.join(map(str, self.labels))})  # see help(nat4xr.LabelIndex)"
+
+
+class NameIndex(PandasIndex):
+    """The index of the names that the labels of a :class:`LabelIndex` belong to.
+
+    It is of a type of its own so that xarray does not align it, without the labels, with the
+    plain index of an object that has only names.
+    """
+
+    def sel(
+        self, labels: dict[Any, Any], method: Any = None, tolerance: Any = None
+    ) -> IndexSelResult:
+        """Find elements by name, as in plain xarray; say which name there is not."""
+        _refuse_inexact(labels, method, tolerance)
+        labels = {
+            name: list(label) if isinstance(label, Set | tuple) else label
+            for name, label in labels.items()
+        }
+        try:
+            return super().sel(labels)
+        except KeyError:
+            ((name, label),) = labels.items()
+            if isinstance(label, slice):
+                label = [end for end in (label.start, label.stop) if end is not None]
+            _check_known(name, label, self.index)
+            raise
+
+    def __repr__(self) -> str:
+        return f"NameIndex({self.index.size} names)  # see help(nat4xr.LabelIndex)"
+
+
+def _refuse_inexact(labels: Mapping[Any, Any], method: Any, tolerance: Any) -> None:
+    if method is not None or tolerance is not None:
+        raise ValueError(
+            f"no method or tolerance for {', '.join(map(repr, labels))}: labels match exactly "
+            "(select times or frequencies in a .sel of their own)"
+        )
+
+
+def _contiguous(positions: np.ndarray) -> np.ndarray | slice:
+    """Make a slice of consecutive positions, which is faster to read and needs no copy."""
+    if (np.diff(positions) != 1).any():
+        return positions
+    start = int(positions[0]) if positions.size else 0
+    return slice(start, start + positions.size)
+
+
+def _conflict(one: LabelIndex, other: LabelIndex) -> str | None:
+    """Say how two indexes of the same elements label one of them differently."""
+    for name in one.labels.keys() & other.labels.keys():
+        ours, theirs = one.labels[name], other.labels[name]
+        differ = (ours != theirs) & ((ours == ours) | (theirs == theirs))  # NaN equals NaN
+        if differ.any():
+            i = int(differ.argmax())
+            return (
+                f"{one.names.index[i]!r} has {name} {ours.tolist()[i]!r} in one object and "
+                f"{theirs.tolist()[i]!r} in the other"
+            )
+    return None
+
+
+def _check_known(name: Hashable, wanted: Any, known: pd.Index[Any]) -> None:
+    wanted = pd.Index(np.ravel(wanted))
+    unknown = wanted[~wanted.isin(known)].unique()
+    known = known.unique()
+    if unknown.empty:
+        return
+    if known.empty:
+        there = "none is left to select"
+    elif known.size <= 40:
+        there = f"there are {_listed(known)}"
+    else:
+        closest = difflib.get_close_matches(str(unknown[0]), map(str, known))
+        few = known[known.map(str).isin(closest)] if closest else known[:3]
+        which = "the closest" if closest else "the first"
+        there = f"of the {known.size} there are, {which} are {_listed(few)}"
+    raise KeyError(f"no {name} {_listed(unknown[:5])}: {there}")
+
+
+def _listed(labels: pd.Index[Any]) -> str:
+    return ", ".join(map(repr, labels.tolist()))
