@@ -75,9 +75,17 @@ def open_recording(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Da
 
     Examples
     --------
-    >>> rec = nat4xr.open_recording("A1_NAT4_ozgf.fs100.ch18.tgz")  # doctest: +SKIP
-    >>> rec.resp.sel(resp_channel="ARM029a-07-6", time=slice(0, 1.5))  # doctest: +SKIP
-    >>> rec[["epoch_name", "epoch_start", "epoch_end"]].to_dataframe()  # doctest: +SKIP
+    >>> from nat4xr.engine import open_recording
+    >>> from nat4xr.registry import data_dir
+    >>> rec = open_recording(data_dir() / "A1_NAT4_ozgf.fs100.ch18.tgz")
+    >>> rec.resp.dims
+    ('time', 'resp_channel')
+    >>> first = rec.resp.sel(resp_channel="ARM029a-07-6", time=slice(0, 1.495))
+    >>> first.sizes["time"]
+    150
+    >>> epochs = rec[["epoch_name", "epoch_start", "epoch_end"]].to_dataframe()
+    >>> epochs[epochs.epoch_name.str.contains("geese")].epoch_start.tolist()
+    [0.0]
     """
     ds: xr.Dataset = xr.open_dataset(path, engine=NemsBackendEntrypoint, chunks=chunks)
     return ds

@@ -96,11 +96,17 @@ def open_waveforms(
 
     Examples
     --------
-    >>> ds = nat4xr.open_area("A1", subset="val")  # doctest: +SKIP
-    >>> sounds = nat4xr.open_waveforms(stims=ds)  # doctest: +SKIP
-    >>> sounds.sizes  # doctest: +SKIP
-    Frozen({'stim': 18, 'sample': 66150})
-    >>> sounds.sel(sound="geese", sample_time=slice(0.25, 0.5)).plot()  # doctest: +SKIP
+    >>> import nat4xr, xarray as xr
+    >>> from nat4xr.waveforms import open_waveforms
+    >>> ds = nat4xr.open_area("A1", subset="val")
+    >>> sounds = open_waveforms(stims=ds)
+    >>> dict(sounds.sizes)
+    {'stim': 18, 'sample': 66150}
+    >>> geese = sounds.sel(sound="geese", sample_time=slice(0.25, 0.5))
+    >>> power = (sounds**2).coarsen(sample=441).mean()  # in the bins of the responses
+    >>> power.sizes["sample"] == ds.sizes["time"]
+    True
+    >>> both = xr.merge([ds, sounds])
     """
     if not (fs > 0 and fs % 1 == 0):
         raise ValueError(f"fs is a whole number of Hz, such as 44100; not {fs!r}")
