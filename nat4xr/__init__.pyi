@@ -1,10 +1,13 @@
-from . import errors as errors
 from . import metrics as metrics
 from . import preprocess as preprocess
+from .coverage import drop_unrecorded as drop_unrecorded
 from .errors import DownloadError as DownloadError
 from .errors import ReleaseError as ReleaseError
+from .index import LabelIndex as LabelIndex
+from .index import set_labels as set_labels
 from .registry import fetch as fetch
 from .simulate import simulate as simulate
 from .store import open_area as open_area
+from .waveforms import open_waveforms as open_waveforms
 
 __version__: str
