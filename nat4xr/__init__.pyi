@@ -1,6 +1,7 @@
 from . import metrics as metrics
 from . import preprocess as preprocess
 from .coverage import drop_unrecorded as drop_unrecorded
+from .engine import open_recording as open_recording
 from .errors import DownloadError as DownloadError
 from .errors import ReleaseError as ReleaseError
 from .index import LabelIndex as LabelIndex
