@@ -1,9 +1,13 @@
 """Fixtures of all tests, the examples in the docstrings among them."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+# The examples of the reference models need PyTorch, which is an extra.
+collect_ignore = [] if find_spec("torch") else ["nat4xr/models"]
 
 
 @pytest.fixture(scope="session", autouse=True)
