@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from . import __version__, labels, nems, registry
-from .errors import ReleaseError
+from .errors import ReleaseError, explained
 from .release import AreaFiles, auditory_flags, site_recordings
 
 N_REPEATS = 20
@@ -104,8 +104,8 @@ class AreaData:
         """Whether every bin of every trial holds a whole number of spikes, at most 254."""
         if self.val_counts.max(initial=0) > 254:
             return False
-        odd = (self.rates.values != np.rint(self.rates.values)) | (self.rates.values > 254)
-        odd &= ~np.isnan(self.rates.values)
+        rates = self.rates.values
+        odd = ~(np.isnan(rates) | ((rates == np.rint(rates)) & (rates >= 0) & (rates <= 254)))
         sample = self.rates.positions[odd] // self.rates.n_channels
         est = self.onsets[self.header["subset"].values == "est"]
         return not any(
@@ -164,16 +164,14 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     name = files.population.name
     population = nems.read(files.population, signals=("stim", "resp"), label=name)
     stim, resp = population.signals["stim"], population.signals["resp"]
-    for signal in (stim, resp):
-        if signal.kind != "raster" or not np.isclose(signal.fs * BIN_S, 1):
-            raise ReleaseError(f"signal {signal.name!r} of {name} is not a raster of 100 Hz")
     cells = resp.channels
-    _check_names(cells, name)
-    stims, onsets, n_time = _sounds(resp, name)
-    stim_names, stim_onsets, stim_time = _sounds(stim, name)
-    if set(stim_names) != set(stims) or stim_time != n_time:
-        raise ReleaseError(f"signals 'stim' and 'resp' of {name} do not have the same sounds")
-    stim_onsets = stim_onsets[[stim_names.index(stim) for stim in stims]]
+    with explained(name):
+        _check_names(cells)
+        stims, onsets, n_time = _sounds(resp)
+        stim_names, stim_onsets, stim_time = _sounds(stim)
+        if set(stim_names) != set(stims) or stim_time != n_time:
+            raise ValueError("signals 'stim' and 'resp' do not have the same sounds")
+        stim_onsets = stim_onsets[[stim_names.index(stim) for stim in stims]]
 
     n_reps = _unmissed(resp.data, onsets, n_time).astype(np.int64)
     is_val = np.array([labels.is_val(stim) for stim in stims])
@@ -183,24 +181,25 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     sites = read_sites(files)
     for recording in tqdm(sites, f"Reading the sites of {area}", disable=not progressbar):
         site = recording.signals["resp"]
-        trials = find_trials(site, stims, n_time * BIN_S, recording.name)
-        matches = labels.match_cells(cells, site.channels)
-        for cell, found in matches.items():
-            if trials_cell_id[cell]:
-                raise ReleaseError(f"cell {cell} has trials in two site recordings")
-            trials_cell_id[cell] = found
-        columns = [cells.index(cell) for cell in matches]
-        presented = trials.stim[trials.stim >= 0]
-        counts = np.bincount(presented[is_val[presented]], minlength=len(stims))
-        n_reps[np.ix_(is_val, np.array(columns, int))] = counts[is_val, np.newaxis]
-        rep, stim_number, time, neuron = _val_bins(
-            site, trials, is_val, dict(zip(matches.values(), columns, strict=True))
-        )
+        trials = find_trials(site, stims, n_time * BIN_S, recording.label)
+        with explained(recording.label):
+            matches = labels.match_cells(cells, site.channels)
+            for cell, found in matches.items():
+                if trials_cell_id[cell]:
+                    raise ValueError(f"cell {cell} has trials at another site as well")
+                trials_cell_id[cell] = found
+            columns = [cells.index(cell) for cell in matches]
+            presented = trials.stim[trials.stim >= 0]
+            counts = np.bincount(presented[is_val[presented]], minlength=len(stims))
+            if counts.max() > np.iinfo(np.int8).max:
+                raise ValueError(f"a sound was presented {counts.max()} times")
+            n_reps[np.ix_(is_val, np.array(columns, int))] = counts[is_val, np.newaxis]
+            rep, stim_number, time, neuron = _val_bins(
+                site, trials, is_val, dict(zip(matches.values(), columns, strict=True))
+            )
         bins.append(((rep * len(stims) + stim_number) * n_time + time) * len(cells) + neuron)
     # A pair that the population recording leaves out is left out.
     n_reps[is_val] *= _unmissed(resp.data, onsets[is_val], n_time)
-    if n_reps.max(initial=0) > np.iinfo(np.int8).max:
-        raise ReleaseError(f"a sound of {area} was presented {n_reps.max()} times at one site")
 
     val_bins, val_counts = np.unique(np.concatenate(bins), return_counts=True)
     header = xr.Dataset(
@@ -311,7 +310,7 @@ def read_sites(files: AreaFiles) -> Iterator[nems.Recording]:
     for label, source in site_recordings(files.sites):
         recording = nems.read(source, signals=("resp",), label=label)
         if recording.signals["resp"].kind != "points":
-            raise ReleaseError(f"signal 'resp' of {label} holds no spike times")
+            raise ReleaseError(f"{label}: signal 'resp' holds no spike times")
         yield recording
 
 
@@ -333,16 +332,15 @@ def find_trials(signal: nems.Signal, stims: list[str], trial_s: float, label: st
     -------
     Trials
     """
-    epochs = _sound_epochs(signal, label)
-    if not len(epochs):
-        raise ReleaseError(f"{label} has no sound (STIM_...) epochs")
-    n_samples = round(trial_s * signal.fs)
-    onset = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
-    length = np.round(epochs["end"].to_numpy() * signal.fs).astype(np.int64) - onset
-    if (abs(length - n_samples) > 1).any():
-        raise ReleaseError(f"{label} has a trial that does not last {trial_s:g} s")
-    if (np.diff(onset) < n_samples - 1).any():
-        raise ReleaseError(f"{label} has trials that overlap")
+    with explained(label):
+        epochs = _sound_epochs(signal)
+        n_samples = round(trial_s * signal.fs)
+        onset = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
+        length = np.round(epochs["end"].to_numpy() * signal.fs).astype(np.int64) - onset
+        if (abs(length - n_samples) > 1).any():
+            raise ValueError(f"has a trial that does not last {trial_s:g} s")
+        if (np.diff(onset) < n_samples - 1).any():
+            raise ValueError("has trials that overlap")
     number = {stim: i for i, stim in enumerate(stims)}
     stim = epochs["name"].map(number).fillna(-1).to_numpy().astype(np.int64)
     rep = epochs.groupby("name").cumcount().to_numpy().astype(np.int64)
@@ -359,10 +357,10 @@ def _val_bins(
 ) -> tuple[NDArray[np.int64], ...]:
     """The bin of each spike in a val trial: its rep, stim, time and neuron."""
     samples_a_bin = round(site.fs * BIN_S)
-    if not np.isclose(samples_a_bin, site.fs * BIN_S):
-        raise ReleaseError(f"sampling rate {site.fs:g} Hz does not divide into bins of 10 ms")
+    if samples_a_bin < 1 or not np.isclose(samples_a_bin, site.fs * BIN_S):
+        raise ValueError(f"sampling rate {site.fs:g} Hz does not divide into bins of 10 ms")
     times = [site.data[cell] for cell in columns]
-    neuron = np.repeat(list(columns.values()), [len(t) for t in times])
+    neuron = np.repeat(np.array(list(columns.values()), int), [len(t) for t in times])
     samples = spike_samples(np.concatenate([np.empty(0), *times]), site.fs)
     trial, place = trials.locate(samples)
     kept = (trial >= 0) & (trials.stim[trial] >= 0) & is_val[trials.stim[trial]]
@@ -370,41 +368,48 @@ def _val_bins(
     return trials.rep[trial], trials.stim[trial], place // samples_a_bin, neuron
 
 
-def _sound_epochs(signal: nems.Signal, label: str) -> pd.DataFrame:
+def _sound_epochs(signal: nems.Signal) -> pd.DataFrame:
     """The epochs that are sounds, in order of time."""
     epochs = signal.epochs[signal.epochs["name"].str.startswith("STIM_")]
     epochs = epochs.sort_values("start", kind="stable")
+    if not len(epochs):
+        raise ValueError(f"signal {signal.name!r} has no sound (STIM_...) epochs")
     last = math.inf if signal.n_samples is None else (signal.n_samples + 1) / signal.fs
     outside = epochs[(epochs["start"] < 0) | (epochs["end"] > last)]
     if len(outside):
         name, start, end = outside.iloc[0][["name", "start", "end"]]
-        raise ReleaseError(f"epoch {name} ({start:g} to {end:g} s) lies outside {label}")
+        raise ValueError(f"epoch {name} ({start:g} to {end:g} s) lies outside the recording")
     return epochs
 
 
-def _sounds(signal: nems.Signal, label: str) -> tuple[list[str], NDArray[np.int64], int]:
+def _sounds(signal: nems.Signal) -> tuple[list[str], NDArray[np.int64], int]:
     """The sounds of a population signal, their onsets in samples, and their length."""
-    epochs = _sound_epochs(signal, label)
-    if not len(epochs):
-        raise ReleaseError(f"signal {signal.name!r} of {label} has no sound (STIM_...) epochs")
+    if signal.kind != "raster" or not np.isclose(signal.fs * BIN_S, 1):
+        raise ValueError(f"signal {signal.name!r} is not a raster of 100 Hz")
+    epochs = _sound_epochs(signal)
     names = epochs["name"].tolist()
     if len(set(names)) < len(names):
-        raise ReleaseError(f"signal {signal.name!r} of {label} presents a sound twice")
-    _check_names(names, label)
+        raise ValueError(f"signal {signal.name!r} presents a sound twice")
+    _check_names(names)
+    _check_names([sound for sound in labels.sound_labels(names)["sound"].tolist() if sound])
     onsets = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
     lengths = np.round((epochs["end"] - epochs["start"]).to_numpy() * signal.fs).astype(np.int64)
     n_time = int(lengths[0])
+    if n_time < 1 or (lengths != n_time).any():
+        raise ValueError(f"the sounds of signal {signal.name!r} do not all last equally long")
+    if (np.diff(onsets) < n_time).any():
+        raise ValueError(f"the sounds of signal {signal.name!r} overlap")
     assert signal.n_samples is not None  # a raster counts its samples
-    if n_time < 1 or (lengths != n_time).any() or (onsets + n_time > signal.n_samples).any():
-        raise ReleaseError(f"the sounds of {label} do not all last {n_time / signal.fs:g} s")
+    if onsets[-1] + n_time > signal.n_samples:
+        raise ValueError(f"signal {signal.name!r} ends within its last sound")
     return names, onsets, n_time
 
 
-def _check_names(names: list[str], label: str) -> None:
+def _check_names(names: list[str]) -> None:
     """Refuse names that a spreadsheet would take for a formula, or a terminal for a command."""
     for name in names:
-        if not name or name[0] in "=+-@" or not name.isprintable():
-            raise ReleaseError(f"{label} holds the unsafe name {name!r}")
+        if not 0 < len(name) < 256 or name[0] in "=+-@" or not name.isprintable():
+            raise ValueError(f"holds the unsafe name {name[:256]!r}")
 
 
 def _unmissed(raster: nems.Raster, onsets: NDArray[np.int64], n_time: int) -> NDArray[np.bool_]:

@@ -131,11 +131,12 @@ class Signal:
 
 @dataclass(frozen=True)
 class Recording:
-    """A NEMS recording: its name, its signals by name, and its meta data."""
+    """A NEMS recording: its name, its signals by name, its meta data; its label in messages."""
 
     name: str
     signals: dict[str, Signal]
     meta: dict[str, Any]
+    label: str
 
 
 def read(
@@ -206,7 +207,7 @@ def read(
     for name in signals or ():
         if name not in found:
             raise ReleaseError(f"{label}: has no signal {name!r}; it holds: {', '.join(found)}")
-    return Recording(names.pop(), found, meta)
+    return Recording(names.pop(), found, meta, label)
 
 
 def is_recording(path: Path) -> bool:

@@ -120,7 +120,7 @@ def tiny_release(
     return {
         POPULATION: population,
         SITES: {archive_name(name): site_recording(name, site) for name, site in sites.items()},
-        TABLE: "\n".join([",cellid,LN_test,sig_auditory", *rows, ""]).encode(),
+        TABLE: "\n".join([",cellid,LN_test,sig_auditory", *rows, ""]).encode(errors="replace"),
     }
 
 
