@@ -8,6 +8,10 @@ from .index import LabelIndex as LabelIndex
 from .index import set_labels as set_labels
 from .registry import fetch as fetch
 from .simulate import simulate as simulate
+from .spikes import bin_spikes as bin_spikes
+from .spikes import open_spikes as open_spikes
+from .spikes import session_trials as session_trials
+from .spikes import spike_trains as spike_trains
 from .store import open_area as open_area
 from .waveforms import open_waveforms as open_waveforms
 

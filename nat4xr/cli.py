@@ -10,7 +10,7 @@ import click
 from . import __version__
 from .errors import DownloadError, ReleaseError
 
-AREA = click.Choice(["A1", "PEG"], case_sensitive=False)
+AREA = click.Choice(["A1", "PEG"])
 data_path = click.option(
     "--path",
     type=click.Path(path_type=Path),
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("part", metavar="A1|PEG|wav", type=click.Choice(["A1", "PEG", "wav"], False))
+@click.argument("part", metavar="A1|PEG|wav", type=click.Choice(["A1", "PEG", "wav"]))
 @data_path
 def fetch(part: str, path: Path | None) -> None:
     """Download an area's files (or the sounds, wav) from Zenodo, and verify them."""
@@ -52,40 +52,33 @@ def fetch(part: str, path: Path | None) -> None:
 @click.argument("area", type=AREA)
 @data_path
 def info(area: str, path: Path | None) -> None:
-    """Tell what there is: cells, sounds, and which cells were recorded for which sounds."""
+    """Tell what there is: cells, sounds, spikes, and which cells heard which sounds."""
     import pandas as pd
 
+    from .spikes import open_spikes, spikes_by_site
     from .store import open_area
 
     ds = open_area(area, path)
+    subset, auditory = ds["subset"].values, ds["auditory"]
     click.echo(f"{ds.attrs['title']}\n{ds.attrs['source']}\n")
-    n_val, n_est = (int((ds["subset"] == subset).sum()) for subset in ("val", "est"))
     click.echo(
-        f"{ds.sizes['neuron']} cells, {int(ds['auditory'].sum())} of them auditory; "
-        f"{n_est} est and {n_val} val sounds\n"
+        f"{ds.sizes['neuron']} cells, {int(auditory.sum())} of them auditory; "
+        f"{(subset == 'est').sum()} est and {(subset == 'val').sum()} val sounds\n"
     )
-    n_reps = ds["n_reps"].compute()
-    cells = pd.DataFrame(
-        {
-            "animal": ds["animal"].values,
-            "site": ds["site"].values,
-            "auditory": ds["auditory"].values,
-            "est": (n_reps.sel(subset="est") > 0).mean("stim").values,
-            "val": (n_reps.sel(subset="val") > 0).mean("stim").values,
-            "repeats": n_reps.sel(subset="val").max("stim").values,
-        }
+    recorded = ds["n_reps"].load() > 0
+    cells = pd.DataFrame({name: ds[name].values for name in ("animal", "site", "auditory")})
+    for name in ("est", "val"):
+        cells[name] = 100 * recorded.sel(subset=name).mean("stim").values
+    columns = {"auditory": ["size", "sum"], "est": "mean", "val": "mean"}
+    names = ["cells", "auditory", "est %", "val %"]
+    by_animal, by_site = (
+        cells.groupby(by).agg(columns).set_axis(names, axis=1) for by in cells.columns[:2]
     )
-    for by in ("animal", "site"):
-        table = cells.groupby(by).agg(
-            cells=("auditory", "size"),
-            auditory=("auditory", "sum"),
-            est=("est", "mean"),
-            val=("val", "mean"),
-            repeats=("repeats", "max"),
-        )
-        table[["est", "val"]] = (100 * table[["est", "val"]]).round(1).astype(str) + " %"
-        click.echo(f"{table}\n")
-    click.echo("est, val: recorded (stimulus, cell) pairs; repeats: most presentations of a val sound")
+    spikes = spikes_by_site(open_spikes(area, path)).drop(columns="neurons")
+    for table in (by_animal, by_site.join(spikes)):
+        click.echo(f"{table.round(1).to_string()}\n")
+    click.echo("est %, val %: share of the sounds of which a cell has a response, mean over cells")
+    click.echo("outside: spikes outside every trial; rate: spikes/s in trials, mean over cells")
 
 
 @main.command()
@@ -93,14 +86,16 @@ def info(area: str, path: Path | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @subset_option
 @click.option("--format", "form", type=click.Choice(["netcdf", "zarr"]), default="netcdf")
+@click.option("--spikes", is_flag=True, help="Export the spike times instead.")
 @data_path
-def export(area: str, file: Path, subset: Any, form: str, path: Path | None) -> None:
+def export(area: str, file: Path, subset: Any, form: str, spikes: bool, path: Path | None) -> None:
     """Write an area to FILE, to be opened with plain xarray or any netCDF or zarr reader."""
+    from .spikes import open_spikes
     from .store import open_area
 
     if file.exists():
         raise click.ClickException(f"{file} is there already; remove it or choose another name")
-    ds = open_area(area, path, subset=subset)
+    ds = (open_spikes if spikes else open_area)(area, path, subset=subset)
     part = file.with_name(f".{file.name}.part")
     if form == "zarr":
         ds.to_zarr(part, mode="w")
@@ -128,7 +123,7 @@ def demo(path: Path) -> None:
     import matplotlib.pyplot as plt
 
     from . import plot
-    from .index import drop_unrecorded
+    from .coverage import drop_unrecorded
     from .simulate import simulate
     from .store import open_area
 
@@ -138,7 +133,7 @@ def demo(path: Path) -> None:
         simulate(release)
     ds = open_area("A1", release)
     click.echo(ds)
-    val = drop_unrecorded(ds.sel(subset="val", auditory=True))
+    val = drop_unrecorded(ds.sel(subset="val", auditory=True)).load()
     click.echo(f"\nds.sel(subset='val', auditory=True): {dict(val.sizes)}")
     val.to_netcdf(path / "val.nc")
     best = val["psth"].std(("stim", "time")).idxmax("neuron").item()
