@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -337,6 +338,11 @@ def _moved_into_place(file: Path, fingerprint: str | None) -> Iterator[Path]:
         os.replace(part, file)
         part.write_text(json.dumps(record))
         os.replace(part, _record_of(file))
+    except FileNotFoundError:  # a source is gone
+        raise
+    except (OSError, RuntimeError) as error:  # either, where HDF5 meets a disk that is full
+        free = shutil.disk_usage(file.parent).free
+        raise OSError(f"{file} could not be written ({free:,} bytes are free): {error}") from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -1,0 +1,529 @@
+"""open_area: the Dataset that is promised, and the converted file behind it."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pooch
+import pytest
+import xarray as xr
+from releases import (
+    POPULATION,
+    SITES,
+    SOUNDS,
+    TABLE,
+    tiny_psth,
+    tiny_release,
+    tiny_sites,
+    trial_counts,
+    write,
+)
+
+import nat4xr
+from nat4xr import ReleaseError, store
+
+STORE, RECORD = "A1_nat4xr-v1.nc", "A1_nat4xr-v1.json"
+LOCK = f".{STORE}.lock"
+
+
+def opened(folder: Path, area: str = "A1", **options: object) -> xr.Dataset:
+    return nat4xr.open_area(area, folder, download=False, progressbar=False, **options)
+
+
+def content(folder: Path) -> np.ndarray:
+    with opened(folder) as ds:
+        return ds["response"].values
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a tiny release."""
+    return write(tiny_release(), tmp_path / "release")
+
+
+@pytest.fixture(scope="module")
+def _converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write(tiny_release(), tmp_path_factory.mktemp("converted") / "release")
+    opened(folder).close()
+    return folder
+
+
+@pytest.fixture
+def converted(_converted: Path, tmp_path: Path) -> Path:
+    """A folder with a tiny release that has been opened before."""
+    return shutil.copytree(_converted, tmp_path / "converted")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that stands in for a data folder that is read-only."""
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
+    return tmp_path / "cache" / "nat4xr"
+
+
+def listing(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+# --- the Dataset -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nems0_folder(nems0_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(nems0_release, tmp_path_factory.mktemp("nems0") / "release")
+
+
+@pytest.fixture(scope="module", params=["A1", "PEG"])
+def ds(request: pytest.FixtureRequest, nems0_folder: Path) -> xr.Dataset:
+    return opened(nems0_folder, request.param)
+
+
+@pytest.fixture(scope="module")
+def reference(ds: xr.Dataset, nems0_release: Path) -> dict[str, np.ndarray]:
+    """What NEMS0 itself reads from the release."""
+    with np.load(nems0_release / "reference.npz") as file:
+        area = f"{ds.attrs['area']}_"
+        named = {name.removeprefix(area): file[name] for name in file if name.startswith(area)}
+        return named | {"stims": file["all_stims"]}
+
+
+def test_the_sounds_and_cells_are_those_that_nems0_finds(
+    ds: xr.Dataset, reference: dict[str, np.ndarray]
+) -> None:
+    assert ds["stim"].values.tolist() == reference["stims"].tolist()
+    assert ds["neuron"].values.tolist() == reference["cells"].tolist()
+    assert ds["auditory"].values.tolist() == reference["auditory"].tolist()
+
+
+def test_val_trials_are_those_that_nems0_reads(
+    ds: xr.Dataset, reference: dict[str, np.ndarray]
+) -> None:
+    np.testing.assert_array_equal(ds["response"].sel(subset="val"), reference["trials"])
+
+
+@pytest.mark.parametrize("name", ["psth", "spectrogram"])
+def test_the_population_recording_is_what_nems0_reads(
+    name: str, ds: xr.Dataset, reference: dict[str, np.ndarray]
+) -> None:
+    np.testing.assert_array_equal(ds[name], reference[name].astype(np.float32))
+
+
+def test_an_est_sound_has_one_repeat_which_is_its_psth(ds: xr.Dataset) -> None:
+    est = ds.sel(subset="est")
+    np.testing.assert_array_equal(est["response"].isel(rep=0), est["psth"])
+    assert est["response"].isel(rep=slice(1, None)).isnull().all()
+
+
+def test_a_val_sound_has_20_repeats_whose_mean_is_its_psth(ds: xr.Dataset) -> None:
+    val = ds.sel(subset="val")
+    assert (val["n_reps"] == 20).all()
+    mean = val["response"].astype(np.float64).mean("rep").astype(np.float32)
+    np.testing.assert_array_equal(mean, val["psth"])
+
+
+VARIABLES = {
+    "response": (("stim", "rep", "time", "neuron"), np.float32, "1"),
+    "psth": (("stim", "time", "neuron"), np.float32, "1"),
+    "spectrogram": (("stim", "freq", "time"), np.float32, None),
+    "n_reps": (("stim", "neuron"), np.int8, "1"),
+}
+COORDINATES = {
+    "stim": ("stim", np.str_, None),
+    "subset": ("stim", np.str_, None),
+    "category": ("stim", np.int16, None),
+    "sound": ("stim", np.str_, None),
+    "excerpt": ("stim", np.int16, None),
+    "rep": ("rep", np.int64, None),
+    "time": ("time", np.float64, "s"),
+    "neuron": ("neuron", np.str_, None),
+    "cell_id": ("neuron", np.str_, None),
+    "area": ("neuron", np.str_, None),
+    "site": ("neuron", np.str_, None),
+    "animal": ("neuron", np.str_, None),
+    "session": ("neuron", np.str_, None),
+    "recording": ("neuron", np.int16, None),
+    "electrode": ("neuron", np.int16, None),
+    "unit_in_electrode": ("neuron", np.int16, None),
+    "auditory": ("neuron", np.bool_, None),
+    "trials_cell_id": ("neuron", np.str_, None),
+    "freq": ("freq", np.float64, "Hz"),
+}
+
+
+def test_there_is_what_the_contract_lists_and_no_more(ds: xr.Dataset) -> None:
+    assert list(ds.data_vars) == list(VARIABLES)
+    assert set(ds.coords) == set(COORDINATES)
+    assert set(ds.dims) == {"stim", "rep", "time", "neuron", "freq"}
+
+
+@pytest.mark.parametrize("name", [*VARIABLES, *COORDINATES])
+def test_each_variable_has_its_dims_kind_name_and_units(name: str, ds: xr.Dataset) -> None:
+    dims, dtype, units = {**VARIABLES, **COORDINATES}[name]
+    variable = ds[name]
+    assert variable.dims == (dims if isinstance(dims, tuple) else (dims,))
+    assert np.issubdtype(variable.dtype, dtype)
+    assert len(variable.attrs["long_name"]) > 5
+    assert variable.attrs.get("units") == units
+
+
+def test_the_axes_are_those_of_the_experiment(ds: xr.Dataset) -> None:
+    np.testing.assert_array_equal(ds["time"], np.arange(150) / 100)
+    np.testing.assert_allclose(ds["freq"], np.geomspace(200, 20_000, 18))
+    assert ds["rep"].values.tolist() == list(range(20))
+    time = {name: ds["time"].attrs[name] for name in ("bin_width", "sound_on", "sound_off")}
+    assert time == {"bin_width": 0.01, "sound_on": 0.25, "sound_off": 1.25}
+
+
+def test_the_labels_follow_from_the_names(ds: xr.Dataset) -> None:
+    for cell in ds["neuron"]:
+        site, electrode, unit = str(cell.values).split("-")
+        assert cell["cell_id"] == cell
+        assert cell["area"] == ds.attrs["area"]
+        assert (cell["site"], cell["animal"], cell["session"]) == (site, site[:3], site[-1])
+        assert cell["recording"] == int(site[3:-1])
+        assert (cell["electrode"], cell["unit_in_electrode"]) == (int(electrode), int(unit))
+        padded = "0" if site.startswith("TNC") else ""
+        assert cell["trials_cell_id"] == f"{site}-{padded}{electrode}-{unit}"
+    geese = ds["stim"].sel(sound="geese")[0]
+    assert (geese["subset"], geese["category"], geese["excerpt"]) == ("val", 172, 1)
+
+
+def test_the_source_licence_and_paper_are_named(ds: xr.Dataset) -> None:
+    assert ds.attrs["area"] in ds.attrs["title"]
+    assert "10.5281/zenodo.8044773" in ds.attrs["source"]
+    assert ds.attrs["license"] == "CC-BY-4.0"
+    assert "10.1371/journal.pcbi.1011110" in ds.attrs["references"]
+    assert ds.attrs["nat4xr_version"] == nat4xr.__version__
+    assert not ds.attrs["simulated"]
+
+
+def test_simulated_data_say_so(simulated_release: Path) -> None:
+    ds = opened(simulated_release)
+    assert ds.attrs["simulated"]
+    assert "SIMULATED" in ds.attrs["title"]
+    assert "zenodo" not in ds.attrs["source"]
+    assert "SIMULATED" in repr(ds)
+
+
+@pytest.mark.parametrize("subset", ["est", "val"])
+def test_a_subset_is_what_sel_gives(subset: str, nems0_folder: Path) -> None:
+    ds = opened(nems0_folder, subset=subset)
+    assert set(ds["subset"].values) == {subset}
+    xr.testing.assert_identical(ds, opened(nems0_folder).sel(subset=subset))
+
+
+def test_data_are_lazy_with_dask_and_without(nems0_folder: Path) -> None:
+    assert all(opened(nems0_folder)[name].chunks for name in VARIABLES)
+    assert opened(nems0_folder, chunks={"neuron": 1})["psth"].chunks[-1] == (1,) * 9
+    lazy = opened(nems0_folder, chunks=None)
+    assert not any(lazy[name].chunks or lazy[name].variable._in_memory for name in VARIABLES)
+    xr.testing.assert_identical(lazy.compute(), opened(nems0_folder).compute())
+
+
+def test_trials_are_stored_without_loss(tmp_path: Path) -> None:
+    sites = tiny_sites(21)
+    published = tiny_psth(sites)
+    for value in (0.5, -1.0, 255.0, 1e6):  # of an est sound: no counts, or too many for a byte
+        published[3, 4, 1] = value
+        folder = write(tiny_release(sites, psth=published), tmp_path / str(value))
+        expected = trial_counts(sites).astype(np.float32)
+        expected[3, 0] = published[3]
+        np.testing.assert_array_equal(content(folder), expected)
+
+
+# --- wrong arguments ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("area", ["V1", "a1", "", "../A1", None])
+def test_an_area_that_is_not_there_lists_those_that_are(area: str, folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"no area .*A1 and PEG"):
+        opened(folder, area)
+
+
+def test_a_subset_that_is_not_there_lists_those_that_are(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"'all', 'est' or 'val', not 'test'"):
+        opened(folder, subset="test")
+
+
+def test_missing_files_are_listed_with_the_folder_and_the_command(tmp_path: Path) -> None:
+    write({TABLE: tiny_release()[TABLE]}, tmp_path)
+    with pytest.raises(FileNotFoundError) as error:
+        opened(tmp_path)
+    message = str(error.value)
+    assert POPULATION in message
+    assert SITES in message
+    assert TABLE not in message
+    assert f"nat4xr fetch A1 --path {tmp_path}" in message
+    assert listing(tmp_path) == {TABLE}
+
+
+@pytest.mark.parametrize("file", [POPULATION, SITES, TABLE])
+def test_a_broken_file_is_named_and_leaves_nothing_behind(file: str, folder: Path) -> None:
+    (folder / file).write_bytes(b"a page that says 404")
+    for _ in range(2):
+        with pytest.raises(ReleaseError, match=file):
+            opened(folder)
+        assert listing(folder) == {POPULATION, SITES, TABLE, LOCK}
+
+
+# --- the converted file ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The areas that were converted, in order."""
+    areas = []
+    assemble = store.assemble
+
+    def counted(area: str, *args: object, **options: object) -> object:
+        areas.append(area)
+        return assemble(area, *args, **options)
+
+    monkeypatch.setattr(store, "assemble", counted)
+    return areas
+
+
+def test_an_area_is_converted_once(folder: Path, conversions: list[str]) -> None:
+    first, second = content(folder), content(folder)
+    np.testing.assert_array_equal(first, second)
+    assert conversions == ["A1"]
+    assert listing(folder) == {POPULATION, SITES, TABLE, STORE, RECORD, LOCK}
+
+
+@pytest.mark.parametrize("file", [POPULATION, SITES, TABLE])
+def test_it_is_converted_again_when_a_source_changes(
+    file: str, converted: Path, conversions: list[str]
+) -> None:
+    sites = tiny_sites()
+    sites["ARM029a"].spikes["ARM029a-04-1"] = []
+    write({file: tiny_release(sites, psth=tiny_psth(sites) + 1)[file]}, converted)
+    os.utime(converted / file, (0, 0))  # the clock was set back: older is a change as well
+    content(converted)
+    assert len(conversions) == 1
+    with opened(converted) as ds:
+        data = nat4xr.assemble.assemble("A1", nat4xr.release.find_area("A1", converted))
+        np.testing.assert_array_equal(ds["psth"], data.psth(slice(0, 4)))
+        np.testing.assert_array_equal(ds["response"].isel(rep=5), data.response(slice(0, 4), 5))
+    assert len(conversions) == 1
+
+
+def test_it_is_converted_again_for_another_schema_and_the_old_file_is_left_be(
+    converted: Path, conversions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (converted / STORE).read_bytes()
+    monkeypatch.setattr(store, "SCHEMA", 2)
+    content(converted)
+    assert len(conversions) == 1
+    assert (converted / "A1_nat4xr-v2.nc").exists()
+    assert (converted / STORE).read_bytes() == before
+
+
+def test_what_is_open_can_be_read_while_a_new_file_takes_its_place(converted: Path) -> None:
+    old = opened(converted)
+    old["response"][0, 0, 0, 0].load()
+    psth = np.zeros((len(SOUNDS), 20, 3))
+    write({POPULATION: tiny_release(psth=psth)[POPULATION]}, converted)
+    assert (opened(converted)["psth"] == 0).all()
+    np.testing.assert_array_equal(old["response"], trial_counts(tiny_sites()))
+
+
+def flip(file: Path, at: float) -> None:
+    data = bytearray(file.read_bytes())
+    data[int(at * (len(data) - 1))] ^= 1 << random.Random(at).randrange(8)
+    file.write_bytes(data)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "cut short": lambda folder: os.truncate(folder / STORE, 20_000),
+    "by one byte": lambda folder: os.truncate(folder / STORE, (folder / STORE).stat().st_size - 1),
+    "emptied": lambda folder: (folder / STORE).write_bytes(b""),
+    "zeroed": lambda folder: (folder / STORE).write_bytes(bytes((folder / STORE).stat().st_size)),
+    **{
+        f"a bit flipped at {at}": lambda folder, at=at: flip(folder / STORE, at)
+        for at in (0, 0.1, 0.33, 0.5, 0.8, 1)
+    },
+    "no record": lambda folder: (folder / RECORD).unlink(),
+    "an empty record": lambda folder: (folder / RECORD).write_bytes(b""),
+    "a zeroed record": lambda folder: (folder / RECORD).write_bytes(bytes(100)),
+    "a record of another kind": lambda folder: (folder / RECORD).write_text("[1]"),
+    "a record of the wrong sum": lambda folder: (folder / RECORD).write_text(
+        json.dumps(json.loads((folder / RECORD).read_text()) | {"crc32": 0})
+    ),
+    "a record without sum": lambda folder: (folder / RECORD).write_text(
+        json.dumps({"bytes": (folder / STORE).stat().st_size})
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_file_is_noticed_and_made_again(
+    damage: Callable[[Path], object], converted: Path, conversions: list[str]
+) -> None:
+    damage(converted)
+    np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
+    np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
+    assert conversions == ["A1"]
+
+
+def test_the_file_of_another_release_is_not_taken_for_its_own(
+    converted: Path, tmp_path: Path, conversions: list[str]
+) -> None:
+    sites = tiny_sites(19)
+    other = write(tiny_release(sites), tmp_path / "other")
+    content(other)
+    shutil.copy(converted / STORE, other)  # its record stays
+    np.testing.assert_array_equal(content(other)[:, :19], trial_counts(sites))
+    for file in (STORE, RECORD):
+        shutil.copy(converted / file, other)
+    np.testing.assert_array_equal(content(other)[:, :19], trial_counts(sites))
+    assert len(conversions) == 3
+
+
+def remove(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).unlink()
+
+
+@pytest.mark.parametrize("gone", [[SITES], [POPULATION, SITES, TABLE]])
+def test_the_sources_are_not_needed_any_more(gone: list[str], converted: Path) -> None:
+    remove(converted, *gone)
+    np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
+
+
+def test_a_damaged_file_without_sources_is_not_opened(converted: Path) -> None:
+    remove(converted, POPULATION, SITES, TABLE)
+    flip(converted / STORE, 0.5)
+    with pytest.raises(FileNotFoundError, match=rf"(?s){POPULATION}.*nat4xr fetch A1"):
+        opened(converted)
+
+
+@pytest.fixture
+def read_only(folder: Path) -> Iterator[Path]:
+    """The release in a folder that cannot be written to, not even by root."""
+    folder.chmod(0o555)
+    mounted = False
+    if os.access(folder, os.W_OK):  # we are root
+        command = ["mount", "--bind", "-o", "ro", str(folder), str(folder)]
+        mounted = bool(shutil.which("mount")) and subprocess.run(command).returncode == 0
+        if not mounted:
+            pytest.skip("root cannot make a folder read-only here")
+    yield folder
+    if mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+    folder.chmod(0o755)
+
+
+def test_beside_a_read_only_folder_the_file_is_put_into_the_cache(
+    read_only: Path, cache: Path, conversions: list[str]
+) -> None:
+    np.testing.assert_array_equal(content(read_only), trial_counts(tiny_sites()))
+    content(read_only)
+    assert conversions == ["A1"]
+    assert listing(read_only) == {POPULATION, SITES, TABLE}
+    (place,) = cache.iterdir()
+    assert listing(place) == {STORE, RECORD, LOCK}
+
+
+def test_two_read_only_folders_do_not_share_a_file(
+    tmp_path: Path, cache: Path, conversions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_is_writable", lambda folder: False)
+    for name, psth in (("one", 1.0), ("two", 2.0)):
+        write(tiny_release(psth=np.full((len(SOUNDS), 20, 3), psth)), tmp_path / name)
+    for _ in range(2):
+        assert (opened(tmp_path / "one")["psth"] == 1).all()
+        assert (opened(tmp_path / "two")["psth"] == 2).all()
+    assert len(conversions) == 2
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["with spaces", "données 音 ø", "#1%20&=", "it's [a-z]"])
+def test_a_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
+    folder = write(tiny_release(), tmp_path / name)
+    np.testing.assert_array_equal(content(folder), trial_counts(tiny_sites()))
+    assert STORE in listing(folder)
+
+
+def test_a_folder_may_be_named_by_a_text_and_by_the_environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    expected = opened(folder).compute()
+    xr.testing.assert_identical(opened("~/release").compute(), expected)
+    monkeypatch.setenv("NAT4XR_DATA_DIR", str(folder))
+    xr.testing.assert_identical(opened(None).compute(), expected)
+
+
+# --- faults ------------------------------------------------------------------------------------
+
+# Each kills the process at a moment of the conversion.
+DIE = "import os, signal, sys; import nat4xr; from nat4xr import store\n" + (
+    "def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
+)
+MOMENTS = {
+    "while writing": "store._compress = die",
+    "before it is moved": "os.replace = die",
+    "between the file and its record": (
+        "replace = os.replace\n"
+        "os.replace = lambda a, b: die() if str(b).endswith('.json') else replace(a, b)"
+    ),
+}
+OPEN = "\nnat4xr.open_area('A1', sys.argv[1], download=False, progressbar=False)"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
+def test_a_conversion_that_was_killed_leaves_nothing_that_is_taken_for_whole(
+    moment: str, folder: Path, conversions: list[str]
+) -> None:
+    killed = subprocess.run([sys.executable, "-c", DIE + moment + OPEN, str(folder)])
+    assert killed.returncode == -9
+    np.testing.assert_array_equal(content(folder), trial_counts(tiny_sites()))
+    assert conversions == ["A1"]
+    assert listing(folder) == {POPULATION, SITES, TABLE, STORE, RECORD, LOCK}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no RLIMIT_FSIZE")
+@pytest.mark.parametrize("kilobytes", [0, 1, 10, 20, 40])
+def test_a_full_disk_is_a_clear_error_and_leaves_all_as_it_was(
+    kilobytes: int, converted: Path
+) -> None:
+    import resource
+
+    old = (converted / STORE).read_bytes(), (converted / RECORD).read_bytes()
+    os.utime(converted / TABLE, (0, 0))
+    before = listing(converted)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000 * kilobytes, limits[1]))
+    try:
+        with pytest.raises(OSError, match=rf"{STORE} could not be written.*free"):
+            opened(converted)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert ((converted / STORE).read_bytes(), (converted / RECORD).read_bytes()) == old
+    assert listing(converted) == before
+    np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
+
+
+def test_leftovers_of_a_killed_process_are_cleared_away(folder: Path) -> None:
+    leftover = folder / f".{STORE}.12345.part"
+    leftover.write_bytes(b"half a file")
+    content(folder)
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize("seconds", [-(10**8), 10**8])
+def test_a_clock_that_was_set_does_not_matter(
+    seconds: int, converted: Path, conversions: list[str]
+) -> None:
+    for name in (STORE, RECORD):
+        os.utime(converted / name, (time.time() + seconds,) * 2)
+    np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
+    assert conversions == []
