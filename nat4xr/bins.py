@@ -63,11 +63,9 @@ def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
 
     Examples
     --------
-    >>> import tempfile, nat4xr
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     release = nat4xr.simulate(folder, areas=["PEG"])
-    ...     spikes = nat4xr.open_spikes("PEG", release, progressbar=False).load()
-    >>> response = nat4xr.bin_spikes(spikes, dt_ms=5)
+    >>> from nat4xr.spikes import bin_spikes, open_spikes
+    >>> spikes = open_spikes("A1")
+    >>> response = bin_spikes(spikes, dt_ms=5)
     >>> response.sizes["time"], response.time.attrs["bin_width"]
     (300, 0.005)
     >>> int(response.sum()) == spikes.sizes["spike"]
@@ -354,7 +352,8 @@ def _hold(values: Floats, factor: int, axis: int) -> Floats:
 
 
 def _folded(values: Floats, factor: int, axis: int) -> Floats:
-    return values.reshape(*values.shape[:axis], -1, factor, *values.shape[axis + 1 :])
+    n_time = values.shape[axis] // factor
+    return values.reshape(*values.shape[:axis], n_time, factor, *values.shape[axis + 1 :])
 
 
 def _on_demand(

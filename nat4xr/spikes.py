@@ -32,7 +32,14 @@ from .bins import TrialTable, bin_spikes
 from .errors import ReleaseError
 from .index import set_labels
 from .release import AreaFiles
-from .store import AREAS, DASK_CHUNKS, converted_file, open_area
+from .store import (
+    AREAS,
+    DASK_CHUNKS,
+    converted_file,
+    open_area,
+    open_with_labels,
+    text_encoding,
+)
 
 __all__ = ["bin_spikes", "open_spikes", "session_trials", "spike_trains", "spikes_by_site"]
 
@@ -81,8 +88,8 @@ def open_spikes(
 
         - ``spike_time`` (spike): s from trial onset, float32, good to 0.1 µs.
         - ``spike_sample`` (spike): the same in whole ms by the format's own rule,
-          ``floor(t * 1000) - round(onset * 1000)`` in float64. Spikes lie on the edges of
-          bins, where a difference of times would be off by one: count these (`bin_spikes`).
+          ``floor(t * 1000) - round(onset * 1000)`` in float64. Bins of any width are exact
+          when counted from it (`bin_spikes`); times would round across their edges.
         - ``spike_neuron`` (spike): the cell, as its ``neuron_number`` (neuron).
         - ``trial_stim``, ``trial_rep``, ``trial_site``, ``trial_position``, ``trial_onset``
           (trial): the sound, its repeat, the site, the place in the order of the session
@@ -114,12 +121,10 @@ def open_spikes(
 
     Examples
     --------
-    >>> import tempfile, nat4xr
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     release = nat4xr.simulate(folder, areas=["PEG"])
-    ...     spikes = open_spikes("PEG", release, subset="val", progressbar=False).load()
+    >>> from nat4xr.spikes import open_spikes
+    >>> spikes = open_spikes("A1")
 
-    The spikes that all cells of a site fired in one trial:
+    What the cells of a site fired in one trial:
 
     >>> trial = spikes.isel(trial=0)
     >>> own = slice(int(trial.first_spike), int(trial.first_spike + trial.n_spikes))
@@ -139,7 +144,7 @@ def open_spikes(
         _write_spikes(header, files, target, progressbar)
 
     file = converted_file(area, path, "_spikes", write, download=download, progressbar=progressbar)
-    spikes = set_labels(xr.open_dataset(file, engine="netcdf4"))
+    spikes = set_labels(open_with_labels(file))
     return spikes if subset == "all" else _select_subset(spikes, subset)
 
 
@@ -168,11 +173,9 @@ def spike_trains(spikes: xr.Dataset, neuron: str, stim: str) -> list[NDArray[np.
 
     Examples
     --------
-    >>> import tempfile, nat4xr
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     release = nat4xr.simulate(folder, areas=["PEG"])
-    ...     spikes = open_spikes("PEG", release, subset="val", progressbar=False).load()
-    >>> trains = spike_trains(spikes, spikes.neuron.values[0], spikes.stim.values[0])
+    >>> from nat4xr.spikes import open_spikes, spike_trains
+    >>> spikes = open_spikes("A1")
+    >>> trains = spike_trains(spikes, "ARM029a-07-6", "STIM_00cat172_rec1_geese_excerpt1.wav")
     >>> len(trains), trains[0].dtype
     (20, dtype('float32'))
     """
@@ -205,18 +208,15 @@ def session_trials(spikes: xr.Dataset, site: str) -> pd.DataFrame:
 
     Examples
     --------
-    >>> import tempfile, nat4xr
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     release = nat4xr.simulate(folder, areas=["PEG"])
-    ...     spikes = open_spikes("PEG", release, progressbar=False).load()
-    >>> site = spikes.site.values[0]
-    >>> trials = session_trials(spikes, site)
-    >>> trials.columns.to_list()
-    ['stim', 'subset', 'rep', 'onset']
+    >>> from nat4xr.spikes import bin_spikes, open_spikes, session_trials
+    >>> spikes = open_spikes("A1")
+    >>> trials = session_trials(spikes, "ARM029a")
+    >>> trials.columns.to_list(), trials.onset.is_monotonic_increasing
+    (['stim', 'subset', 'rep', 'onset'], True)
 
-    Adaptation and drift: spikes a trial of each cell, in the order of the session.
+    For adaptation and drift: each cell's spikes in each trial, in the order of the session.
 
-    >>> counts = bin_spikes(spikes.sel(site=site), dt_ms=1500).squeeze("time")
+    >>> counts = bin_spikes(spikes.sel(site="ARM029a"), dt_ms=1500).squeeze("time")
     >>> in_order = counts.sel(stim=trials.stim.to_xarray(), rep=trials.rep.to_xarray())
     >>> in_order.dims
     ('position', 'neuron')
@@ -246,16 +246,19 @@ def spikes_by_site(spikes: xr.Dataset) -> pd.DataFrame:
     -------
     pandas.DataFrame
         A row a site: ``neurons`` and those ``without_trials``; ``trials``; ``spikes`` in
-        trials and ``outside`` them; ``rate``, the mean over cells of spikes per s of trial.
+        trials and ``outside`` them; ``rate``, spikes per s of trial, mean over cells.
 
     Examples
     --------
-    >>> import tempfile, nat4xr
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     release = nat4xr.simulate(folder, areas=["PEG"])
-    ...     spikes = open_spikes("PEG", release, subset="val", progressbar=False).load()
-    >>> spikes_by_site(spikes).trials.to_list()  # 18 sounds x 20 repeats at each site
-    [360, 360]
+    >>> from nat4xr.spikes import open_spikes, spikes_by_site
+    >>> spikes_by_site(open_spikes("A1", subset="val"))[["neurons", "trials"]]
+             neurons  trials
+    site
+    ARM029a        3     360
+    CRD016d        2     360
+    DRX006b        6     360
+    TNC013a        2     360
+    TNC018a        4     360
     """
     table = TrialTable.of(spikes)
     selected = (table.stim >= 0) & (table.site >= 0)
@@ -300,6 +303,8 @@ def open_rebinned(
     bins.check_width(dt_ms, bins.BIN_WIDTHS_MS)
     width = int(dt_ms)
     ds = open_area(area, path, chunks=None, download=download, progressbar=progressbar)
+    trial_ms = ds.sizes["time"] * bins.BIN_MS
+    bins.check_width(width, [w for w in bins.BIN_WIDTHS_MS if trial_ms % w == 0])
     if width < bins.BIN_MS:
         spikes = open_spikes(area, path, download=download, progressbar=progressbar)
         variables = bins.finer(ds, spikes, width)
@@ -310,7 +315,7 @@ def open_rebinned(
             fine = bins.FINE_CHUNKS if width < bins.BIN_MS else {}
             chunks = DASK_CHUNKS | fine | dict(chunks)
         variables = {name: variable.chunk(chunks) for name, variable in variables.items()}
-    time = bins.time_axis(width, ds.sizes["time"] * bins.BIN_MS, ds["time"].attrs)
+    time = bins.time_axis(width, trial_ms, ds["time"].attrs)
     rebinned = ds.drop_dims("time").assign_coords(time=time).assign(variables)
     return rebinned[list(ds.data_vars)]
 
@@ -427,7 +432,7 @@ def _write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressba
     if len(spikes):
         compressed["chunksizes"] = (min(SPIKES_A_CHUNK, len(spikes)),)
     encoding = {name: compressed for name, v in ds.data_vars.items() if v.dims == ("spike",)}
-    ds.to_netcdf(target, engine="netcdf4", encoding=encoding)
+    ds.to_netcdf(target, engine="netcdf4", encoding=encoding | text_encoding(ds))
 
 
 @dataclass(frozen=True)

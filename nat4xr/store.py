@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -180,9 +180,9 @@ def converted_file(
 
 def open_converted(file: Path, chunks: Any) -> xr.Dataset:
     """Open a converted file: labels in memory and indexed, data lazy."""
-    ds = xr.open_dataset(file, engine="netcdf4", chunks=None)
-    coords = ds.coords.to_dataset().load().coords
-    data = ds.drop_vars(ds.coords)[["response", "psth", "spectrogram", "n_reps"]]
+    ds = open_with_labels(file)
+    coords = ds.coords
+    data = ds.drop_vars(coords)[["response", "psth", "spectrogram", "n_reps"]]
     if chunks is not None:
         if isinstance(chunks, Mapping):
             chunks = {d: size for d, size in DASK_CHUNKS.items() if d in data.dims} | dict(chunks)
@@ -195,11 +195,35 @@ def open_converted(file: Path, chunks: Any) -> xr.Dataset:
     return set_labels(data.assign_coords(coords))
 
 
+def text_encoding(ds: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
+    """How the text of a converted file is written: as characters.
+
+    A file with strings of variable length, when it is opened twice at a time, crashes the
+    process: https://github.com/Unidata/netcdf-c/issues/2510.
+    """
+    return {
+        name: {"dtype": "S1", "zlib": True}
+        for name, variable in ds.variables.items()
+        if variable.dtype.kind in "OU"
+    }
+
+
+def open_with_labels(file: Path) -> xr.Dataset:
+    """Open a converted file: coordinates in memory, text as numpy's strings; the rest lazy."""
+    ds = xr.open_dataset(file, engine="netcdf4", chunks=None)
+    coords = {}
+    for name, coord in ds.coords.items():
+        values = coord.values.astype(str) if coord.dtype.kind in "OU" else coord.values
+        coords[name] = (coord.dims, values, coord.attrs)
+    return ds.assign_coords(coords)
+
+
 def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) -> None:
     """Convert an area of the release to a netCDF file."""
     data = assemble(area, files, progressbar=progressbar)
     compression = {"zlib": True, "complevel": 1, "shuffle": True}
-    data.header.to_netcdf(target, engine="netcdf4", encoding={"spectrogram": compression})
+    encoding = text_encoding(data.header) | {"spectrogram": compression}
+    data.header.to_netcdf(target, engine="netcdf4", encoding=encoding)
     n_reps, n_stims = data.header.sizes["rep"], data.header.sizes["stim"]
     with netCDF4.Dataset(target, "a") as file:
         # On disk a trial's counts are bytes, a quarter of the size; xarray reads float32.
