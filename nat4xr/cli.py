@@ -117,6 +117,34 @@ def simulate(path: Path, scale: float, seed: int) -> None:
 
 
 @main.command()
+@click.argument("area", type=AREA)
+@data_path
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@click.pass_context
+def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> None:
+    """Check an area's files and what is read from them; exit with 1 if anything is wrong."""
+    import json
+    import textwrap
+
+    from .verify import verify
+
+    table = verify(area, path)
+    checks = table.astype(object).where(table.notna(), None).to_dict("records")
+    failed = sum(check["ok"] is False for check in checks)
+    if as_json:
+        click.echo(json.dumps({"area": area, "ok": not failed, "checks": checks}, indent=1))
+    else:
+        for check in checks:
+            mark = {True: "ok", False: "FAILED", None: "-"}[check["ok"]]
+            expected = f" (expected: {check['expected']})" if check["expected"] != "" else ""
+            click.echo(f"{mark:7} {check['check']}: {check['found']}{expected}")
+            if check["detail"]:
+                click.echo(textwrap.indent(textwrap.fill(check["detail"], 92), " " * 8))
+        click.echo(f"\n{failed or 'None'} of {len(checks)} checks failed (-: not judged).")
+    ctx.exit(1 if failed else 0)
+
+
+@main.command()
 @click.argument("path", type=click.Path(path_type=Path), default=Path("nat4xr-demo"))
 def demo(path: Path) -> None:
     """Show the package at work on a small SIMULATED release, kept in the folder PATH."""

@@ -1,0 +1,343 @@
+"""Holding a user's own copy of the release to what is known of it, and to itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pooch
+import xarray as xr
+from numpy.typing import NDArray
+
+from . import registry
+from .assemble import BIN_S, AreaData, assemble, read_sites, spike_samples
+from .errors import ReleaseError
+from .release import AreaFiles, find_area
+from .store import AREAS, DISK_CHUNKS, open_area
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "A1": {
+        "cells": 849,
+        "auditory": 777,
+        "sites": 22,
+        "cells_by_animal": {"ARM": 165, "CRD": 36, "DRX": 244, "TNC": 404},
+        "est": 575,
+        "val": 18,
+        "repeats": 20,
+    },
+    "PEG": {
+        "cells": 398,
+        "auditory": 339,
+        "sites": 11,
+        "cells_by_animal": {"ARM": 398},
+        "est": 575,
+        "val": 18,
+        "repeats": 20,
+    },
+}
+"""What has been counted in the published release."""
+
+TOLERANCE = 1e-6
+"""Spikes per bin by which two averages of the same trials may differ."""
+
+
+class _Check(NamedTuple):
+    check: str
+    expected: Any
+    found: Any
+    ok: bool | None  # None: there is nothing to hold it to
+    detail: str = ""
+
+
+def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """Check an area's files, and what nat4xr reads from them, against all that is known.
+
+    Nothing is downloaded. The checks are: the md5 of each file against that of the Zenodo
+    record, if the files were fetched; the number of cells, auditory cells, sites, cells by
+    animal, sounds and repeats; the labels parsed from the names of cells; the cells whose
+    trials were found, under the same name or under one that differs in zeros; the average over
+    the trials of each cell against the one that the population recording holds, which proves
+    that trials are cut, binned and given to cells and sounds as they were when the release was
+    made; and the converted file, made if there is none, against the files it was made from.
+
+    Parameters
+    ----------
+    area : {"A1", "PEG"}
+    path : path-like, optional
+        The data folder, as for `open_area`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a check: ``check``, what it is; ``expected`` and ``found``; ``ok``, whether it
+        holds, missing (``<NA>``) if there is nothing to hold it to; ``detail``.
+
+    Raises
+    ------
+    FileNotFoundError
+        A file of the area is missing.
+
+    Notes
+    -----
+    A simulated release is held to the counts that its own meta data state. A release with fewer
+    cells than the published one is taken for a part of it: the published counts are shown
+    beside its own, but it need not have them.
+
+    Examples
+    --------
+    Of a small simulated release:
+
+    >>> from nat4xr.verify import verify
+    >>> checks = verify("PEG")
+    >>> checks.loc[checks.check == "cells", ["expected", "found", "ok"]]
+       expected found    ok
+    4         8     8  True
+    >>> bool((checks.ok == False).any())
+    False
+    """
+    if area not in AREAS:
+        raise ValueError(f"there is no area {area!r}; the release holds {' and '.join(AREAS)}")
+    folder = registry.data_dir(path)
+    files = find_area(area, folder)
+    if isinstance(files, list):
+        raise registry.missing_error(area, files, folder)
+    checks = list(_checksums(files, registry.pinned(folder)))
+    try:
+        data = assemble(area, files)
+        checks += _counts(data.header)
+        checks += _labels(data.header)
+        checks += _trials(data.header)
+        checks.append(_val_average(data))
+        checks.append(_est_responses(data, files))
+        stored = open_area(area, path, chunks=None, download=False, progressbar=False)
+        checks.append(_stored(data, stored))
+    except ReleaseError as error:
+        checks.append(
+            _Check("files can be read", "whole files", "a broken file", False, str(error))
+        )
+    return pd.DataFrame(checks).astype({"ok": "boolean"})
+
+
+def _checksums(files: AreaFiles, pin: dict[str, registry.Entry]) -> Iterator[_Check]:
+    for file in (files.population, files.sites, files.table):
+        check = f"md5 of {file.name}"
+        entry = pin.get(file.name)
+        if file.is_dir():
+            yield _Check(check, "not known", "a folder", None, "unpacked files have no md5")
+        elif entry is None:
+            why = "the record was not asked: the files were not fetched by nat4xr"
+            yield _Check(check, "not known", pooch.file_hash(file, alg="md5"), None, why)
+        else:
+            found = pooch.file_hash(file, alg="md5")
+            yield _Check(
+                check, entry.md5, found, found == entry.md5, registry.flaw(file, entry) or ""
+            )
+
+
+def _counts(header: xr.Dataset) -> Iterator[_Check]:
+    found = _count(header)
+    expected = PUBLISHED[header.attrs["area"]]
+    if header.attrs["simulated"]:
+        kind, detail = "simulated", "counts are held to what it states of itself"
+        expected = _stated(header)
+    elif found["cells"] < expected["cells"]:
+        kind, detail = "partial", "it need not have the published counts, given for comparison"
+    else:
+        kind, detail = "whole", "counts are held to the published ones"
+    yield _Check("release", "", kind, None, detail)
+    for name, number in found.items():
+        judged = kind != "partial" and name in expected
+        ok = number == expected[name] if judged else None
+        yield _Check(name.replace("_", " "), expected.get(name, "not known"), number, ok)
+
+
+def _stated(header: xr.Dataset) -> dict[str, Any]:
+    """What a simulated release states of itself."""
+    stated = json.loads(header.attrs.get("simulation", "{}"))
+    return stated if isinstance(stated, dict) else {}
+
+
+def _count(header: xr.Dataset) -> dict[str, Any]:
+    val = header["subset"].values == "val"
+    n_reps = header["n_reps"].values[val]
+    repeats = np.unique(n_reps[n_reps > 0]).tolist()
+    return {
+        "cells": header.sizes["neuron"],
+        "auditory": int(header["auditory"].sum()),
+        "sites": len(set(header["site"].values.tolist())),
+        "cells_by_animal": dict(sorted(Counter(header["animal"].values.tolist()).items())),
+        "est": int((~val).sum()),
+        "val": int(val.sum()),
+        "repeats": repeats[0] if len(repeats) == 1 else repeats,
+    }
+
+
+def _labels(header: xr.Dataset) -> Iterator[_Check]:
+    cells = header["neuron"].values.tolist()
+    parts = [header[name].values.tolist() for name in ("animal", "recording", "session")]
+    numbers = [header[name].values.tolist() for name in ("electrode", "unit_in_electrode")]
+    wrong = []
+    for cell, site, animal, recording, session, electrode, unit in zip(
+        cells, header["site"].values.tolist(), *parts, *numbers, strict=True
+    ):
+        spelled = f"{animal}{recording:03d}{session}-{electrode}-{unit}"
+        written = [text.lstrip("0") or "0" for text in cell.split("-")]
+        if spelled.split("-") != written or not cell.startswith(f"{site}-"):
+            wrong.append(cell)
+    yield _Check(
+        "cells whose labels spell their name",
+        len(cells),
+        len(cells) - len(wrong),
+        not wrong,
+        _listed(wrong),
+    )
+    unparsed = (
+        header["stim"]
+        .values[(header["category"].values < 0) | (header["sound"].values == "")]
+        .tolist()
+    )
+    n_stims = header.sizes["stim"]
+    # The names of est sounds are published nowhere but in the release itself.
+    ok = None if unparsed else True
+    found = n_stims - len(unparsed)
+    yield _Check("sounds whose names are parsed", n_stims, found, ok, _listed(unparsed))
+
+
+def _trials(header: xr.Dataset) -> Iterator[_Check]:
+    cells, names = header["neuron"].values, header["trials_cell_id"].values
+    without = cells[names == ""].tolist()
+    other = (names != "") & (names != cells)
+    pairs = [f"{cell} ({name})" for cell, name in zip(cells[other], names[other], strict=True)]
+    yield _Check("cells with trials under their name", "", int((names == cells).sum()), None)
+    yield _Check(
+        "cells with trials under another number of zeros", "", len(pairs), None, _listed(pairs)
+    )
+    known = _stated(header).get("cells_without_trials")
+    expected = "not known" if known is None else len(known)
+    ok = None if known is None else sorted(known) == sorted(without)
+    yield _Check("cells without trials", expected, len(without), ok, _listed(without))
+    sites = set(header["site"].values.tolist())
+    empty = sorted(sites - set(header["site"].values[names != ""].tolist()))
+    found = len(sites) - len(empty)
+    yield _Check("sites whose trials are there", len(sites), found, not empty, _listed(empty))
+
+
+def _val_average(data: AreaData) -> _Check:
+    """The mean over val trials, as nat4xr reads them, against the published average."""
+    stims = np.flatnonzero(data.header["subset"].values == "val")
+    n_reps = data.header["n_reps"].values
+    worst = np.full(data.header.sizes["neuron"], np.nan)
+    for stim in stims:
+        block = slice(stim, stim + 1)
+        trials = (data.response(block, rep) for rep in range(data.header.sizes["rep"]))
+        total = sum(np.nan_to_num(t[0].astype(np.float64)) for t in trials if t is not None)
+        mean = total / np.where(n_reps[stim] > 0, n_reps[stim], np.nan)
+        worst = np.fmax(worst, _largest(mean, data.psth(block)[0]))
+    return _difference("mean over val trials against published average", worst, data.header)
+
+
+def _est_responses(data: AreaData, files: AreaFiles) -> _Check:
+    """Est responses, counted from the sites' spikes by other means, against the published."""
+    header = data.header
+    est = header["subset"].values == "est"
+    number = {stim: i for i, stim in enumerate(header["stim"].values[est].tolist())}
+    cell_of = {
+        name: i for i, name in enumerate(header["trials_cell_id"].values.tolist()) if name != ""
+    }
+    worst = np.full(header.sizes["neuron"], np.nan)
+    for recording in read_sites(files):
+        site = recording.signals["resp"]
+        trials = site.epochs[site.epochs["name"].isin(list(number))]
+        stim = trials["name"].map(number).to_numpy()
+        onsets = np.round(trials["start"].to_numpy() * site.fs).astype(np.int64)
+        edges = np.arange(header.sizes["time"] + 1) * round(site.fs * BIN_S)
+        n_trials = np.bincount(stim, minlength=len(number))
+        presented = np.where(n_trials > 0, n_trials, np.nan)[:, np.newaxis]
+        columns = [cell_of[channel] for channel in site.channels if channel in cell_of]
+        published = _columns(data, est, columns)
+        for i, column in enumerate(columns):
+            times = site.data[header["trials_cell_id"].values[column]]
+            samples = np.sort(spike_samples(times, site.fs))
+            counts = np.diff(np.searchsorted(samples, onsets[:, np.newaxis] + edges))
+            total = np.zeros((len(number), header.sizes["time"]))
+            np.add.at(total, stim, counts)
+            difference = abs(total / presented - published[..., i])
+            worst[column] = np.nanmax(difference, initial=0) if len(stim) else np.nan
+    return _difference("est responses against the spikes of the sites", worst, header)
+
+
+def _columns(data: AreaData, sounds: NDArray[np.bool_], columns: list[int]) -> NDArray[np.float32]:
+    """What the population recording holds of some sounds and cells, (stim, time, neuron)."""
+    n_time = data.header.sizes["time"]
+    place = np.full(data.rates.n_channels, -1)
+    place[columns] = np.arange(len(columns))
+    sample, column = np.divmod(data.rates.positions, data.rates.n_channels)
+    kept = place[column] >= 0
+    table = np.zeros((data.rates.n_samples, len(columns)), np.float32)
+    table[sample[kept], place[column[kept]]] = data.rates.values[kept]
+    return np.stack([table[on : on + n_time] for on in data.onsets[sounds]])
+
+
+def _stored(data: AreaData, stored: xr.Dataset) -> _Check:
+    """The converted file, a few sounds at a time, against what has just been read."""
+    differ = [
+        name
+        for name, fresh in data.header.variables.items()
+        if name not in stored.variables or not _identical(fresh, stored[name].variable)
+    ]
+    own = ("nat4xr_version",)
+    if {k: v for k, v in data.header.attrs.items() if k not in own} != {
+        k: v for k, v in stored.attrs.items() if k not in own
+    }:
+        differ.append("attributes")
+    for first in range(0, data.header.sizes["stim"], DISK_CHUNKS["stim"]):
+        stims = slice(first, first + DISK_CHUNKS["stim"])
+        block = stored.isel(stim=stims)
+        if not np.array_equal(block["psth"].values, data.psth(stims), equal_nan=True):
+            differ.append(f"psth of sounds {first} to {stims.stop - 1}")
+        for rep in range(data.header.sizes["rep"]):
+            fresh = data.response(stims, rep)
+            there = block["response"].isel(rep=rep).values
+            same = (
+                np.isnan(there).all()
+                if fresh is None
+                else np.array_equal(there, fresh, equal_nan=True)
+            )
+            if not same:
+                differ.append(f"response of sounds {first} to {stims.stop - 1}, repeat {rep}")
+    found = "differs" if differ else "the same"
+    return _Check(
+        "converted file against its sources", "the same", found, not differ, _listed(differ)
+    )
+
+
+def _identical(a: Any, b: xr.Variable) -> bool:
+    return bool(a.identical(b) and a.dtype == b.dtype)
+
+
+def _largest(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """The largest difference a cell, (time, neuron) -> (neuron,); NaN if there is none."""
+    difference = abs(a - b)
+    return np.where(np.isnan(difference).all(axis=0), np.nan, np.nan_to_num(difference).max(axis=0))
+
+
+def _difference(check: str, worst: NDArray[np.float64], header: xr.Dataset) -> _Check:
+    cells = header["neuron"].values
+    over = [f"{cells[i]} ({worst[i]:.3g})" for i in np.flatnonzero(worst > TOLERANCE)]
+    compared = int((~np.isnan(worst)).sum())
+    if not compared:
+        return _Check(check, f"at most {TOLERANCE:g}", "no trials", None)
+    detail = f"{compared} cells compared, {len(over)} differ by more"
+    if over:
+        detail += f": {_listed(over)}"
+    found = f"{np.nanmax(worst):.3g}"
+    return _Check(check, f"at most {TOLERANCE:g}", found, not over, detail)
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names))

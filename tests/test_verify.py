@@ -1,0 +1,313 @@
+"""Verification: what it finds, and that it finds nothing where nothing is wrong."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from isal import isal_zlib
+from releases import (
+    EST,
+    POPULATION,
+    SITES,
+    SOUNDS,
+    TABLE,
+    VAL,
+    archive_name,
+    tiny_psth,
+    tiny_release,
+    tiny_sites,
+    write,
+)
+
+from conftest import ReleaseServer
+from nat4xr import assemble, fetch, store
+from nat4xr.cli import main
+from nat4xr.verify import PUBLISHED
+from nat4xr.verify import verify as verify_area
+
+COUNTS = ["cells", "auditory", "sites", "cells by animal", "est", "val", "repeats"]
+VAL_CHECK = "mean over val trials against published average"
+EST_CHECK = "est responses against the spikes of the sites"
+STORED_CHECK = "converted file against its sources"
+
+
+def verify(release: dict[str, Any] | Path, folder: Path | None = None) -> pd.DataFrame:
+    """The checks by name; what is not a path is written to a folder first."""
+    path = release if isinstance(release, Path) else write(release, folder)
+    return verify_area("A1", path).set_index("check")
+
+
+def failed(checks: pd.DataFrame) -> list[str]:
+    return checks.index[checks["ok"].eq(False).fillna(False)].tolist()
+
+
+def simulated(**changes: Any) -> dict[str, Any]:
+    """A release that says that it was simulated, and how much there is of it."""
+    about = {
+        "cells": 3,
+        "auditory": 2,
+        "sites": 2,
+        "cells_by_animal": {"ARM": 2, "TNC": 1},
+        "est": 2,
+        "val": 2,
+        "repeats": 20,
+        "cells_without_trials": [],
+    }
+    release = tiny_release()
+    meta = json.dumps({"simulated": about | changes}).encode()
+    release[POPULATION]["A1_NAT4/A1_NAT4.meta.json"] = meta
+    return release
+
+
+def changed(sound: str, by: float) -> dict[str, Any]:
+    """A release whose population recording differs from the sites in one bin of one cell."""
+    psth = tiny_psth(tiny_sites())
+    psth[SOUNDS.index(sound), 7, 1] += by
+    return tiny_release(psth=psth)
+
+
+# --- what is counted ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("area", ["A1", "PEG"])
+def test_nothing_is_wrong_with_the_release_that_nems0_wrote(
+    area: str, nems0_release: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(nems0_release, tmp_path / "release")
+    checks = verify_area(area, folder).set_index("check")
+    assert failed(checks) == []
+    assert checks.loc[[VAL_CHECK, EST_CHECK, STORED_CHECK], "ok"].all()
+
+
+def test_a_part_of_the_release_need_not_have_the_published_counts(tmp_path: Path) -> None:
+    checks = verify(tiny_release(), tmp_path)
+    assert checks.loc["release", "found"] == "partial"
+    assert checks.loc[COUNTS, "expected"].tolist() == list(PUBLISHED["A1"].values())
+    assert checks.loc[COUNTS, "found"].tolist() == [3, 2, 2, {"ARM": 2, "TNC": 1}, 2, 2, 20]
+    assert checks.loc[COUNTS, "ok"].isna().all()
+
+
+def test_a_whole_release_must_have_the_published_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = dict(PUBLISHED["A1"], cells=3, auditory=2, sites=2, est=2, val=2)
+    monkeypatch.setitem(PUBLISHED, "A1", published)
+    checks = verify(tiny_release(), tmp_path)
+    assert checks.loc["release", "found"] == "whole"
+    assert failed(checks) == ["cells by animal"]
+
+
+def test_a_simulated_release_must_have_the_counts_that_it_states(tmp_path: Path) -> None:
+    checks = verify(simulated(), tmp_path)
+    assert checks.loc["release", "found"] == "simulated"
+    assert checks.loc[COUNTS, "ok"].all()
+
+
+@pytest.mark.parametrize(
+    ("stated", "check"),
+    [
+        ({"cells": 4}, "cells"),
+        ({"repeats": 19}, "repeats"),
+        ({"cells_by_animal": {"ARM": 3}}, "cells by animal"),
+        ({"cells_without_trials": ["ARM029a-07-6"]}, "cells without trials"),
+    ],
+)
+def test_a_simulated_release_that_lacks_what_it_states_fails(
+    stated: dict[str, Any], check: str, tmp_path: Path
+) -> None:
+    assert failed(verify(simulated(**stated), tmp_path)) == [check]
+
+
+@pytest.mark.parametrize(("about", "judged"), [({"cells": 3}, ["cells"]), ("yes", [])])
+def test_counts_that_a_simulation_does_not_state_are_not_judged(
+    about: Any, judged: list[str], tmp_path: Path
+) -> None:
+    release = tiny_release()
+    release[POPULATION]["A1_NAT4/A1_NAT4.meta.json"] = json.dumps({"simulated": about}).encode()
+    checks = verify(release, tmp_path).loc[COUNTS]
+    assert checks.index[checks["ok"].notna()].tolist() == judged
+    assert checks.loc[~checks.index.isin(judged), "expected"].eq("not known").all()
+
+
+# --- md5 ---------------------------------------------------------------------------------------
+
+
+def test_files_that_were_fetched_are_held_to_the_md5_of_the_record(
+    release_server: ReleaseServer, tmp_path: Path
+) -> None:
+    fetch("A1", tmp_path, progressbar=False)
+    checks = verify(tmp_path)
+    md5 = checks[checks.index.str.startswith("md5")]
+    assert md5["ok"].tolist() == [True, True, True]
+    assert md5["expected"].tolist() == md5["found"].tolist()
+
+
+def test_a_file_that_is_not_that_of_the_record_fails(
+    release_server: ReleaseServer, tmp_path: Path
+) -> None:
+    fetch("A1", tmp_path, progressbar=False)
+    with (tmp_path / TABLE).open("a") as table:
+        table.write("9,ARM999a-01-1,0.5,True\n")
+    assert failed(verify(tmp_path)) == [f"md5 of {TABLE}"]
+
+
+def test_without_the_record_no_md5_is_expected(tmp_path: Path) -> None:
+    checks = verify(tiny_release(), tmp_path)
+    md5 = checks[checks.index.str.startswith("md5")]
+    assert md5["expected"].tolist() == ["not known"] * 3
+    assert md5["ok"].isna().all()
+
+
+def test_unpacked_files_are_checked_but_for_their_md5(tmp_path: Path) -> None:
+    checks = verify(write(tiny_release(), tmp_path, unpack=[POPULATION, SITES]))
+    assert checks.loc[f"md5 of {POPULATION.removesuffix('.tgz')}", "ok"] is pd.NA
+    assert checks.loc[[VAL_CHECK, EST_CHECK, STORED_CHECK], "ok"].all()
+
+
+# --- cells and trials --------------------------------------------------------------------------
+
+
+def test_cells_found_under_another_number_of_zeros_are_listed(tmp_path: Path) -> None:
+    row = verify(tiny_release(), tmp_path).loc["cells with trials under another number of zeros"]
+    assert (row["found"], row["detail"]) == (1, "TNC013a-22-3 (TNC013a-022-3)")
+
+
+def test_cells_without_trials_are_listed_and_their_site_is_missed(tmp_path: Path) -> None:
+    release = tiny_release()
+    del release[SITES][archive_name("TNC013a")]
+    checks = verify(release, tmp_path)
+    assert checks.loc["cells without trials", "detail"] == "TNC013a-22-3"
+    assert failed(checks) == ["sites whose trials are there"]
+    assert checks.loc["sites whose trials are there", "detail"] == "TNC013a"
+
+
+@pytest.mark.parametrize("name", ["what?", "TNC013a-22", "TNC013-22-3", "TNC013a-99999-3"])
+def test_a_cell_whose_name_is_not_understood_fails(name: str, tmp_path: Path) -> None:
+    checks = verify(tiny_release(cells=["ARM029a-04-1", "ARM029a-07-6", name]), tmp_path)
+    check = "cells whose labels spell their name"
+    assert check in failed(checks)
+    assert checks.loc[check, ["found", "detail"]].tolist() == [2, name]
+
+
+# --- numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sound", "check"), [(VAL[0], VAL_CHECK), (EST[1], EST_CHECK)])
+@pytest.mark.parametrize("by", [1.0, 1e-5])
+def test_a_bin_in_which_trials_and_average_differ_is_found_and_its_cell_named(
+    sound: str, check: str, by: float, tmp_path: Path
+) -> None:
+    checks = verify(changed(sound, by), tmp_path)
+    assert failed(checks) == [check]
+    assert checks.loc[check, "detail"] == (
+        f"3 cells compared, 1 differ by more: ARM029a-07-6 ({by:.3g})"
+    )
+    assert float(checks.loc[check, "found"]) == pytest.approx(by, rel=1e-2)
+
+
+@pytest.mark.parametrize("sound", [VAL[0], EST[1]])
+def test_a_difference_of_rounding_is_none(sound: str, tmp_path: Path) -> None:
+    assert failed(verify(changed(sound, 1e-7), tmp_path)) == []
+
+
+def test_spikes_in_wrong_bins_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they would be if times were rounded to samples, which is not the format's rule."""
+    monkeypatch.setattr(
+        assemble, "spike_samples", lambda times, fs: np.round(times * fs).astype(np.int64)
+    )
+    assert failed(verify(tiny_release(), tmp_path)) == [VAL_CHECK]
+
+
+def stored_file(folder: Path) -> Path:
+    return next(folder.glob("A1_nat4xr-*.nc"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "place"),
+    [
+        ("response", (0, 3, 5, 1)),
+        ("psth", (3, 5, 1)),
+        ("n_reps", (0, 1)),
+        ("spectrogram", (0, 1, 2)),
+    ],
+)
+def test_a_converted_file_that_differs_from_its_sources_is_found(
+    variable: str, place: tuple[int, ...], tmp_path: Path
+) -> None:
+    write(tiny_release(), tmp_path)
+    store.open_area("A1", tmp_path, progressbar=False)
+    file = stored_file(tmp_path)
+    with h5py.File(file, "r+") as content:
+        content[variable][place] += 1
+    # As if it had been written so: its record fits it.
+    record = json.loads(file.with_suffix(".json").read_text())
+    record |= {"bytes": file.stat().st_size, "crc32": isal_zlib.crc32(file.read_bytes())}
+    file.with_suffix(".json").write_text(json.dumps(record))
+    checks = verify(tmp_path)
+    assert failed(checks) == [STORED_CHECK]
+    assert variable in checks.loc[STORED_CHECK, "detail"]
+
+
+# --- what cannot be read -----------------------------------------------------------------------
+
+
+def test_a_broken_file_fails_and_is_named(tmp_path: Path) -> None:
+    release = tiny_release()
+    release[POPULATION]["A1_NAT4/A1_NAT4.resp.json"] = b"not JSON"
+    checks = verify(release, tmp_path)
+    assert failed(checks) == ["files can be read"]
+    assert "A1_NAT4.resp.json" in checks.loc["files can be read", "detail"]
+
+
+def test_a_missing_file_is_an_error_that_says_how_to_fetch_it(tmp_path: Path) -> None:
+    release = tiny_release()
+    del release[TABLE]
+    with pytest.raises(FileNotFoundError, match=f"(?s){TABLE} not found.*nat4xr fetch A1"):
+        verify(release, tmp_path)
+
+
+def test_another_area_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no area 'V1'"):
+        verify_area("V1", tmp_path)
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(main, ["verify", "A1", *map(str, arguments)])
+
+
+def test_the_command_succeeds_when_all_checks_hold(tmp_path: Path) -> None:
+    result = run("--path", write(tiny_release(), tmp_path))
+    assert result.exit_code == 0
+    assert "None of 20 checks failed" in result.stdout
+
+
+def test_the_command_fails_when_a_check_fails(tmp_path: Path) -> None:
+    result = run("--path", write(changed(VAL[0], 1.0), tmp_path))
+    assert result.exit_code == 1
+    assert f"FAILED  {VAL_CHECK}: 1 (expected: at most 1e-06)" in result.stdout
+    assert "ARM029a-07-6 (1)" in result.stdout
+
+
+def test_machines_read_the_same_as_json(tmp_path: Path) -> None:
+    result = run("--json", "--path", write(changed(VAL[0], 1.0), tmp_path))
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["area"], report["ok"]) == (1, "A1", False)
+    checks = {check["check"]: check for check in report["checks"]}
+    assert checks["cells"]["found"] == 3
+    assert checks["cells"]["ok"] is None
+    assert checks[VAL_CHECK]["ok"] is False
+
+
+def test_the_command_fails_when_files_are_missing(tmp_path: Path) -> None:
+    result = run("--path", tmp_path)
+    assert result.exit_code == 1
+    assert "Fetch with" in result.output
