@@ -1,5 +1,6 @@
 """What can go wrong with the release, in words for its user."""
 
+import errno
 import struct
 import tarfile
 import zipfile
@@ -46,9 +47,10 @@ def explained(where: str) -> Iterator[None]:
         raise ReleaseError(f"{where} is damaged or cut short: {error}") from error
     except RecursionError as error:
         raise ReleaseError(f"{where} is nested too deeply to be read") from error
-    except (ValueError, LookupError, TypeError, ArithmeticError, NotImplementedError) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError) as error:
         raise ReleaseError(f"{where}: {error}") from error
     except OSError as error:
-        if error.errno is not None:  # a fault of the disk, not of what is on it
+        # Seeking to where a file cannot be is EINVAL; what else has a number is the disk's fault.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise ReleaseError(f"{where} is damaged or cut short: {error}") from error

@@ -32,8 +32,11 @@ MAX_MEMBERS = 10_000
 MAX_RECORDING = 64 * 2**30
 """The files of a recording are streamed, up to this many bytes in all."""
 
-MAX_SMALL_MEMBER = 256 * 2**20
-"""JSON, epochs and HDF5 files are held in memory while read, up to this many bytes each."""
+MAX_TEXT = 16 * 2**20
+"""JSON and epochs take much more memory than disk: they may have this many bytes each."""
+
+MAX_HDF5 = 256 * 2**20
+"""An HDF5 file may have this many bytes, and hold as many."""
 
 MAX_CHANNELS = 2**14
 """A raster of more channels than this is refused."""
@@ -307,8 +310,9 @@ def _tar_members(source: Path | bytes) -> Generator[tuple[str, Stream, int]]:
                     stream.seek(member.offset_data)
                     yield member.name, _Section(stream, member.size), member.size
                     bounded.end = member.offset_data + member.size + _HEADERS
-            while bounded.read(2**16):  # on to the end, where gzip has its checksum
-                pass
+            while rest := bounded.read(2**16):  # on to the end, where gzip has its checksum
+                if rest.strip(b"\0"):  # tarfile takes a broken header for the end
+                    raise ValueError("holds something that is no file")
 
 
 class _Bounded:
@@ -343,9 +347,9 @@ class _Section(io.RawIOBase):
         return n_read
 
 
-def _small(stream: Stream, size: int) -> bytes:
-    if size > MAX_SMALL_MEMBER:
-        raise ValueError(f"claims {size:,} bytes; at most {MAX_SMALL_MEMBER:,} are read")
+def _content(stream: Stream, size: int, most: int) -> bytes:
+    if size > most:
+        raise ValueError(f"claims {size:,} bytes; at most {most:,} are read")
     content = bytearray(size)
     del content[_fill(stream, memoryview(content)) :]
     return bytes(content)
@@ -353,7 +357,7 @@ def _small(stream: Stream, size: int) -> bytes:
 
 def _read_json(stream: Stream, size: int) -> dict[str, Any]:
     try:
-        content = json.loads(_small(stream, size))
+        content = json.loads(_content(stream, size, MAX_TEXT))
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -362,7 +366,8 @@ def _read_json(stream: Stream, size: int) -> dict[str, Any]:
 
 
 def _read_epochs(stream: Stream, size: int) -> pd.DataFrame:
-    table = pd.read_csv(io.BytesIO(_small(stream, size)), dtype=str, keep_default_na=False)
+    text = io.BytesIO(_content(stream, size, MAX_TEXT))
+    table = pd.read_csv(text, dtype=str, keep_default_na=False)
     missing = {"name", "start", "end"} - set(table.columns)
     if missing:
         raise ValueError(f"has no column {', '.join(sorted(missing))}")
@@ -379,7 +384,7 @@ def _read_h5(stream: Stream, size: int) -> dict[str, NDArray[Any]]:
     arrays = {}
     total = 0
     try:
-        with h5py.File(io.BytesIO(_small(stream, size)), "r") as file:
+        with h5py.File(io.BytesIO(_content(stream, size, MAX_HDF5)), "r") as file:
             for name in file:
                 # Nothing but plain datasets: a link could point to any file of this machine.
                 if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -391,8 +396,8 @@ def _read_h5(stream: Stream, size: int) -> dict[str, NDArray[Any]]:
                     raise ValueError(f"{name!r} holds {dataset.dtype}, not numbers")
                 # HDF5 reads whole chunks, which can be larger than their dataset.
                 total += 8 * max(dataset.size, math.prod(dataset.chunks or ()))
-                if total > MAX_SMALL_MEMBER:
-                    raise ValueError(f"claims more than {MAX_SMALL_MEMBER:,} bytes of numbers")
+                if total > MAX_HDF5:
+                    raise ValueError(f"claims more than {MAX_HDF5:,} bytes of numbers")
                 arrays[name] = dataset[()].astype(np.float64, copy=False)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"is not a readable HDF5 file: {error}") from error

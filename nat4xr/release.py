@@ -17,8 +17,8 @@ from .registry import FILES
 MAX_SITE_ARCHIVE = 2**28
 """The archive of one site may have this many bytes; a real one has about 5 million."""
 
-MAX_SITES = 1000
-"""A zip of more site archives than this is refused."""
+MAX_FILES = 1000
+"""A zip of more files than this is refused; a real one has some 20."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,11 @@ def site_recordings(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
         The zip is broken, or there is no site recording.
     """
     with explained(sites.name):
-        recordings = _in_folder(sites) if sites.is_dir() else _in_zip(sites)
-        n_recordings = 0
-        for n_recordings, (label, source) in enumerate(recordings, 1):
-            if n_recordings > MAX_SITES:
-                raise ValueError(f"holds more than {MAX_SITES} site recordings")
+        empty = True
+        for label, source in _in_folder(sites) if sites.is_dir() else _in_zip(sites):
+            empty = False
             yield label, source
-        if not n_recordings:
+        if empty:
             raise ValueError("holds no site recording (.tgz)")
 
 
@@ -129,10 +127,13 @@ def _visible(folder: Path) -> list[Path]:
 
 def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
     with zipfile.ZipFile(sites) as archive:
+        if len(archive.infolist()) > MAX_FILES:
+            raise ValueError(f"holds more than {MAX_FILES:,} files")
         seen = set()
         for member in archive.infolist():
             name = member.filename.rpartition("/")[2]
             if name.startswith(".") or not name.endswith((".tgz", ".tar.gz")):
+                archive.open(member).close()  # is it called so, or is the directory damaged?
                 continue
             if member.filename in seen:
                 raise ValueError(f"holds {name} twice")

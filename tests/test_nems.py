@@ -456,6 +456,13 @@ def test_a_bit_that_flipped_in_an_archive_is_noticed(size: int) -> None:
     assert n_noticed > 30
 
 
+def test_a_damaged_header_is_not_taken_for_the_end_of_the_archive() -> None:
+    content = bytearray(tar(recording()))
+    content[content.index(b"R/R.spikes.json")] ^= 1
+    with pytest.raises(ReleaseError, match=r"R.tar"):
+        nems.read(bytes(content), label="R.tar", signals=["resp"])
+
+
 def test_no_file_is_left_open_after_a_refusal(tmp_path: Path) -> None:
     if not (open_files := Path("/proc/self/fd")).exists():
         pytest.skip("this system does not list the open files")
@@ -554,7 +561,8 @@ def bombs() -> Iterable[tuple[str, Callable[[], bytes]]]:
     def after(kind: bytes, content: bytes = zeros) -> bytes:
         return member("././@LongLink", kind, len(content)) + content + tail
 
-    yield "a member that is read", lambda: tar(recording() | {"R/R.resp.json": zeros})
+    for part in ("resp.json", "resp.epoch.csv", "meta.json", "spikes.h5"):
+        yield part, lambda part=part: tar(recording() | {f"R/R.{part}": zeros})
     yield "a member that is skipped", lambda: tar({"R/other": zeros} | recording())
     yield "a long name", lambda: after(tarfile.GNUTYPE_LONGNAME)
     yield "a long link", lambda: after(tarfile.GNUTYPE_LONGLINK)
@@ -570,8 +578,8 @@ def bombs() -> Iterable[tuple[str, Callable[[], bytes]]]:
 def test_a_decompression_bomb_is_refused_before_it_takes_memory(
     bomb: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of 64 MB of zeros each, which are 64 kB when packed."""
     monkeypatch.setattr(nems, "MAX_RECORDING", 2**23)
-    monkeypatch.setattr(nems, "MAX_SMALL_MEMBER", 2**22)
     content = gzip.compress(bomb(), 1)
     assert len(content) < 2**20
     tracemalloc.start()

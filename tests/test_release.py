@@ -226,6 +226,20 @@ def twice() -> bytes:
     return file.getvalue()
 
 
+def misnamed() -> bytes:
+    """A zip whose directory calls a site ``.tgy``."""
+    content = bytearray(sites_zip())
+    content[content.rindex(b".tgz") + 3] ^= 3
+    return bytes(content)
+
+
+def displaced() -> bytes:
+    """A zip that says that its members stand before its beginning."""
+    content = bytearray(sites_zip())
+    content[content.index(b"PK\5\6") + 16] ^= 255
+    return bytes(content)
+
+
 def flipped(at: float) -> bytes:
     content = bytearray(sites_zip())
     content[int(at * len(content))] ^= 16
@@ -246,6 +260,8 @@ def flipped(at: float) -> bytes:
         pytest.param(lambda: zipped({"A1_ARM029a.tgz": sites_zip()}), id="a zip called tgz"),
         pytest.param(lambda: zipped({"A1_ARM029a.tgz": b""}), id="an empty site"),
         pytest.param(encrypted, id="encrypted"),
+        pytest.param(misnamed, id="a name that its two places spell differently"),
+        pytest.param(displaced, id="members before its beginning"),
         pytest.param(twice, id="a site twice"),
         *(pytest.param(lambda m=m: compressed(m), id=f"compression {m}") for m in (1, 8, 12, 14)),
         pytest.param(
@@ -272,8 +288,8 @@ def test_a_site_that_claims_too_much_is_refused(
         read_all(sites_zip(), tmp_path)
 
 
-def test_too_many_sites_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(release, "MAX_SITES", 1)
+def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "MAX_FILES", 1)
     with pytest.raises(ReleaseError, match=f"{SITES}: holds more than 1 "):
         read_all(sites_zip(), tmp_path)
 
