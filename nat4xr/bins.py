@@ -27,8 +27,8 @@ BIN_WIDTHS_MS = (1, 2, 5, *(width for width in range(BIN_MS, 1501, BIN_MS) if 15
 """The bin widths of `open_area`."""
 
 # At fine bins a chunk holds few sounds: the 18 val sounds, then the est sounds, so that either
-# subset has chunks of one size. At 1 ms a chunk of response takes 28 MB.
-FINE_CHUNKS = {"stim": 18, "rep": 1, "time": -1, "neuron": 256}
+# subset has chunks of one size. At 1 ms a chunk of response takes 14 MB.
+FINE_CHUNKS = {"stim": 18, "rep": 1, "time": -1, "neuron": 128}
 
 GAP = 2**15
 """So many spikes between two trials that are wanted are rather read than skipped."""

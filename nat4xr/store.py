@@ -112,17 +112,20 @@ def open_area(
         raise ValueError(f"there is no area {area!r}; the release holds {' and '.join(AREAS)}")
     if subset not in ("all", "est", "val"):
         raise ValueError(f"subset is 'all', 'est' or 'val', not {subset!r}")
-    if dt_ms == 10:
-        file = converted_file(
-            area, path, "", _write_area, download=download, progressbar=progressbar
-        )
-        ds = open_converted(file, chunks)
-    else:
+    if dt_ms != 10:
         from .spikes import open_rebinned  # which builds on this module
 
-        ds = open_rebinned(
-            area, path, dt_ms=dt_ms, chunks=chunks, download=download, progressbar=progressbar
+        return open_rebinned(
+            area,
+            path,
+            subset=subset,
+            dt_ms=dt_ms,
+            chunks=chunks,
+            download=download,
+            progressbar=progressbar,
         )
+    file = converted_file(area, path, "", _write_area, download=download, progressbar=progressbar)
+    ds = open_converted(file, chunks)
     return ds if subset == "all" else ds.sel(subset=subset)
 
 
