@@ -1,5 +1,6 @@
 from . import metrics as metrics
 from . import preprocess as preprocess
+from .coverage import count_cells as count_cells
 from .coverage import drop_unrecorded as drop_unrecorded
 from .engine import open_recording as open_recording
 from .errors import DownloadError as DownloadError

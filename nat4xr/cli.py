@@ -53,31 +53,21 @@ def fetch(part: str, path: Path | None) -> None:
 @data_path
 def info(area: str, path: Path | None) -> None:
     """Tell what there is: cells, sounds, spikes, and which cells heard which sounds."""
-    import pandas as pd
-
+    from .coverage import count_cells
     from .spikes import open_spikes, spikes_by_site
     from .store import open_area
 
     ds = open_area(area, path)
-    subset, auditory = ds["subset"].values, ds["auditory"]
+    subset = ds["subset"].values
     click.echo(f"{ds.attrs['title']}\n{ds.attrs['source']}\n")
     click.echo(
-        f"{ds.sizes['neuron']} cells, {int(auditory.sum())} of them auditory; "
+        f"{ds.sizes['neuron']} cells, {int(ds['auditory'].sum())} of them auditory; "
         f"{(subset == 'est').sum()} est and {(subset == 'val').sum()} val sounds\n"
     )
-    recorded = ds["n_reps"].load() > 0
-    cells = pd.DataFrame({name: ds[name].values for name in ("animal", "site", "auditory")})
-    for name in ("est", "val"):
-        cells[name] = 100 * recorded.sel(subset=name).mean("stim").values
-    columns = {"auditory": ["size", "sum"], "est": "mean", "val": "mean"}
-    names = ["cells", "auditory", "est %", "val %"]
-    by_animal, by_site = (
-        cells.groupby(by).agg(columns).set_axis(names, axis=1) for by in cells.columns[:2]
-    )
-    spikes = spikes_by_site(open_spikes(area, path)).drop(columns="neurons")
-    for table in (by_animal, by_site.join(spikes)):
-        click.echo(f"{table.round(1).to_string()}\n")
-    click.echo("est %, val %: share of the sounds of which a cell has a response, mean over cells")
+    spikes = spikes_by_site(open_spikes(area, path)).drop(columns="neurons").round(1)
+    for table in (count_cells(ds, "animal"), count_cells(ds, "site").join(spikes)):
+        click.echo(f"{table.to_string()}\n")
+    click.echo("val %, est %: share of the sounds that a cell has a response to, mean over cells")
     click.echo("outside: spikes outside every trial; rate: spikes/s in trials, mean over cells")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 T = TypeVar("T", xr.Dataset, xr.DataArray)
@@ -52,6 +53,43 @@ def drop_unrecorded(obj: T) -> T:
     # Once is enough: a row that goes held no response that could keep a column, and vice versa.
     kept = {dim: recorded.any([other for other in dims if other != dim]).values for dim in dims}
     return obj.isel({dim: np.flatnonzero(keep) for dim, keep in kept.items() if not keep.all()})
+
+
+def count_cells(ds: xr.Dataset, by: str = "site") -> pd.DataFrame:
+    """Count cells and what they heard, by any label of the cells.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``n_reps`` (stim, neuron), whole or selected.
+    by : str, optional
+        Label of the cells to group by, such as ``"site"`` or ``"animal"``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a group: ``cells``, ``auditory`` cells, and for each subset of the sounds
+        (``val %``, ``est %``) the share that a cell has a response to, in percent, mean over
+        cells.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> nat4xr.count_cells(nat4xr.open_area("A1"), "animal")
+            cells  auditory  val %  est %
+    animal
+    ARM         3         3  100.0  100.0
+    CRD         2         2  100.0  100.0
+    DRX         6         6   83.3  100.0
+    TNC         6         5  100.0  100.0
+    """
+    cells = pd.DataFrame({by: ds[by].values, "cells": 1, "auditory": ds["auditory"].values})
+    recorded = ds["n_reps"].values > 0
+    for subset in pd.unique(ds["subset"].values):
+        share = recorded[ds["subset"].values == subset].mean(axis=0)
+        cells[f"{subset} %"] = 100 * share
+    how = {name: "mean" if name.endswith("%") else "sum" for name in cells.columns[1:]}
+    return cells.groupby(by).agg(how).round(1)
 
 
 def _recorded(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:

@@ -1,0 +1,66 @@
+"""``ds.nat4``, the package as an interactive user finds it."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import nat4xr
+
+
+@pytest.fixture(scope="module")
+def ds(simulated_release) -> xr.Dataset:
+    return nat4xr.open_area("A1", simulated_release, progressbar=False)
+
+
+def test_its_functions_are_those_of_the_package(ds):
+    val = ds.sel(subset="val")
+    xr.testing.assert_identical(val.nat4.drop_unrecorded(), nat4xr.drop_unrecorded(val))
+    xr.testing.assert_identical(val.nat4.metrics.snr(), nat4xr.metrics.snr(val.response))
+    assert ds.nat4.summary("animal").equals(nat4xr.count_cells(ds, "animal"))
+
+
+def test_figures_are_drawn_of_the_dataset(ds):
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    ds.isel(stim=0).nat4.plot.spectrogram(ax=ax)
+    assert ax.get_ylabel() == "frequency (kHz)"
+
+
+def test_tab_completes_functions_and_labels(ds):
+    assert {"plot", "metrics", "summary", "site", "subset"} <= set(dir(ds.nat4))
+    assert "cell_response" in dir(ds.nat4.plot)
+    assert "snr" in dir(ds.nat4.metrics)
+    assert ds.nat4.animal._ipython_key_completions_() == ["ARM", "CRD", "DRX", "TNC"]
+
+
+def test_a_label_selects(ds):
+    xr.testing.assert_identical(ds.nat4.animal["TNC"], ds.sel(animal="TNC"))
+
+
+def test_a_name_that_is_no_label_lists_those_that_are(ds):
+    with pytest.raises(AttributeError, match=r"no label 'sight'; there are .*site"):
+        _ = ds.nat4.sight
+
+
+def test_the_summary_in_a_notebook_has_a_row_for_each_site(ds):
+    html = ds.nat4._repr_html_()
+    assert "SIMULATED" in html
+    for site in np.unique(ds.site):
+        assert site in html
+
+
+def test_the_summary_in_a_notebook_shows_names_as_text(ds):
+    hostile = ds.drop_vars(["site", *ds.xindexes.get_all_coords("site")], errors="ignore")
+    hostile = hostile.assign_coords(
+        site=("neuron", ["<script>"] * ds.sizes["neuron"]),
+        animal=("neuron", ["x"] * ds.sizes["neuron"]),
+        auditory=("neuron", [True] * ds.sizes["neuron"]),
+    )
+    assert "<script>" not in hostile.nat4._repr_html_()
+
+
+def test_it_survives_a_selection_and_a_reopened_export(ds, tmp_path):
+    ds.sel(subset="val").to_netcdf(tmp_path / "val.nc")
+    with xr.open_dataset(tmp_path / "val.nc") as reopened:
+        assert reopened.nat4.summary().equals(ds.sel(subset="val").nat4.summary())
