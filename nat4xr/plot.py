@@ -1,0 +1,1022 @@
+"""Figures of sounds, responses and models: one function a figure, on labelled arrays.
+
+Every function takes a selection, draws it into ``ax`` and returns what it drew:
+
+* A Dataset of :func:`nat4xr.open_area`, selected to what is to be seen, or the variable of it that
+  the function draws. With dask only what is drawn is computed; nothing passed in is changed.
+* ``ax`` is the current axes if not given, or those of a new figure if there are none. Sizes of
+  fonts, figures and lines follow ``matplotlib.rcParams``.
+* Axes have units, the sound is marked from ``sound_on`` to ``sound_off`` of the time's attrs,
+  titles come from the labels, and data with the attr ``simulated`` are called so in the title.
+
+They need matplotlib: ``pip install "nat4xr[plot]"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from . import metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import LineCollection, PathCollection, QuadMesh
+    from matplotlib.image import AxesImage
+    from matplotlib.lines import Line2D
+
+__all__ = [
+    "cell_response",
+    "coverage",
+    "population",
+    "prediction",
+    "psth",
+    "raster",
+    "scores",
+    "spectrogram",
+    "strf",
+]
+
+Floats = NDArray[np.floating[Any]]
+
+SOUND_SHADE = "0.92"
+
+# The colours of Okabe and Ito, which every kind of colour vision tells apart.
+VERMILION = "#d55e00"
+ANIMALS = ("#0072b2", VERMILION, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+# With so many cells a row is thinner than a pixel; rows are then blended, else one would be
+# drawn and its neighbours not.
+MANY_CELLS = 300
+
+# Share of the axes' width that the val sounds have in `coverage`: 18 of 593 would be a sliver.
+VAL_SHARE = 0.25
+
+
+def spectrogram(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> QuadMesh:
+    """Draw the spectrogram of one sound.
+
+    The colour is log(1 + magnitude), as models of these data see it. It has no unit, so that
+    there is no colour bar; ``ax.figure.colorbar(mesh)`` adds one.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset or xarray.DataArray
+        With ``spectrogram`` (freq, time), or that itself: linear magnitudes, or scaled by
+        :func:`nat4xr.preprocess.log_minmax`, which are drawn as they are.
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.collections.QuadMesh
+        Over time in s and frequency in kHz.
+
+    Raises
+    ------
+    ValueError
+        If several sounds are selected, or none.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from matplotlib.figure import Figure
+    >>> sound = xr.DataArray(
+    ...     np.ones((3, 4)),
+    ...     dims=("freq", "time"),
+    ...     coords={"freq": [200.0, 2000, 20000], "time": [0, 0.01, 0.02, 0.03], "sound": "geese"},
+    ... )
+    >>> mesh = spectrogram(sound, ax=Figure().subplots())
+    >>> mesh.axes.get_title(), mesh.axes.get_ylabel()
+    ('geese', 'frequency (kHz)')
+    """
+    sound = _selected(ds, "spectrogram", ("freq", "time")).compute()
+    _check_recorded(sound)
+    edges = _time_edges(sound)
+    frequency_edges = _frequency_edges_khz(sound)
+    values = sound.values if "scaling" in sound.attrs else np.log1p(sound.values)
+
+    ax = _axes(ax)
+    mesh = ax.pcolormesh(edges, frequency_edges, values, cmap="viridis", rasterized=True)
+    _frequency_axis(ax)
+    _time_axis(ax, sound, edges, over_image=True)
+    _set_title(ax, _title(ds, _sound(sound)))
+    return mesh
+
+
+def raster(
+    response: xr.Dataset | xr.DataArray | Sequence[NDArray[Any]], *, ax: Axes | None = None
+) -> LineCollection:
+    """Draw the spikes of one cell in each presentation of one sound.
+
+    Parameters
+    ----------
+    response : xarray.Dataset, xarray.DataArray or sequence of numpy.ndarray
+        With ``response`` (rep, time), or that itself: spikes per bin. Or the spike times in s
+        from trial onset, an array a presentation, as from :func:`nat4xr.spike_trains`.
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.collections.LineCollection
+        A tick a spike. Of counts nobody knows where in its bin a spike was: one tick is in the
+        middle of the bin, several are evenly spaced in it.
+
+    Raises
+    ------
+    ValueError
+        If several cells or sounds are selected, or none; if there are no trials, or no counts.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from matplotlib.figure import Figure
+    >>> response = xr.DataArray(
+    ...     [[0, 1, 0], [2, 0, 0]],
+    ...     dims=("rep", "time"),
+    ...     coords={"time": ("time", [0, 0.01, 0.02], {"units": "s", "bin_width": 0.01})},
+    ... )
+    >>> len(raster(response, ax=Figure().subplots()).get_segments())
+    3
+
+    Spike times make finer ticks:
+
+    >>> import numpy as np
+    >>> trains = [np.array([0.0152]), np.array([0.0037, 0.0061])]
+    >>> len(raster(trains, ax=Figure().subplots()).get_segments())
+    3
+    """
+    if isinstance(response, xr.Dataset | xr.DataArray):
+        trials = _trials(_selected(response, "response", ("rep", "time")).compute())
+        edges = _time_edges(trials)
+        times, row = _spikes(trials, edges)
+        repeats = trials["rep"].values if "rep" in trials.coords else np.arange(len(trials))
+        title = _title(response, _cell(trials), _sound(trials))
+    else:
+        if len(response) == 0:
+            raise ValueError("there is no trial to draw: the list of spike trains is empty")
+        times = np.concatenate(list(response))
+        row = np.repeat(np.arange(len(response)), [len(train) for train in response])
+        repeats = np.arange(len(response))
+        trials, edges, title = None, None, ""
+
+    ax = _axes(ax)
+    from matplotlib.ticker import MaxNLocator
+
+    y = repeats[row]
+    ticks: LineCollection = ax.vlines(times, y - 0.4, y + 0.4, color="black", linewidth=0.8)
+    ax.set_ylim(repeats[-1] + 0.5, repeats[0] - 0.5)
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    ax.set_ylabel("repeat")
+    _time_axis(ax, trials, edges)
+    _set_title(ax, title)
+    return ticks
+
+
+def psth(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Line2D:
+    """Draw the firing rate of one cell over the time of one sound.
+
+    The mean over the repeats in ``response`` with a band of one standard error to either side;
+    without a band, a single presentation, or the published ``psth`` of a cell without trials.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset or xarray.DataArray
+        With ``response`` (rep, time), ``psth`` (time), or both; or one of the two. Spikes per
+        bin; a response scaled by :mod:`nat4xr.preprocess` is drawn as it is.
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.lines.Line2D
+        The mean in spikes/s at the middle of each bin, labelled with the cell.
+
+    Raises
+    ------
+    ValueError
+        If several cells or sounds are selected, or none; if the cell was not recorded.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from matplotlib.figure import Figure
+    >>> response = xr.DataArray(
+    ...     [[0, 1, 0], [2, 0, 0]],
+    ...     dims=("rep", "time"),
+    ...     coords={"time": ("time", [0, 0.01, 0.02], {"units": "s", "bin_width": 0.01})},
+    ... )
+    >>> psth(response, ax=Figure().subplots()).get_ydata()
+    array([100.,  50.,   0.])
+    """
+    mean, error = _mean_and_error(ds)
+    edges = _time_edges(mean)
+    mean_rate, label = _rate(mean)
+    middle = (edges[:-1] + edges[1:]) / 2
+
+    ax = _axes(ax)
+    (line,) = ax.plot(middle, mean_rate, label=_cell(mean) or None)
+    if error is not None:
+        error_rate, _ = _rate(error)
+        ax.fill_between(
+            middle,
+            mean_rate - error_rate,
+            mean_rate + error_rate,
+            color=line.get_color(),
+            alpha=0.3,
+            linewidth=0,
+        )
+    _rate_axis(ax, mean, label)
+    _time_axis(ax, mean, edges)
+    _set_title(ax, _title(ds, _cell(mean), _sound(mean)))
+    return line
+
+
+def cell_response(ds: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> NDArray[Any]:
+    """Draw what a cell heard and how it answered: spectrogram, raster and PSTH, one above another.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        With ``spectrogram`` and ``response``, of one cell and one sound.
+    axes : sequence of three matplotlib.axes.Axes, optional
+        From top to bottom; by default in a new figure.
+
+    Returns
+    -------
+    numpy.ndarray of matplotlib.axes.Axes
+        The three, as from ``plt.subplots``.
+
+    Raises
+    ------
+    ValueError
+        If several cells or sounds are selected, or none; if the cell has no trials of the sound.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from matplotlib.figure import Figure
+    >>> ds = xr.Dataset(
+    ...     {
+    ...         "spectrogram": (("freq", "time"), [[0, 1, 0, 0], [0, 1, 2, 0]]),
+    ...         "response": (("rep", "time"), [[0, 0, 1, 0], [0, 1, 1, 0]]),
+    ...     },
+    ...     coords={
+    ...         "freq": [200.0, 20000],
+    ...         "time": [0, 0.01, 0.02, 0.03],
+    ...         "cell_id": "ARM029a-04-1",
+    ...         "sound": "geese",
+    ...     },
+    ...     attrs={"simulated": 1},
+    ... )
+    >>> axes = cell_response(ds, axes=Figure().subplots(3))
+    >>> [ax.get_ylabel() for ax in axes]
+    ['frequency (kHz)', 'repeat', 'rate (spikes/s)']
+    >>> axes[0].get_title()
+    'ARM029a-04-1, geese (simulated)'
+    """
+    if axes is not None and len(axes) != 3:
+        raise ValueError(
+            f"cell_response draws into three axes, not {len(axes)}: axes=plt.subplots(3)[1]"
+        )
+    sound = _selected(ds, "spectrogram", ("freq", "time"))
+    response = _selected(ds, "response", ("rep", "time"))
+    one = xr.Dataset({"spectrogram": sound, "response": response}, attrs=ds.attrs).compute()
+    _check_recorded(one["spectrogram"])
+    _check_recorded(one["response"])
+
+    if axes is None:
+        axes = _pyplot().subplots(3, sharex=True, layout="constrained")[1]
+    stack = np.array(axes)
+    spectrogram(one, ax=stack[0])
+    raster(one, ax=stack[1])
+    psth(one, ax=stack[2])
+    _set_title(stack[0], _title(ds, _cell(response), _sound(response)))
+    for ax in stack[1:]:
+        ax.set_title("")
+    for ax in stack[:2]:
+        ax.set_xlabel("")
+        ax.tick_params(labelbottom=False)
+    stack[0].figure.align_ylabels(stack)
+    return stack
+
+
+def coverage(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> list[AxesImage]:
+    """Map how often each cell heard each sound.
+
+    Cells are grouped by site, sounds by subset. The val sounds are drawn wider than the est
+    sounds where they would be hard to see beside them.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset or xarray.DataArray
+        With ``n_reps`` (stim, neuron), or that itself.
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    list of matplotlib.image.AxesImage
+        One a subset, val first.
+
+    Raises
+    ------
+    ValueError
+        If ``n_reps`` is missing or empty, or a dim of it.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from matplotlib.figure import Figure
+    >>> n_reps = xr.DataArray(
+    ...     [[20, 0, 20], [1, 1, 1]],
+    ...     dims=("stim", "neuron"),
+    ...     coords={
+    ...         "subset": ("stim", ["val", "est"]),
+    ...         "site": ("neuron", ["ARM029a", "DRX006b", "DRX006b"]),
+    ...     },
+    ... )
+    >>> val, est = coverage(n_reps, ax=Figure().subplots())
+    >>> [name.get_text() for name in val.axes.get_yticklabels()]
+    ['ARM029a', 'DRX006b']
+    """
+    n_reps = _by_site(_selected(ds, "n_reps", ("neuron", "stim")).compute())
+    n_sounds = n_reps.sizes["stim"]
+    subset = n_reps["subset"].values if "subset" in n_reps.coords else np.full(n_sounds, "")
+    # val first, then est; or whatever there is.
+    blocks = {name: n_reps.values[:, subset == name] for name in sorted(set(subset), reverse=True)}
+    counts = np.unique(n_reps.values)
+
+    ax = _axes(ax)
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    norm = BoundaryNorm(np.arange(len(counts) + 1) - 0.5, len(counts))
+    shades = ListedColormap(_shades(counts))
+    images, middles = [], []
+    left = 0.0
+    for name, block in blocks.items():
+        share = block.shape[1] / n_sounds
+        if len(blocks) == 2:
+            share = max(share, VAL_SHARE) if name == "val" else min(share, 1 - VAL_SHARE)
+        images.append(
+            ax.imshow(
+                np.searchsorted(counts, block),
+                extent=(left, left + share, len(n_reps), 0),
+                cmap=shades,
+                norm=norm,
+                aspect="auto",
+                interpolation_stage="rgba",
+                **_blending(len(n_reps)),
+            )
+        )
+        middles.append(left + share / 2)
+        left += share + 0.02
+    ax.set_xlim(0, left - 0.02)
+    ax.set_ylim(len(n_reps), 0)
+    ax.set_xticks(middles, [f"{block.shape[1]} {name}" for name, block in blocks.items()])
+    ax.tick_params(axis="x", length=0)
+    ax.set_xlabel("sounds")
+    ax.spines[:].set_visible(False)
+    _cell_axis(ax, n_reps)
+    bar = _colour_bar(
+        ax, images[0], "presentations", ticks=range(len(counts)), shrink=0.5, anchor=(0, 1)
+    )
+    bar.ax.tick_params(length=0)
+    bar.ax.set_yticklabels([str(count) for count in counts])
+    _set_title(ax, _title(ds, _shared(n_reps, "area")))
+    return images
+
+
+def population(
+    ds: xr.Dataset | xr.DataArray,
+    *,
+    sort: Literal["site", "latency"] = "site",
+    ax: Axes | None = None,
+) -> AxesImage:
+    """Draw the responses of all cells to one sound, or their mean over sounds.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset or xarray.DataArray
+        With ``psth`` (neuron, time; stim, if to be averaged), or that itself: spikes per bin, or
+        scaled by :mod:`nat4xr.preprocess`.
+    sort : {"site", "latency"}, optional
+        Group the cells by site, in the order of the data; or put the fastest on top. Latency is
+        the time from sound onset to half the peak above the mean rate before the sound; cells
+        whose rate does not rise come last.
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.image.AxesImage
+        Of rates in spikes/s. Colours follow their square root, which shows cells of 2 and of 50
+        spikes/s side by side, and evens out the noise of counts; they end at the 99.5th
+        percentile. What has negative values is drawn in colours that diverge from 0.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to draw, no ``neuron`` dim, or no time before the sound that a latency
+        could be measured against.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from matplotlib.figure import Figure
+    >>> rate = xr.DataArray(
+    ...     [[0, 0, 0, 1.0], [0, 0, 1.0, 0]],
+    ...     dims=("neuron", "time"),
+    ...     coords={
+    ...         "time": ("time", [0, 0.01, 0.02, 0.03], {"bin_width": 0.01, "sound_on": 0.01}),
+    ...     },
+    ... )
+    >>> population(rate, sort="latency", ax=Figure().subplots()).get_array().data
+    array([[  0.,   0., 100.,   0.],
+           [  0.,   0.,   0., 100.]])
+    """
+    if sort not in ("site", "latency"):
+        raise ValueError(f"sort is 'site' or 'latency', not {sort!r}")
+    response = _variable(ds, "psth")
+    n_sounds = response.sizes.get("stim", 1)
+    if n_sounds > 1:
+        response = response.mean("stim", keep_attrs=True)
+    response = _selected(response, "psth", ("neuron", "time")).compute()
+    _check_recorded(response)
+    response = _by_latency(response) if sort == "latency" else _by_site(response)
+    edges = _time_edges(response)
+    rate, label = _rate(response)
+    top = float(np.nanpercentile(abs(rate), 99.5)) or 1.0
+    signed = bool(np.nanmin(rate) < 0)
+
+    ax = _axes(ax)
+    from matplotlib.colors import Normalize, PowerNorm
+    from matplotlib.ticker import MaxNLocator
+
+    image = ax.imshow(
+        rate,
+        extent=(edges[0], edges[-1], len(rate), 0),
+        cmap="RdBu_r" if signed else "viridis",
+        norm=Normalize(-top, top) if signed else PowerNorm(0.5, 0, top),
+        aspect="auto",
+        **_blending(len(rate)),
+    )
+    bar = _colour_bar(ax, image, label, extend="both" if signed else "max")
+    bar.locator = MaxNLocator(5, steps=[1, 2, 5, 10])
+    if sort == "site":
+        _cell_axis(ax, response)
+    else:
+        ax.set_ylabel(f"{_count(len(rate), 'cell')}, fastest on top")
+        ax.set_yticks([])
+    _time_axis(ax, response, edges, over_image=True)
+    sounds = f"mean over {n_sounds} sounds" if n_sounds > 1 else _sound(response)
+    _set_title(ax, _title(ds, _shared(response, "area"), sounds))
+    return image
+
+
+def strf(kernel: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> QuadMesh:
+    """Draw the spectrotemporal receptive field of one cell.
+
+    Parameters
+    ----------
+    kernel : xarray.Dataset or xarray.DataArray
+        With ``kernel`` (freq, lag), as from :func:`nat4xr.strf.fit`, or that itself. ``lag`` is
+        in s, or in the ms that its attr ``units`` says.
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.collections.QuadMesh
+        Over lag in ms and frequency in kHz; red excites, blue suppresses, white is 0.
+
+    Raises
+    ------
+    ValueError
+        If several cells are selected, or none; if the kernel is all NaN.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from matplotlib.figure import Figure
+    >>> kernel = xr.DataArray(
+    ...     [[0, 0.5, -0.1], [0, 0.2, 0.0]],
+    ...     dims=("freq", "lag"),
+    ...     coords={"freq": [200.0, 2000], "lag": ("lag", [0, 0.01, 0.02], {"units": "s"})},
+    ... )
+    >>> strf(kernel, ax=Figure().subplots()).get_clim()
+    (-0.5, 0.5)
+    """
+    one = _selected(kernel, "kernel", ("freq", "lag")).compute()
+    _check_recorded(one)
+    lag = one["lag"].values * (1.0 if one["lag"].attrs.get("units") == "ms" else 1000.0)
+    top = float(abs(one).max()) or 1.0
+
+    ax = _axes(ax)
+    mesh = ax.pcolormesh(
+        _around(lag),
+        _frequency_edges_khz(one),
+        one.values,
+        cmap="RdBu_r",
+        vmin=-top,
+        vmax=top,
+        rasterized=True,
+    )
+    _colour_bar(ax, mesh, "weight")
+    _frequency_axis(ax)
+    ax.set_xlabel("lag (ms)")
+    _set_title(ax, _title(kernel, _cell(one)))
+    return mesh
+
+
+def prediction(
+    pred: xr.DataArray, psth: xr.Dataset | xr.DataArray, *, ax: Axes | None = None
+) -> list[Line2D]:
+    """Draw a prediction over the recorded PSTH of one cell, for one sound.
+
+    Parameters
+    ----------
+    pred : xarray.DataArray
+        Predicted response (time), in the unit of `psth`.
+    psth : xarray.Dataset or xarray.DataArray
+        With ``psth`` (time), or that itself: spikes per bin.
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    list of matplotlib.lines.Line2D
+        What was recorded, and what was predicted; labelled so, with their correlation over the
+        time shown.
+
+    Raises
+    ------
+    ValueError
+        If several cells or sounds are selected, or none; if the two are of different cells,
+        sounds, times or scales.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from matplotlib.figure import Figure
+    >>> psth = xr.DataArray([0.1, 0.3, 0.2], {"time": [0, 0.01, 0.02]}, "time")
+    >>> recorded, predicted = prediction(psth / 2, psth, ax=Figure().subplots())
+    >>> predicted.get_label()
+    'predicted (r = 1.00)'
+    """
+    recorded = _selected(psth, "psth", ("time",)).compute()
+    predicted = _selected(pred, "psth", ("time",)).compute()
+    _check_same(predicted, recorded)
+    _check_recorded(recorded)
+    _check_recorded(predicted)
+    edges = _time_edges(recorded)
+    middle = (edges[:-1] + edges[1:]) / 2
+    r = float(metrics.corrcoef(predicted.expand_dims("stim"), recorded.expand_dims("stim")))
+    rate, label = _rate(recorded)
+    predicted_rate, _ = _rate(predicted)
+
+    ax = _axes(ax)
+    lines = [
+        *ax.plot(middle, rate, color="0.4", label="recorded"),
+        *ax.plot(
+            middle,
+            predicted_rate,
+            color=VERMILION,
+            label="predicted" if np.isnan(r) else f"predicted (r = {r:.2f})",
+        ),
+    ]
+    _rate_axis(ax, recorded, label)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.3 * (high - low))  # room for the legend
+    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    _time_axis(ax, recorded, edges)
+    _set_title(ax, _title(psth, _cell(recorded), _sound(recorded)))
+    return lines
+
+
+def scores(
+    score: xr.Dataset | xr.DataArray, ceiling: xr.DataArray, *, ax: Axes | None = None
+) -> list[PathCollection]:
+    """Draw the score of a model for each cell against the most that any model could score.
+
+    Parameters
+    ----------
+    score : xarray.Dataset or xarray.DataArray
+        With ``cc_raw`` (neuron), as from :func:`nat4xr.benchmark.evaluate`; or any value a cell.
+    ceiling : xarray.DataArray
+        Its noise ceiling (neuron), such as :func:`nat4xr.metrics.cc_max`. Cells that either of
+        the two lacks are left out.
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    list of matplotlib.collections.PathCollection
+        A point a cell; one collection an animal, by name. On the dashed line a cell is predicted
+        as well as its noise allows.
+
+    Raises
+    ------
+    ValueError
+        If no cell has both a score and a ceiling.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from matplotlib.figure import Figure
+    >>> coords = {"animal": ("neuron", ["ARM", "ARM", "TNC"])}
+    >>> score = xr.DataArray([0.3, 0.2, 0.6], coords, "neuron")
+    >>> ceiling = xr.DataArray([0.6, float("nan"), 0.7], coords, "neuron")
+    >>> [points.get_label() for points in scores(score, ceiling, ax=Figure().subplots())]
+    ['ARM (1)', 'TNC (1)']
+    """
+    values = _variable(score, "cc_raw")
+    for name, array in (("score", values), ("ceiling", ceiling)):
+        if array.dims != ("neuron",):
+            raise ValueError(f"{name} must have one value a cell, dims ('neuron',): {array.dims}")
+    y, x = xr.align(values, ceiling, join="inner")
+    y, x = y.compute(), x.compute()
+    valid = np.isfinite(y.values) & np.isfinite(x.values)
+    if not valid.any():
+        raise ValueError(
+            f"no cell has both a score and a ceiling: of {values.sizes['neuron']} scores and "
+            f"{ceiling.sizes['neuron']} ceilings, {len(y)} are of the same cells, and of these "
+            "one or the other is NaN"
+        )
+    y, x = y[valid], x[valid]
+    animal = y["animal"].values if "animal" in y.coords else np.full(len(y), "")
+    animals, n_cells = np.unique(animal, return_counts=True)
+
+    ax = _axes(ax)
+    from matplotlib.ticker import MaxNLocator
+
+    points = []
+    # The animals with few cells last, on top of those with many.
+    for i in np.argsort(-n_cells):
+        own = animal == animals[i]
+        points.append(
+            ax.scatter(
+                x.values[own],
+                y.values[own],
+                s=9,
+                color=ANIMALS[i % len(ANIMALS)],
+                alpha=0.7,
+                linewidths=0,
+                label=f"{animals[i]} ({n_cells[i]})",
+            )
+        )
+    ax.axline((0, 0), slope=1, color="0.5", linestyle="--", linewidth=0.8, zorder=0)
+    # Limits that fit a correlation; a little more if a score is beyond them.
+    both = np.concatenate([x, y])
+    low = np.floor(10 * min(0.0, both.min())) / 10
+    high = np.ceil(10 * max(1.0, both.max())) / 10
+    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.set_xlabel(x.attrs.get("long_name", "noise ceiling"))
+    ax.set_ylabel(y.attrs.get("long_name", "score"))
+    ax.spines[["top", "right"]].set_visible(False)
+    if len(animals) > 1:
+        ax.legend(frameon=False, fontsize="small", loc="upper left", handletextpad=0)
+    _set_title(ax, _title(score, _shared(y, "area"), _count(len(y), "cell")))
+    return points
+
+
+# What to draw: one variable of one cell, one sound.
+
+
+def _variable(obj: xr.Dataset | xr.DataArray, name: str) -> xr.DataArray:
+    if isinstance(obj, xr.DataArray):
+        return obj
+    if name not in obj:
+        there = ", ".join(map(str, obj.data_vars)) or "no variables"
+        raise ValueError(f"there is no {name!r} to draw: the Dataset has {there}")
+    return obj[name]
+
+
+def _selected(obj: xr.Dataset | xr.DataArray, name: str, dims: tuple[str, ...]) -> xr.DataArray:
+    """The variable, with these dims alone; not yet computed."""
+    array = _variable(obj, name)
+    if empty := [dim for dim in array.dims if array.sizes[dim] == 0]:
+        raise ValueError(f"nothing to draw: no {_word(empty[0])} is left in the selection")
+    if many := [dim for dim in array.dims if dim not in dims and array.sizes[dim] > 1]:
+        one = " and ".join(f"one {_word(dim)}" for dim in many)
+        all_of_them = " and ".join(_count(array.sizes[dim], _word(dim)) for dim in many)
+        names = [f"{dim}={array[dim].values[0].item()!r}" for dim in many if dim in array.coords]
+        positions = [f"{dim}=0" for dim in many]
+        raise ValueError(
+            f"this figure shows {one}, not {all_of_them}: choose, for example with "
+            + (f".sel({', '.join(names)}) or " if names else "")
+            + f".isel({', '.join(positions)})"
+        )
+    array = array.squeeze([dim for dim in array.dims if dim not in dims])
+    # One repeat, one cell: it may have been selected without keeping its dim.
+    array = array.expand_dims(
+        [dim for dim in dims if dim in array.coords and dim not in array.dims]
+    )
+    if missing := [dim for dim in dims if dim not in array.dims]:
+        raise ValueError(
+            f"{name} needs the dims {', '.join(dims)}; {', '.join(missing)} is missing from "
+            f"{tuple(array.dims)}"
+        )
+    return array.transpose(*dims)
+
+
+def _word(dim: Any) -> str:
+    return {"stim": "sound", "neuron": "cell", "rep": "repeat"}.get(dim, str(dim))
+
+
+def _check_recorded(array: xr.DataArray) -> None:
+    if array.isnull().all():
+        what = ", ".join(filter(None, (_cell(array), _sound(array)))) or "this selection"
+        raise ValueError(
+            f"there is nothing to draw of {what}: all values are NaN. "
+            "nat4xr.drop_unrecorded leaves only the cells and sounds that have data"
+        )
+
+
+def _check_same(pred: xr.DataArray, psth: xr.DataArray) -> None:
+    """Refuse to draw a prediction over what it does not predict."""
+    for dim in ("neuron", "stim"):
+        if dim in pred.coords and dim in psth.coords and pred[dim].item() != psth[dim].item():
+            raise ValueError(
+                f"pred is of {_word(dim)} {pred[dim].item()!r}, psth of {psth[dim].item()!r}"
+            )
+    if not np.array_equal(pred["time"], psth["time"]):
+        raise ValueError("pred and psth do not have the same times")
+    if pred.attrs.get("scaling") != psth.attrs.get("scaling"):
+        raise ValueError(
+            "one of pred and psth is scaled by nat4xr.preprocess and the other is not, or is "
+            "otherwise: nat4xr.preprocess.invert brings back spikes per bin"
+        )
+
+
+def _trials(response: xr.DataArray) -> xr.DataArray:
+    """The presentations that took place."""
+    _check_recorded(response)
+    return response.dropna("rep", how="all")
+
+
+def _spikes(trials: xr.DataArray, edges: Floats) -> tuple[Floats, NDArray[np.intp]]:
+    """Time and presentation of each spike, of counts (rep, time)."""
+    counts = np.nan_to_num(trials.values)
+    if (counts < 0).any() or (counts != np.rint(counts)).any():
+        raise ValueError(
+            "a raster needs whole numbers of spikes per bin: this response is averaged, smoothed "
+            "or scaled"
+        )
+    row, left = np.nonzero(counts)
+    n = counts[row, left].astype(np.intp)
+    nth = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
+    row, left = np.repeat(row, n), np.repeat(left, n)
+    return edges[left] + (nth + 0.5) / np.repeat(n, n) * np.diff(edges)[left], row
+
+
+def _mean_and_error(
+    ds: xr.Dataset | xr.DataArray,
+) -> tuple[xr.DataArray, xr.DataArray | None]:
+    """Mean and standard error over repeats (time); no error where there are no two repeats."""
+    if "response" in ds if isinstance(ds, xr.Dataset) else "rep" in ds.dims:
+        response = _selected(ds, "response", ("rep", "time")).compute()
+        # The published PSTH knows of some cells whose trials were not published.
+        if not (response.isnull().all() and isinstance(ds, xr.Dataset) and "psth" in ds):
+            trials = _trials(response)
+            n = trials.sizes["rep"]
+            mean = trials.mean("rep", keep_attrs=True)
+            error = trials.std("rep", ddof=1, keep_attrs=True) / np.sqrt(n) if n > 1 else None
+            return mean, error
+    mean = _selected(ds, "psth", ("time",)).compute()
+    _check_recorded(mean)
+    return mean, None
+
+
+def _rate(response: xr.DataArray) -> tuple[Floats, str]:
+    """Spikes per bin as spikes/s, and what to call them; a scaled response as it is."""
+    if scaling := response.attrs.get("scaling"):
+        return response.values, "response (z-score)" if scaling == "zscore" else "response (scaled)"
+    return response.values / _bin_width(response), "rate (spikes/s)"
+
+
+# The order of cells.
+
+
+def _by_site(array: xr.DataArray) -> xr.DataArray:
+    """The cells of a site side by side; sites and cells otherwise in the order of the data."""
+    if (sites := _sites(array)) is None:
+        return array
+    return array.isel(neuron=np.argsort(pd.factorize(sites)[0], kind="stable"))
+
+
+def _sites(array: xr.DataArray) -> NDArray[Any] | None:
+    if "site" in array.coords and array["site"].dims == ("neuron",):
+        return array["site"].values
+    return None
+
+
+def _by_latency(response: xr.DataArray) -> xr.DataArray:
+    time = response["time"]
+    before = time < time.attrs.get("sound_on", -np.inf) - _bin_width(response) / 2
+    if not before.any() or before.all():
+        raise ValueError(
+            "sort='latency' needs times before and after sound onset, which is read from "
+            "response.time.attrs['sound_on']"
+        )
+    rise = response[:, ~before.values] - response[:, before.values].mean("time")
+    peak = rise.max("time").values
+    latency = (rise.values >= peak[:, np.newaxis] / 2).argmax(axis=1)
+    # NaN is not above 0 either.
+    latency[~(peak > 0)] = rise.sizes["time"]
+    return response.isel(neuron=np.argsort(latency, kind="stable"))
+
+
+# Axes.
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError('figures need matplotlib: pip install "nat4xr[plot]"') from error
+    return plt
+
+
+def _axes(ax: Axes | None) -> Any:
+    if ax is not None:
+        return ax
+    plt = _pyplot()
+    return plt.gca() if plt.get_fignums() else plt.subplots(layout="constrained")[1]
+
+
+def _bin_width(array: xr.DataArray) -> float:
+    time = array["time"]
+    # The coordinate first: sums over bins (coarsen) leave the attrs as they were.
+    if time.size > 1:
+        return float(np.median(np.diff(time)))
+    if "bin_width" in time.attrs:
+        return float(time.attrs["bin_width"])
+    raise ValueError("the width of the one time bin is unknown: time.attrs has no 'bin_width'")
+
+
+def _time_edges(array: xr.DataArray) -> Floats:
+    if "time" not in array.coords:
+        raise ValueError("the dim 'time' has no coordinate: assign the left edges of its bins in s")
+    left = array["time"].values
+    return np.append(left, left[-1] + _bin_width(array))
+
+
+def _around(centres: Floats) -> Floats:
+    """Edges between the centres, and as far outside of the first and the last."""
+    if len(centres) < 2:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    between = (centres[:-1] + centres[1:]) / 2
+    return np.concatenate([[2 * centres[0] - between[0]], between, [2 * centres[-1] - between[-1]]])
+
+
+def _frequency_edges_khz(array: xr.DataArray) -> Floats:
+    if "freq" not in array.coords:
+        raise ValueError("the dim 'freq' has no coordinate: assign the centre frequencies in Hz")
+    edges: Floats = np.exp(_around(np.log(array["freq"].values / 1000)))
+    return edges
+
+
+def _frequency_axis(ax: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(2, 6)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda khz, _: f"{khz:g}"))
+    ax.set_ylabel("frequency (kHz)")
+
+
+def _time_axis(
+    ax: Any, array: xr.DataArray | None, edges: Floats | None, *, over_image: bool = False
+) -> None:
+    """Label the time, and mark the sound: shaded, or by a bar on top of what fills the axes."""
+    ax.set_xlabel("time (s)")
+    if not over_image:
+        ax.spines[["top", "right"]].set_visible(False)
+    if array is None or edges is None:
+        return
+    ax.set_xlim(edges[0], edges[-1])
+    if not {"sound_on", "sound_off"} <= array["time"].attrs.keys():
+        return
+    on, off = np.clip([array["time"].attrs[f"sound_{x}"] for x in ("on", "off")], *edges[[0, -1]])
+    if not on < off:
+        return
+    if over_image:
+        from matplotlib.transforms import ScaledTranslation
+
+        above = ScaledTranslation(0, 4 / 72, ax.figure.dpi_scale_trans)
+        ax.plot(
+            [on, off],
+            [1, 1],
+            transform=ax.get_xaxis_transform() + above,
+            color="0.3",
+            linewidth=2,
+            solid_capstyle="butt",
+            clip_on=False,
+        )
+    else:
+        ax.axvspan(on, off, color=SOUND_SHADE, linewidth=0, zorder=0)
+
+
+def _rate_axis(ax: Any, response: xr.DataArray, label: str) -> None:
+    ax.set_ylabel(label)
+    if (response.fillna(0) >= 0).all():
+        ax.set_ylim(bottom=0)
+
+
+def _cell_axis(ax: Any, array: xr.DataArray) -> None:
+    """Name the sites along the cells, with lines between them."""
+    n_cells = array.sizes["neuron"]
+    ax.set_ylabel(_count(n_cells, "cell"))
+    if (sites := _sites(array)) is None:
+        return
+    first = np.flatnonzero(np.append(True, sites[1:] != sites[:-1]))
+    for edge in first[1:]:
+        ax.axhline(edge, color="white", linewidth=0.5)
+    centres = (first + np.append(first[1:], n_cells)) / 2
+    # Names have to have room: small sites lie closer to each other than lines of text do.
+    points = ax.get_window_extent().height / ax.figure.dpi * 72
+    size = float(np.clip(points / len(first) / 1.2, 4, 9))
+    heights = _apart(centres, 1.2 * size / points * n_cells, n_cells)
+    ax.set_yticks(heights, sites[first], fontsize=size)
+    ax.tick_params(axis="y", length=0, pad=10)
+    width = ax.get_window_extent().width / ax.figure.dpi * 72
+    ax.plot(
+        np.broadcast_to([[0], [-9 / width]], (2, len(first))),
+        [centres, heights],
+        transform=ax.get_yaxis_transform(),
+        color="0.5",
+        linewidth=0.6,
+        clip_on=False,
+    )
+
+
+def _apart(centres: Floats, gap: float, end: float) -> Floats:
+    """Places from 0 to end, in order and a gap apart, as near to the centres as that allows."""
+    # Least squares under an order constraint, by pooling neighbours that are too close.
+    steps = gap * np.arange(len(centres))
+    pools: list[tuple[float, int]] = []
+    for target in centres - steps:
+        mean, n = float(target), 1
+        while pools and pools[-1][0] > mean:
+            last, m = pools.pop()
+            mean, n = (mean * n + last * m) / (n + m), n + m
+        pools.append((mean, n))
+    places: Floats = np.repeat([mean for mean, _ in pools], [n for _, n in pools])
+    return np.clip(places, gap / 2, max(gap / 2, end - steps[-1] - gap / 2)) + steps
+
+
+def _blending(n_cells: int) -> dict[str, Any]:
+    return {} if n_cells > MANY_CELLS else {"interpolation": "nearest"}
+
+
+def _shades(counts: NDArray[Any]) -> list[Any]:
+    """Colours of numbers of presentations: none stands out, more is darker."""
+    from matplotlib import colormaps
+
+    some = int((counts > 0).sum())
+    shades = list(colormaps["Blues"](np.linspace(0.35, 1, some) if some > 1 else [1.0]))
+    return shades if some == len(counts) else [VERMILION, *shades]
+
+
+def _colour_bar(ax: Any, mappable: Any, label: str, **options: Any) -> Any:
+    bar = ax.figure.colorbar(mappable, ax=ax, label=label, **options)
+    bar.outline.set_visible(False)
+    return bar
+
+
+# Words.
+
+
+def _title(obj: xr.Dataset | xr.DataArray, *parts: str) -> str:
+    """What is shown, from its labels; and that it is simulated, if it says so."""
+    words = ", ".join(filter(None, parts))
+    return f"{words} (simulated)".strip() if obj.attrs.get("simulated") else words
+
+
+def _set_title(ax: Any, title: str) -> None:
+    # The bar of `_time_axis` has to have room below it.
+    ax.set_title(title, fontsize="medium", pad=9, wrap=True)
+
+
+def _cell(array: xr.DataArray) -> str:
+    return _scalar(array, "cell_id") or _scalar(array, "neuron")
+
+
+def _sound(array: xr.DataArray) -> str:
+    name = (_scalar(array, "sound") or _scalar(array, "stim")).replace("_", " ")
+    return name if len(name) <= 30 else name[:29] + "…"
+
+
+def _scalar(array: xr.DataArray, name: str) -> str:
+    return str(array[name].item()) if name in array.coords and array[name].size == 1 else ""
+
+
+def _shared(array: xr.DataArray, name: str) -> str:
+    values: Any = np.unique(array[name]) if name in array.coords else []
+    return " and ".join(map(str, values)) if len(values) <= 2 else ""
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
