@@ -1,5 +1,8 @@
+from . import benchmark as benchmark
 from . import metrics as metrics
+from . import plot as plot
 from . import preprocess as preprocess
+from . import strf as strf
 from .coverage import count_cells as count_cells
 from .coverage import drop_unrecorded as drop_unrecorded
 from .engine import open_recording as open_recording
