@@ -63,9 +63,9 @@ def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
 
     Examples
     --------
-    >>> from nat4xr.spikes import bin_spikes, open_spikes
-    >>> spikes = open_spikes("A1")
-    >>> response = bin_spikes(spikes, dt_ms=5)
+    >>> import nat4xr
+    >>> spikes = nat4xr.open_spikes("A1")
+    >>> response = nat4xr.bin_spikes(spikes, dt_ms=5)
     >>> response.sizes["time"], response.time.attrs["bin_width"]
     (300, 0.005)
     >>> int(response.sum()) == spikes.sizes["spike"]
@@ -359,8 +359,16 @@ def _folded(values: Floats, factor: int, axis: int) -> Floats:
 def _on_demand(
     dims: tuple[Any, ...], shape: tuple[int, ...], make: Callable[..., Floats]
 ) -> xr.Variable:
-    data = indexing.LazilyIndexedArray(_OnDemand(shape, make))
-    return xr.Variable(dims, data, encoding={"zlib": True, "complevel": 1, "shuffle": True})
+    # In an export, chunks that several dask chunks share would be compressed again and again.
+    chunks = tuple(
+        n if dim in ("time", "freq") else min(FINE_CHUNKS[dim], n)
+        for dim, n in zip(dims, shape, strict=True)
+    )
+    return xr.Variable(
+        dims,
+        indexing.LazilyIndexedArray(_OnDemand(shape, make)),
+        encoding={"zlib": True, "complevel": 1, "shuffle": True, "chunksizes": chunks},
+    )
 
 
 class _OnDemand(BackendArray):

@@ -121,8 +121,8 @@ def open_spikes(
 
     Examples
     --------
-    >>> from nat4xr.spikes import open_spikes
-    >>> spikes = open_spikes("A1")
+    >>> import nat4xr
+    >>> spikes = nat4xr.open_spikes("A1")
 
     What the cells of a site fired in one trial:
 
@@ -173,9 +173,10 @@ def spike_trains(spikes: xr.Dataset, neuron: str, stim: str) -> list[NDArray[np.
 
     Examples
     --------
-    >>> from nat4xr.spikes import open_spikes, spike_trains
-    >>> spikes = open_spikes("A1")
-    >>> trains = spike_trains(spikes, "ARM029a-07-6", "STIM_00cat172_rec1_geese_excerpt1.wav")
+    >>> import nat4xr
+    >>> spikes = nat4xr.open_spikes("A1")
+    >>> geese = "STIM_00cat172_rec1_geese_excerpt1.wav"
+    >>> trains = nat4xr.spike_trains(spikes, "ARM029a-07-6", geese)
     >>> len(trains), trains[0].dtype
     (20, dtype('float32'))
     """
@@ -208,15 +209,15 @@ def session_trials(spikes: xr.Dataset, site: str) -> pd.DataFrame:
 
     Examples
     --------
-    >>> from nat4xr.spikes import bin_spikes, open_spikes, session_trials
-    >>> spikes = open_spikes("A1")
-    >>> trials = session_trials(spikes, "ARM029a")
+    >>> import nat4xr
+    >>> spikes = nat4xr.open_spikes("A1")
+    >>> trials = nat4xr.session_trials(spikes, "ARM029a")
     >>> trials.columns.to_list(), trials.onset.is_monotonic_increasing
     (['stim', 'subset', 'rep', 'onset'], True)
 
     For adaptation and drift: each cell's spikes in each trial, in the order of the session.
 
-    >>> counts = bin_spikes(spikes.sel(site="ARM029a"), dt_ms=1500).squeeze("time")
+    >>> counts = nat4xr.bin_spikes(spikes.sel(site="ARM029a"), dt_ms=1500).squeeze("time")
     >>> in_order = counts.sel(stim=trials.stim.to_xarray(), rep=trials.rep.to_xarray())
     >>> in_order.dims
     ('position', 'neuron')
@@ -250,8 +251,9 @@ def spikes_by_site(spikes: xr.Dataset) -> pd.DataFrame:
 
     Examples
     --------
-    >>> from nat4xr.spikes import open_spikes, spikes_by_site
-    >>> spikes_by_site(open_spikes("A1", subset="val"))[["neurons", "trials"]]
+    >>> import nat4xr
+    >>> from nat4xr.spikes import spikes_by_site
+    >>> spikes_by_site(nat4xr.open_spikes("A1", subset="val"))[["neurons", "trials"]]
              neurons  trials
     site
     ARM029a        3     360
