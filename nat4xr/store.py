@@ -352,6 +352,7 @@ def _moved_into_place(file: Path, fingerprint: str | None) -> Iterator[Path]:
     for stale in file.parent.glob(f".{file.name}.*.part"):  # of a process that was killed
         stale.unlink()
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    record_part = part.with_suffix(".json.part")
     try:
         yield part
         record = {
@@ -360,11 +361,11 @@ def _moved_into_place(file: Path, fingerprint: str | None) -> Iterator[Path]:
             "sources": fingerprint,
             "written_by": f"nat4xr {__version__}",
         }
+        record_part.write_text(json.dumps(record))
         # A record that does not fit its file makes it be written again, so that the order
         # in which the two are moved does not matter.
         os.replace(part, file)
-        part.write_text(json.dumps(record))
-        os.replace(part, _record_of(file))
+        os.replace(record_part, _record_of(file))
     except FileNotFoundError:  # a source is gone
         raise
     except (OSError, RuntimeError) as error:  # either, where HDF5 meets a disk that is full
@@ -372,6 +373,7 @@ def _moved_into_place(file: Path, fingerprint: str | None) -> Iterator[Path]:
         raise OSError(f"{file} could not be written ({free:,} bytes are free): {error}") from error
     finally:
         part.unlink(missing_ok=True)
+        record_part.unlink(missing_ok=True)
 
 
 def _is_writable(folder: Path) -> bool:

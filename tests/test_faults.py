@@ -1,0 +1,345 @@
+"""What real machines do: processes killed at any point, full disks, many processes at once."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from releases import tiny_release, tiny_sites, trial_counts, write
+
+import nat4xr
+from conftest import ReleaseServer
+from nat4xr import store
+from nat4xr.registry import FILES
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork and no SIGKILL")
+
+KILLS = 25
+"""Processes killed of each kind."""
+
+OPEN = "nat4xr.open_area({area!r}, {folder!r}, download=False, progressbar=False)"
+SPIKES = "nat4xr.open_spikes('A1', {folder!r}, download=False, progressbar=False)"
+FETCH = "nat4xr.fetch({part!r}, {folder!r}, progressbar=False)"
+
+
+# --- processes ---------------------------------------------------------------------------------
+
+# Forks a process for each program that it is sent: imports would take most of the time.
+FORKS = """
+import json, os, signal, sys, tempfile, traceback
+import dask.array, h5py, isal.igzip, netCDF4, numpy as np, xarray as xr
+import nat4xr, nat4xr.spikes, nat4xr.store
+
+with tempfile.NamedTemporaryFile() as file:  # xarray looks for its engines when first used
+    xr.Dataset({"x": ("x", ["text"])}).to_netcdf(file.name)
+    xr.open_dataset(file.name).close()
+
+def start(program):
+    if pid := os.fork():
+        return pid
+    try:
+        exec(program, globals())
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    os._exit(code)
+
+def wait(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+for line in sys.stdin:
+    print(json.dumps([wait(pid) for pid in [start(program) for program in json.loads(line)]]))
+    sys.stdout.flush()
+"""
+
+Run = Callable[..., list[int]]
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """Runs programs, each in a process of its own and all at once, and tells how each ended."""
+    command = [sys.executable, "-c", FORKS]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as forks:
+
+        def run(*programs: str) -> list[int]:
+            # The mirror of the test at hand, not the one of when this process began.
+            set_up = f"os.environ.update({dict(os.environ)!r})\n"
+            forks.stdin.write(json.dumps([set_up + program for program in programs]) + "\n")
+            forks.stdin.flush()
+            return json.loads(forks.stdout.readline())
+
+        yield run
+        forks.stdin.close()
+
+
+# Counts the calls of functions, those of C libraries among them, from the first call of one of
+# them on, and dies at one of them.
+DYING = """
+left, counts = {at}, {since!r} is None
+def count(frame, event, function):
+    global left, counts
+    counts = counts or frame.f_code.co_name == {since!r}
+    left -= counts
+    if counts and not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.setprofile(count)
+{program}
+sys.setprofile(None)
+open({log!r}, "w").write(str(-left))
+"""
+
+
+def n_calls(run: Run, program: str, log: Path, since: str | None = None) -> int:
+    """How many calls a program makes: the points at which it can be killed."""
+    assert run(DYING.format(at=0, program=program, since=since, log=str(log))) == [0]
+    return int(log.read_text())
+
+
+def kill(run: Run, program: str, at: int, since: str | None = None) -> None:
+    assert run(DYING.format(at=at, program=program, since=since, log=os.devnull)) == [-9]
+
+
+def content(folder: Path, area: str = "A1") -> np.ndarray:
+    ds = nat4xr.open_area(area, folder, download=False, progressbar=False)
+    return ds["response"].values
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """The files of a folder but for locks, which stay where they were used."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock")
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a tiny release."""
+    return write(tiny_release(), tmp_path / "release")
+
+
+@pytest.fixture(scope="module")
+def reference() -> np.ndarray:
+    """All trials of the tiny release, by a naive loop."""
+    return trial_counts(tiny_sites())
+
+
+# --- killed at any point -----------------------------------------------------------------------
+
+
+class Calls(dict[tuple[str, str | None], int]):
+    """How many calls there are in a program, counted when it is first asked."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.run, self.folder = run, folder
+
+    def __missing__(self, key: tuple[str, str | None]) -> int:
+        program, since = key
+        folder = write(tiny_release(), self.folder / str(len(self)))
+        program = program.format(area="A1", part="PEG", folder=str(folder))
+        # Not the last few, as it is not always the same number to one.
+        self[key] = 98 * n_calls(self.run, program, self.folder / "log", since) // 100
+        return self[key]
+
+
+@pytest.fixture(scope="module")
+def calls(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Calls:
+    return Calls(run, tmp_path_factory.mktemp("calls"))
+
+
+@pytest.mark.parametrize("since", [None, "_compress"], ids=["at any point", "while writing"])
+@pytest.mark.parametrize("seed", range(KILLS // 2 - 2))
+def test_a_killed_conversion_is_made_good_by_the_next(
+    seed: int, since: str | None, run: Run, calls: Calls, folder: Path, reference: np.ndarray
+) -> None:
+    if seed % 2:  # a converted file that must give way is there already
+        write(tiny_release(psth=np.zeros((4, 20, 3))), folder)
+        content(folder)
+        write(tiny_release(), folder)
+    sources = {name: content for name, content in listing(folder).items() if "-v" not in name}
+    at = random.Random(seed).randint(1, calls[OPEN, since])
+    kill(run, OPEN.format(area="A1", folder=str(folder)), at, since)
+    np.testing.assert_array_equal(content(folder), reference)
+    assert listing(folder).items() >= sources.items()
+    assert len(listing(folder)) == 5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_killed_conversion_of_spikes_is_made_good_by_the_next(
+    seed: int, run: Run, calls: Calls, folder: Path
+) -> None:
+    program = SPIKES.format(folder=str(folder))
+    content(folder)
+    since = "_write_spikes"
+    kill(run, program, random.Random(seed).randint(1, calls[SPIKES, since]), since)
+    spikes = nat4xr.open_spikes("A1", folder, download=False, progressbar=False)
+    n_spikes = sum(len(times) for site in tiny_sites().values() for times in site.spikes.values())
+    assert spikes.sizes["spike"] + int(spikes["n_outside"].sum()) == n_spikes
+    assert len(listing(folder)) == 7
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_a_killed_fetch_is_made_good_by_the_next(
+    seed: int,
+    run: Run,
+    calls: Calls,
+    release_server: ReleaseServer,
+    nems0_release: Path,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "data"
+    at = random.Random(seed).randint(1, calls[FETCH, None])
+    kill(run, FETCH.format(part="PEG", folder=str(folder)), at)
+    whole = {name: (nems0_release / name).read_bytes() for name in FILES["PEG"]}
+    there = listing(folder) if folder.exists() else {}
+    assert all(there.get(name, content) == content for name, content in whole.items())
+    nat4xr.fetch("PEG", folder, progressbar=False)
+    there = listing(folder)
+    assert there.pop("registry.json") == release_server.record_json()
+    assert there == whole
+
+
+# --- a disk that is full -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a file system can be mounted by root alone")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(disk: Path, free: int) -> Path:
+    """Leave so many bytes free."""
+    filler = disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(disk).free - free))
+    return filler
+
+
+@pytest.mark.parametrize("free", [0, 4096, 40_960, 102_400, 147_456])
+def test_a_full_disk_stops_a_download_with_a_clear_error(
+    free: int, small_disk: Path, release_server: ReleaseServer
+) -> None:
+    filler = fill(small_disk, free)
+    with pytest.raises(nat4xr.DownloadError, match=r"(No space left|cannot be written)"):
+        nat4xr.fetch("PEG", small_disk / "data", progressbar=False)
+    there = listing(small_disk)
+    assert all(there.get(name, file.read_bytes()) == file.read_bytes()
+               for name in FILES["PEG"] for file in [release_server.folder / name])  # fmt: skip
+    filler.unlink()
+    nat4xr.fetch("PEG", small_disk / "data", progressbar=False)
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["cold", "with an old file"])
+def test_a_full_disk_stops_a_conversion_with_a_clear_error(
+    old: bool, small_disk: Path, reference: np.ndarray
+) -> None:
+    folder = small_disk / "data"
+    write(tiny_release(psth=np.zeros((4, 20, 3))), folder)
+    if old:
+        content(folder)
+    before = listing(folder)
+    write(tiny_release(), folder)
+    sources = {name: content for name, content in listing(folder).items() if "-v" not in name}
+    problems = []
+    for free in range(0, 200_000, 4096):
+        filler = fill(small_disk, free)
+        try:
+            np.testing.assert_array_equal(content(folder), reference)
+            break
+        except OSError as error:
+            problems.append(str(error))
+        finally:
+            filler.unlink()
+        assert listing(folder) == before | sources
+    else:
+        pytest.fail("there is room enough, and still it is not converted")
+    assert len(problems) > 5
+    assert all("could not be written" in problem for problem in problems)
+
+
+# --- other file systems ------------------------------------------------------------------------
+
+
+def test_the_data_folder_may_be_on_another_file_system(
+    release_server: ReleaseServer, tmp_path: Path
+) -> None:
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other file system here")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        ds = nat4xr.open_area("PEG", folder, progressbar=False)
+        with np.load(release_server.folder / "reference.npz") as file:
+            np.testing.assert_array_equal(ds["psth"], file["PEG_psth"].astype(np.float32))
+        assert {file.name for file in Path(folder).iterdir()} >= set(FILES["PEG"])
+
+
+# --- many at once ------------------------------------------------------------------------------
+
+# Opens areas, holds what it reads to the reference, and logs each conversion that it makes.
+READER = """
+import time
+assemble = nat4xr.store.assemble
+def logged(area, *args, **options):
+    with open({log!r}, "a") as file:
+        file.write(f"{{area}} v{{nat4xr.store.SCHEMA}}\\n")
+    return assemble(area, *args, **options)
+nat4xr.store.assemble = logged
+nat4xr.store.SCHEMA = {schema}
+reference = np.load({reference!r})
+for area in {areas!r}:
+    ds = nat4xr.open_area(area, {folder!r}, progressbar=False)
+    val = ds["response"].sel(subset="val").transpose("stim", "rep", "time", "neuron")
+    np.testing.assert_array_equal(val, reference[area + "_trials"])
+    np.testing.assert_array_equal(ds["psth"], reference[area + "_psth"].astype(np.float32))
+"""
+
+
+def reader(release: Path, folder: Path, areas: list[str], schema: int = store.SCHEMA) -> str:
+    return READER.format(
+        log=str(folder.parent / "log"),
+        reference=str(release / "reference.npz"),
+        folder=str(folder),
+        areas=areas,
+        schema=schema,
+    )
+
+
+def test_eight_processes_that_open_both_areas_at_once_fetch_and_convert_each_once(
+    run: Run, release_server: ReleaseServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    orders = [["A1", "PEG"], ["PEG", "A1"]] * 4
+    programs = [reader(release_server.folder, folder, areas) for areas in orders]
+    assert run(*programs) == [0] * 8
+    conversions = [f"A1 v{store.SCHEMA}", f"PEG v{store.SCHEMA}"]
+    assert sorted((tmp_path / "log").read_text().split("\n")) == ["", *conversions]
+    fetched = [request.name for request in release_server.log if request.name != "record"]
+    assert sorted(fetched) == sorted(FILES["A1"] + FILES["PEG"])
+
+
+def test_two_versions_share_a_folder_each_with_its_own_file(
+    run: Run, nems0_release: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(nems0_release, tmp_path / "data")
+    schemas = [store.SCHEMA, store.SCHEMA + 1]
+    programs = [reader(nems0_release, folder, ["A1"], schema) for schema in schemas * 2]
+    for _ in range(2):
+        assert run(*programs) == [0] * 4
+    assert sorted((tmp_path / "log").read_text().split("\n")) == [
+        "",
+        *(f"A1 v{s}" for s in schemas),
+    ]
