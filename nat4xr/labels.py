@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,6 +154,7 @@ def match_cells(wanted: Iterable[str], found: Iterable[str]) -> dict[str, str]:
     return matches
 
 
+@lru_cache(4096)  # for each site of an area the same cells are matched
 def _cell_number(cell_id: str) -> tuple[str, ...] | None:
     """The cell as (animal, recording, session, electrode, unit), numbers as numbers."""
     cell = _CELL.fullmatch(cell_id)
