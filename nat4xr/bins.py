@@ -40,8 +40,7 @@ Floats = NDArray[np.float32]
 def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
     """Count the spikes of every presentation in bins of any width.
 
-    The bins are those of the format's own software: at 10 ms the result is ``response`` of
-    `open_area` to the bit, wherever the cell has trials.
+    The bins are those of the format's own software.
 
     Parameters
     ----------
@@ -60,6 +59,13 @@ def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
     ------
     ValueError
         The trial does not divide into bins of this width.
+
+    Notes
+    -----
+    At 10 ms this is ``response`` of `open_area`, whose val responses are counted so. Its est
+    responses come from the population recording: they are the same where that agrees with
+    the site recordings, and are also there for cells without trials. Pairs of sound and cell
+    that the population recording leaves out are counted here.
 
     Examples
     --------

@@ -66,7 +66,10 @@ def open_area(
         ``"est"``: the sounds presented once, for fitting; ``"val"``: those presented 20 times
         at every site, for testing.
     dt_ms : float, optional
-        Width of the time bins in ms: 1, 2, 5, or a multiple of 10 that divides 1500.
+        Width of the time bins in ms: 1, 2, 5, or a multiple of 10 that divides 1500. Coarser
+        bins than 10 ms are sums, of the spectrogram means. Finer ones are counted from the
+        spike times of the site recordings, of est sounds too, so that cells without trials
+        are NaN there, ``psth`` included; the spectrogram is held.
     chunks : dict, int, "auto" or None, optional
         Dask chunks, as for `xarray.open_dataset`; dims that a dict leaves out have chunks that
         suit the file. None: lazy arrays without dask.
