@@ -13,17 +13,19 @@ linear baseline, from end to end::
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from . import metrics
+from . import metrics, preprocess
 from .index import set_labels
 
-__all__ = ["evaluate", "leaderboard", "published"]
+__all__ = ["evaluate", "leaderboard", "published", "run_strf"]
 
 _RANCON = ("Rancon et al.", "10.1101/2025.01.08.631909")
 _PENNINGTON = ("Pennington & David 2023", "10.1371/journal.pcbi.1011110")
@@ -213,6 +215,78 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
     table = pd.concat([theirs[theirs["area"].isin(ours["area"])], ours], ignore_index=True)
     table = table[[*_COLUMNS, "n_stims", "n_cells", "simulated"]]
     return table.sort_values(["area", "cc_norm"], ascending=[True, False], ignore_index=True)
+
+
+def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
+    """Fit the STRF baseline, score it by the published protocol, and keep the results.
+
+    A linear-nonlinear model of 25 lags a cell (:func:`nat4xr.strf.fit`), fitted to the est sounds.
+    In the folder `out`, under names that begin with the area (and with ``SIMULATED``, where the
+    data are): ``strf-model.nc``, ``strf-predictions.nc`` of the val sounds, ``strf-scores.nc`` and
+    ``.csv`` with ``cc_raw`` and ``cc_norm`` of each cell, ``strf-leaderboard.csv``, and two
+    figures: ``strf-scores.png``, scores against noise ceilings, and ``strf-best.png``, the best
+    cell's STRF and its response to the first sound.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        One area, as :func:`nat4xr.open_area` returns it.
+    out : path-like
+        Folder for the results; made if it is not there. Results that are there are replaced.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As :func:`leaderboard`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`nat4xr.strf.fit` and :func:`evaluate`.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> table = run_strf(nat4xr.open_area("PEG"), "results")
+    >>> table.loc[table["simulated"], "backbone"].tolist()
+    ['STRF']
+    """
+    import matplotlib.pyplot as plt
+
+    from . import plot, strf
+
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    mark = "SIMULATED-" if ds.attrs["simulated"] else ""
+    prefix = f"{mark}{ds.attrs['area']}-strf-"
+    sound = preprocess.log_minmax(ds["spectrogram"])
+    est, val = (ds["subset"].values == subset for subset in ("est", "val"))
+    model = strf.fit(sound.isel(stim=est), ds["psth"].isel(stim=est), nonlinearity="isotonic")
+    pred = strf.predict(model, sound.isel(stim=val))
+    result = evaluate(pred, ds)
+    table = leaderboard({"STRF": result})
+
+    model.to_netcdf(out / f"{prefix}model.nc")
+    pred.to_netcdf(out / f"{prefix}predictions.nc")
+    result.to_netcdf(out / f"{prefix}scores.nc")
+    scores = {name: result[name].values for name in (*result.coords, *result.data_vars)}
+    pd.DataFrame(scores).to_csv(out / f"{prefix}scores.csv", index=False)
+    table.to_csv(out / f"{prefix}leaderboard.csv", index=False)
+
+    trials = ds["response"].isel(stim=val).sel(neuron=result["neuron"].values)
+    plot.scores(result.assign_attrs(ds.attrs), metrics.cc_max(trials))
+    plt.savefig(out / f"{prefix}scores.png", dpi=150)
+    plt.close()
+    best = result["cc_raw"].idxmax("neuron").item()
+    _, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    plot.strf(model.sel(neuron=best), ax=axes[0])
+    first = pred["stim"].values[0]
+    plot.prediction(
+        pred.sel(neuron=best, stim=first), ds["psth"].sel(neuron=best, stim=first), ax=axes[1]
+    )
+    plt.savefig(out / f"{prefix}best.png", dpi=150)
+    plt.close()
+    return table
 
 
 def _row(name: str, result: xr.Dataset) -> dict[str, Any]:

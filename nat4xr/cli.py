@@ -135,6 +135,45 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
 
 
 @main.command()
+@click.argument("area", type=AREA)
+@click.option(
+    "--model",
+    type=click.Choice(["strf", "ln", "cnn", "statenet", "transformer"]),
+    default="strf",
+    show_default=True,
+    help="strf: ridge regression; the others: networks (need nat4xr[models]).",
+)
+@click.option("--prefilter", type=click.Choice(["adaptrans"]), help="Front end of a network.")
+@click.option("--seeds", default=5, show_default=True, help="Number of fits of a network.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("nat4xr-benchmark"),
+    show_default=True,
+    help="Folder for models, predictions, scores and figures.",
+)
+@data_path
+def benchmark(
+    area: str, model: str, prefilter: str | None, seeds: int, out: Path, path: Path | None
+) -> None:
+    """Fit a model to the est sounds, score it on the val sounds, and print the leaderboard."""
+    from .benchmark import run_strf
+    from .store import open_area
+
+    ds = open_area(area, path)
+    if model == "strf":
+        table = run_strf(ds, out)
+    else:
+        from . import models
+
+        table = models.run(ds, model, prefilter, seeds=seeds, out=out)
+    if table["simulated"].any():
+        click.echo("SIMULATED data: rows marked so cannot be compared with the published ones\n")
+    click.echo(table.drop(columns=["paper", "doi"]).to_string(index=False, na_rep=""))
+    click.echo(f"\nModels, predictions, scores of each cell and figures: {out}")
+
+
+@main.command()
 @click.argument("path", type=click.Path(path_type=Path), default=Path("nat4xr-demo"))
 def demo(path: Path) -> None:
     """Show the package at work on a small SIMULATED release, kept in the folder PATH."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from click.testing import CliRunner, Result
@@ -83,6 +84,19 @@ def test_demo_shows_the_dataset_and_leaves_a_selection_and_a_figure(tmp_path):
         assert ds["auditory"].all()
     assert matplotlib.image.imread(tmp_path / "demo" / "cell.png").std() > 0
     assert run("demo", tmp_path / "demo").exit_code == 0  # once more, on what is there
+
+
+def test_benchmark_prints_the_leaderboard_and_keeps_scores_and_figures(tmp_path, simulated_release):
+    result = run("benchmark", "PEG", "--path", simulated_release, "--out", tmp_path)
+    assert result.exit_code == 0
+    assert "SIMULATED" in result.output
+    assert {"STRF", "StateNet"} <= set(result.output.split())
+    with xr.open_dataset(tmp_path / "SIMULATED-PEG-strf-scores.nc") as scores:
+        by_cell = pd.read_csv(tmp_path / "SIMULATED-PEG-strf-scores.csv", index_col="neuron")
+        np.testing.assert_allclose(by_cell["cc_norm"], scores["cc_norm"])
+        assert by_cell["site"].tolist() == scores["site"].values.tolist()
+    for figure in ("scores", "best"):
+        assert matplotlib.image.imread(tmp_path / f"SIMULATED-PEG-strf-{figure}.png").std() > 0
 
 
 def test_an_error_is_one_clear_line(release):
