@@ -196,6 +196,8 @@ def open_converted(file: Path, chunks: Any) -> xr.Dataset:
     for variable in data.values():
         # A later export packs nothing: what a user computed might not fit a byte.
         variable.encoding |= {"dtype": variable.dtype}
+        # Else xarray forgets the chunks of a selection, and netCDF finds slow ones.
+        variable.encoding.pop("original_shape", None)
         if variable.dtype == np.float32:
             variable.encoding["_FillValue"] = np.float32(np.nan)
     return set_labels(data.assign_coords(coords))
