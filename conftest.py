@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import dask
 import pytest
 
 # The examples of the reference models need PyTorch, which is an extra.
@@ -35,3 +36,14 @@ def _examples_read_the_simulated_release(
         release = request.getfixturevalue("simulated_release")
         monkeypatch.setenv("NAT4XR_DATA_DIR", str(release))
         monkeypatch.chdir(request.getfixturevalue("tmp_path"))
+
+
+@pytest.fixture
+def no_compute() -> Iterator[None]:
+    """Make dask fail on any compute."""
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        pytest.fail("computed something before it was asked to")
+
+    with dask.config.set(scheduler=fail):
+        yield

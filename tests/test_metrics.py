@@ -1,14 +1,14 @@
 """nat4xr.metrics: reference values, the statistics they promise, labels, NaN, laziness."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import combinations
 
 import dask
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import DATA
 
+from conftest import DATA
 from nat4xr import metrics
 from nat4xr.index import set_labels
 
@@ -78,17 +78,6 @@ def rate() -> xr.DataArray:
 @pytest.fixture
 def response() -> xr.DataArray:
     return simulated()[1]
-
-
-@pytest.fixture
-def no_compute() -> Iterator[None]:
-    """Make dask fail on any compute."""
-
-    def fail(*_args: object, **_kwargs: object) -> None:
-        pytest.fail("computed something before it was asked to")
-
-    with dask.config.set(scheduler=fail):
-        yield
 
 
 # --- the values ----------------------------------------------------------------------------------

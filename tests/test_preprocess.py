@@ -1,6 +1,5 @@
 """nat4xr.preprocess: scalings that can be undone, smoothing, laziness."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dask
@@ -56,17 +55,6 @@ def response() -> xr.DataArray:
         attrs={"long_name": "response", "units": "spikes per bin"},
     )
     return set_labels(response)
-
-
-@pytest.fixture
-def no_compute() -> Iterator[None]:
-    """Make dask fail on any compute."""
-
-    def fail(*_args: object, **_kwargs: object) -> None:
-        pytest.fail("computed something before it was asked to")
-
-    with dask.config.set(scheduler=fail):
-        yield
 
 
 # --- scaling -------------------------------------------------------------------------------------
@@ -292,14 +280,10 @@ def test_dask_in_dask_out(response, function, no_compute) -> None:
 
 
 @every_scaling
-def test_inversion_is_lazy(response, scale) -> None:
+def test_inversion_is_lazy(response, scale, request: pytest.FixtureRequest) -> None:
     scaled = scale(response.chunk(rep=1, neuron=2))
-
-    def fail(*_args: object, **_kwargs: object) -> None:
-        pytest.fail("computed something before it was asked to")
-
-    with dask.config.set(scheduler=fail):
-        assert dask.is_dask_collection(preprocess.invert(scaled))
+    request.getfixturevalue("no_compute")
+    assert dask.is_dask_collection(preprocess.invert(scaled))
 
 
 @every_scaling

@@ -1,7 +1,6 @@
 """nat4xr.strf: lags, the regression and its penalty, causality, labels, NaN, laziness."""
 
 import tracemalloc
-from collections.abc import Iterator
 from typing import Any
 
 import dask
@@ -77,17 +76,6 @@ def psth(spectrogram: xr.DataArray, kernels: np.ndarray) -> xr.DataArray:
 @pytest.fixture(scope="module")
 def model(spectrogram: xr.DataArray, psth: xr.DataArray) -> xr.Dataset:
     return strf.fit(spectrogram, psth, n_lags=LAGS)
-
-
-@pytest.fixture
-def no_compute() -> Iterator[None]:
-    """Make dask fail on any compute."""
-
-    def fail(*_args: object, **_kwargs: object) -> None:
-        pytest.fail("computed something before it was asked to")
-
-    with dask.config.set(scheduler=fail):
-        yield
 
 
 def correlation(one: Any, other: Any) -> float:
