@@ -192,7 +192,7 @@ def packed(name: str, content: Content) -> bytes:
     members = {member: packed(member, inside) for member, inside in content.items()}
     if name.endswith(".zip"):
         return zipped(members)
-    return tar(members) if name.endswith(".tar") else gzip.compress(tar(members), 1)
+    return tar(members) if name.endswith(".tar") else gzip.compress(tar(members), 1, mtime=0)
 
 
 def tar(members: Mapping[str, bytes]) -> bytes:
@@ -209,7 +209,7 @@ def zipped(members: Mapping[str, bytes]) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in members.items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content)
     return file.getvalue()
 
 

@@ -1,17 +1,17 @@
 """What real machines do: processes killed at any point, full disks, many processes at once."""
 
-import json
 import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Run, forks
 from releases import tiny_release, tiny_sites, trial_counts, write
 
 import nat4xr
@@ -31,55 +31,11 @@ FETCH = "nat4xr.fetch({part!r}, {folder!r}, progressbar=False)"
 
 # --- processes ---------------------------------------------------------------------------------
 
-# Forks a process for each program that it is sent: imports would take most of the time.
-FORKS = """
-import json, os, signal, sys, tempfile, traceback
-import dask.array, h5py, isal.igzip, netCDF4, numpy as np, xarray as xr
-import nat4xr, nat4xr.spikes, nat4xr.store
-
-with tempfile.NamedTemporaryFile() as file:  # xarray looks for its engines when first used
-    xr.Dataset({"x": ("x", ["text"])}).to_netcdf(file.name)
-    xr.open_dataset(file.name).close()
-
-def start(program):
-    if pid := os.fork():
-        return pid
-    try:
-        exec(program, globals())
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    os._exit(code)
-
-def wait(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-for line in sys.stdin:
-    print(json.dumps([wait(pid) for pid in [start(program) for program in json.loads(line)]]))
-    sys.stdout.flush()
-"""
-
-Run = Callable[..., list[int]]
-
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    """Runs programs, each in a process of its own and all at once, and tells how each ended."""
-    command = [sys.executable, "-c", FORKS]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as forks:
-
-        def run(*programs: str) -> list[int]:
-            # The mirror of the test at hand, not the one of when this process began.
-            set_up = f"os.environ.update({dict(os.environ)!r})\n"
-            forks.stdin.write(json.dumps([set_up + program for program in programs]) + "\n")
-            forks.stdin.flush()
-            return json.loads(forks.stdout.readline())
-
+    with forks() as run:
         yield run
-        forks.stdin.close()
 
 
 # Counts the calls of functions, those of C libraries among them, from the first call of one of

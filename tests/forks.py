@@ -1,0 +1,58 @@
+"""Python programs in processes of their own, which start at once and may do as they like."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# Forks a process for each program that it is sent: imports would take most of the time.
+FORKS = """
+import json, os, signal, sys, tempfile, traceback
+import dask.array, h5py, isal.igzip, netCDF4, numpy as np, xarray as xr
+import nat4xr, nat4xr.spikes, nat4xr.store
+
+with tempfile.NamedTemporaryFile() as file:  # xarray looks for its engines when first used
+    xr.Dataset({"x": ("x", ["text"])}).to_netcdf(file.name)
+    xr.open_dataset(file.name).close()
+
+def start(program):
+    if pid := os.fork():
+        return pid
+    try:
+        exec(program, globals())
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    os._exit(code)
+
+def wait(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+for line in sys.stdin:
+    print(json.dumps([wait(pid) for pid in [start(program) for program in json.loads(line)]]))
+    sys.stdout.flush()
+"""
+
+Run = Callable[..., list[int]]
+
+
+@contextmanager
+def forks() -> Iterator[Run]:
+    """Lend a function that runs programs, all at once, and tells how each of them ended."""
+    command = [sys.executable, "-c", FORKS]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def run(*programs: str) -> list[int]:
+            # As the environment is now: tests change it.
+            set_up = f"os.environ.update({dict(os.environ)!r})\n"
+            process.stdin.write(json.dumps([set_up + program for program in programs]) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield run
+        process.stdin.close()
