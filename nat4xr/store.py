@@ -196,11 +196,27 @@ def open_converted(file: Path, chunks: Any) -> xr.Dataset:
     for variable in data.values():
         # A later export packs nothing: what a user computed might not fit a byte.
         variable.encoding |= {"dtype": variable.dtype}
-        # Else xarray forgets the chunks of a selection, and netCDF finds slow ones.
-        variable.encoding.pop("original_shape", None)
+        variable.encoding["original_shape"] = _AnyShape(variable.shape)
         if variable.dtype == np.float32:
             variable.encoding["_FillValue"] = np.float32(np.nan)
     return set_labels(data.assign_coords(coords))
+
+
+class _AnyShape(tuple[int, ...]):
+    """A shape that is equal to every shape of as many dims.
+
+    xarray exports a selection without the chunk sizes of its source when the shape has changed,
+    and the netCDF library then chooses chunks that take twenty times as long to write. They do
+    not fit, though, where a dim was dropped.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, tuple) and len(self) == len(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__
 
 
 def text_encoding(ds: xr.Dataset) -> dict[Hashable, dict[str, Any]]:

@@ -1,0 +1,90 @@
+"""Exports: the whole and any selection, read back by plain xarray."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import netCDF4
+import pytest
+import xarray as xr
+
+import nat4xr
+
+SELECTIONS: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
+    "all of it": lambda ds: ds,
+    "the val sounds": lambda ds: ds.sel(subset="val"),
+    "the est sounds": lambda ds: ds.sel(subset="est"),
+    "labels of both dims": lambda ds: ds.sel(subset="val", animal="TNC", auditory=True),
+    "cells in another order": lambda ds: ds.isel(neuron=[4, 0, 2]),
+    "one cell": lambda ds: ds.isel(neuron=5),
+    "one sound": lambda ds: ds.isel(stim=3),
+    "the time of the sound": lambda ds: ds.sel(time=slice(0.25, 1.24)),
+    "what was recorded": lambda ds: nat4xr.drop_unrecorded(ds.sel(subset="val")),
+    "a site, by where": lambda ds: ds.where(ds.site == "DRX006b", drop=True),
+    "nothing": lambda ds: ds.sel(animal="ARM", auditory=False),
+    "with something computed": lambda ds: ds.assign(rate=ds.response.mean("rep") / 0.01),
+}
+
+
+@pytest.fixture(scope="module")
+def ds(simulated_release: Path) -> xr.Dataset:
+    return nat4xr.open_area("A1", simulated_release, progressbar=False)
+
+
+def write(ds: xr.Dataset, form: str, file: Path) -> xr.Dataset:
+    """Write a Dataset as netCDF or zarr, and open it again with plain xarray."""
+    if form == "netcdf":
+        ds.to_netcdf(file)
+        return xr.open_dataset(file)
+    ds.to_zarr(file)
+    return xr.open_zarr(file)
+
+
+@pytest.mark.parametrize("form", ["netcdf", "zarr"])
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_a_selection_reads_back_as_it_was(
+    selection: str, form: str, ds: xr.Dataset, tmp_path: Path
+) -> None:
+    selected = SELECTIONS[selection](ds)
+    with write(selected, form, tmp_path / "export") as back:
+        # Everything but the label index, which plain xarray does not know.
+        xr.testing.assert_identical(
+            back.drop_indexes(list(back.xindexes)), selected.drop_indexes(list(selected.xindexes))
+        )
+        kinds = {name: variable.dtype.kind for name, variable in selected.variables.items()}
+        assert {name: back[name].dtype.kind for name in kinds} == kinds
+
+
+def test_a_reopened_export_gets_its_labels_back(ds: xr.Dataset, tmp_path: Path) -> None:
+    ds.to_netcdf(tmp_path / "export.nc")
+    with xr.open_dataset(tmp_path / "export.nc") as plain:
+        labelled = nat4xr.set_labels(plain)
+        xr.testing.assert_equal(labelled.sel(animal="TNC"), ds.sel(animal="TNC"))
+
+
+def test_no_nat4xr_is_needed_to_read_an_export(ds: xr.Dataset, tmp_path: Path) -> None:
+    ds.to_netcdf(tmp_path / "export.nc")
+    program = (
+        "import sys; sys.modules['nat4xr'] = None  # any import of it fails\n"
+        "import xarray; print(dict(xarray.open_dataset('export.nc').load().sizes))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.strip() == str(dict(ds.sizes))
+
+
+def test_an_export_holds_what_was_computed_not_bytes(ds: xr.Dataset, tmp_path: Path) -> None:
+    """Counts are bytes in the converted file; halves would be lost if an export kept that."""
+    halved = ds.copy()
+    halved["response"] = ds["response"].copy(data=ds["response"].data / 2)
+    halved.to_netcdf(tmp_path / "export.nc")
+    with xr.open_dataset(tmp_path / "export.nc") as back:
+        assert (back["response"] == 0.5).any()
+
+
+def test_an_exported_selection_keeps_chunks_of_one_repeat(ds: xr.Dataset, tmp_path: Path) -> None:
+    ds.sel(subset="val").to_netcdf(tmp_path / "val.nc")
+    with netCDF4.Dataset(tmp_path / "val.nc") as file:
+        assert file["response"].chunking()[1] == 1
