@@ -32,9 +32,9 @@ SCHEMA = 1
 # later repeats, which only they have, are one chunk a group of cells; the rest is never written.
 DISK_CHUNKS = {"stim": 18, "rep": 1, "neuron": 128}
 
-# A dask chunk of response is 46 MB in A1, and one whose sounds are all in one chunk stays
-# regular, as zarr needs it, when sounds are selected.
-DASK_CHUNKS = {"stim": 1800, "rep": 1, "time": -1, "neuron": 128}
+# A dask chunk of response is 46 MB in A1 and PEG, and never more than 128 MB. That all sounds are
+# in one chunk keeps chunks regular, as zarr needs them, when sounds are selected.
+DASK_CHUNKS = {"stim": 1620, "rep": 1, "time": -1, "neuron": 128}
 
 AREAS = ("A1", "PEG")
 
