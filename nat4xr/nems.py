@@ -25,6 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .errors import ReleaseError, explained
+from .tables import parse_numbers, read_table
 
 MAX_MEMBERS = 10_000
 """A recording of more files than this is refused."""
@@ -366,12 +367,14 @@ def _read_json(stream: Stream, size: int) -> dict[str, Any]:
 
 
 def _read_epochs(stream: Stream, size: int) -> pd.DataFrame:
-    text = io.BytesIO(_content(stream, size, MAX_TEXT))
-    table = pd.read_csv(text, dtype=str, keep_default_na=False)
-    missing = {"name", "start", "end"} - set(table.columns)
-    if missing:
-        raise ValueError(f"has no column {', '.join(sorted(missing))}")
-    epochs = table[["name", "start", "end"]].astype({"start": np.float64, "end": np.float64})
+    table = read_table(_content(stream, size, MAX_TEXT), ["name", "start", "end"])
+    epochs = pd.DataFrame(
+        {
+            "name": pd.Series(table["name"], dtype=str),
+            "start": np.array(parse_numbers(table["start"]), np.float64),
+            "end": np.array(parse_numbers(table["end"]), np.float64),
+        }
+    )
     times = epochs[["start", "end"]].to_numpy()
     if not (abs(times) < MAX_TIME).all() or (times[:, 1] < times[:, 0]).any():
         raise ValueError("has an epoch that ends before it starts, or at no time")

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from .errors import explained
 from .labels import match_cells
 from .registry import FILES
+from .tables import read_table
 
 MAX_SITE_ARCHIVE = 2**28
 """The archive of one site may have this many bytes; a real one has about 5 million."""
@@ -167,13 +166,10 @@ def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
         The table is broken, or lacks one of the two columns.
     """
     with explained(table.name):
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
-        for column in ("cellid", "sig_auditory"):
-            if column not in rows.columns:
-                raise ValueError(f"has no column {column}")
+        rows = read_table(table.read_bytes(), ["cellid", "sig_auditory"])
         flags: dict[str, bool] = {}
         for cell_id, text in zip(rows["cellid"], rows["sig_auditory"], strict=True):
-            flag = _FLAGS.get(str(text).strip().lower())
+            flag = _FLAGS.get(text.strip().lower())
             if flag is None:
                 raise ValueError(f"sig_auditory of {cell_id} is {text!r}")
             if flags.setdefault(cell_id, flag) != flag:
