@@ -189,11 +189,10 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
                     raise ValueError(f"cell {cell} has trials at another site as well")
                 trials_cell_id[cell] = found
             columns = [cells.index(cell) for cell in matches]
-            presented = trials.stim[trials.stim >= 0]
-            counts = np.bincount(presented[is_val[presented]], minlength=len(stims))
-            if counts.max() > np.iinfo(np.int8).max:
-                raise ValueError(f"a sound was presented {counts.max()} times")
-            n_reps[np.ix_(is_val, np.array(columns, int))] = counts[is_val, np.newaxis]
+            presented = np.bincount(trials.stim[trials.stim >= 0], minlength=len(stims))
+            if presented[is_val].max(initial=0) > np.iinfo(np.int8).max:
+                raise ValueError(f"a sound was presented {presented.max()} times")
+            n_reps[np.ix_(is_val, np.array(columns, int))] = presented[is_val, np.newaxis]
             rep, stim_number, time, neuron = _val_bins(
                 site, trials, is_val, dict(zip(matches.values(), columns, strict=True))
             )

@@ -393,6 +393,13 @@ def named(cell: str = CELLS[0], sound: str = SOUNDS[3]) -> dict[str, Any]:
     return release
 
 
+def unequal_sounds() -> dict[str, Any]:
+    rows = f"name,start,end\n{SOUNDS[0]},0,0.2\n{SOUNDS[1]},0.2,0.5\n".encode()
+    return population(
+        lambda p: p.update({f"A1_NAT4/A1_NAT4.{s}.epoch.csv": rows for s in ("stim", "resp")})
+    )
+
+
 def same_cells_at_two_sites() -> dict[str, Any]:
     sites = tiny_sites()
     return tiny_release(sites | {"ARM030a": sites["ARM029a"]}, cells=[*CELLS, "a", "b"])
@@ -428,6 +435,7 @@ BAD = {
         POPULATION,
         "overlap",
     ),
+    "sounds of two lengths": (unequal_sounds, POPULATION, "equally long"),
     "a sound outside": (lambda: population_epochs([(SOUNDS[0], 0.7)]), POPULATION, "outside"),
     "a sound before the start": (
         lambda: population_epochs([(SOUNDS[0], -0.1)]),
@@ -507,3 +515,16 @@ def test_counts_are_stored_as_bytes_only_if_nothing_is_lost(
     published = np.zeros((len(SOUNDS), N_TIME, 3))
     published[3, 5, 1] = value
     assert assembled(tiny_release(psth=published)).counts_fit_a_byte() == fits
+
+
+@pytest.mark.parametrize(("count", "fits"), [(254, True), (255, False)])
+def test_many_spikes_in_a_bin_are_all_counted(count: int, fits: bool, assembled: Any) -> None:
+    data = assembled(tiny_release({"ARM029a": Site({CELLS[0]: [0.5] * count}, [(VAL[0], 0.5)])}))
+    assert response(data)[0, 0, 0, 0] == count
+    assert data.counts_fit_a_byte() == fits
+
+
+def test_an_est_sound_may_have_been_repeated_at_a_site(assembled: Any) -> None:
+    trials = [(EST[0], i * TRIAL_S) for i in range(200)]
+    data = assembled(tiny_release({"ARM029a": Site({CELLS[0]: [0.5]}, trials)}))
+    assert n_reps(data) == [[0], [0], [1], [1]]

@@ -230,7 +230,7 @@ def test_data_are_lazy_with_dask_and_without(nems0_folder: Path) -> None:
 def test_trials_are_stored_without_loss(tmp_path: Path) -> None:
     sites = tiny_sites(21)
     published = tiny_psth(sites)
-    for value in (0.5, -1.0, 255.0, 1e6):  # of an est sound: no counts, or too many for a byte
+    for value in (7.0, 0.5, -1.0, 255.0, 1e6):  # of an est sound; not all are counts, or fit a byte
         published[3, 4, 1] = value
         folder = write(tiny_release(sites, psth=published), tmp_path / str(value))
         expected = trial_counts(sites).astype(np.float32)
