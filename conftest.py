@@ -7,8 +7,14 @@ from pathlib import Path
 import dask
 import pytest
 
-# The examples of the reference models need PyTorch, which is an extra.
-collect_ignore = [] if find_spec("torch") else ["nat4xr/models"]
+# Examples of what needs a package that is only in an extra.
+_NEEDS = {
+    "nat4xr/models": "torch",
+    "nat4xr/bridges/_nwb.py": "pynwb",
+    "nat4xr/bridges/_pynapple.py": "pynapple",
+    "nat4xr/bridges/_torch.py": "torch",
+}
+collect_ignore = [path for path, package in _NEEDS.items() if not find_spec(package)]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,5 @@
 from . import benchmark as benchmark
+from . import bridges as bridges
 from . import metrics as metrics
 from . import plot as plot
 from . import preprocess as preprocess

@@ -1,0 +1,61 @@
+"""Bridges to the tools that others use: each takes what nat4xr opens, and gives what a tool takes.
+
+===============  ====================================  =============================
+for              functions                             needs
+===============  ====================================  =============================
+pandas           :func:`cells`, :func:`sounds`
+scikit-learn     :func:`design_matrix`
+model selection  :func:`split_est`
+PyTorch          :func:`torch_dataset`                 ``pip install nat4xr[torch]``
+pynapple         :func:`to_pynapple`                   ``nat4xr[pynapple]``
+NWB              :func:`to_nwb`                        ``nat4xr[nwb]``
+===============  ====================================  =============================
+
+The tools themselves are imported when one of their functions is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .learning import design_matrix, split_est
+from .tables import cells, sounds
+
+if TYPE_CHECKING:
+    from ._nwb import to_nwb as to_nwb
+    from ._pynapple import to_pynapple as to_pynapple
+    from ._torch import torch_dataset as torch_dataset
+
+__all__ = [
+    "cells",
+    "design_matrix",
+    "sounds",
+    "split_est",
+    "to_nwb",
+    "to_pynapple",
+    "torch_dataset",
+]
+
+# By function: its module, the package that this imports, and the extra that installs it.
+_DEFERRED = {
+    "to_nwb": ("_nwb", "pynwb", "nwb"),
+    "to_pynapple": ("_pynapple", "pynapple", "pynapple"),
+    "torch_dataset": ("_torch", "torch", "torch"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DEFERRED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, package, extra = _DEFERRED[name]
+    try:
+        return getattr(import_module(f"{__name__}.{module}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ImportError(f"{name} needs {package}: pip install 'nat4xr[{extra}]'") from error
+
+
+def __dir__() -> list[str]:
+    return __all__
