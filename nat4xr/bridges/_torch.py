@@ -1,0 +1,103 @@
+"""Sounds and responses for PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+def torch_dataset(ds: xr.Dataset, *, stimulus: xr.DataArray | None = None) -> SoundDataset:
+    """Give the sounds of a Dataset, and the responses to them, to PyTorch.
+
+    Parameters
+    ----------
+    ds : Dataset
+        With ``response`` (stim, rep, time, neuron): from `nat4xr.open_area`, whole or selected.
+    stimulus : DataArray, optional
+        What models are given, with the dim ``stim``: a spectrogram prepared by
+        `nat4xr.preprocess` or the waveforms of `nat4xr.open_waveforms`, for these sounds or
+        more. Default: ``ds.spectrogram``.
+
+    Returns
+    -------
+    torch.utils.data.Dataset
+        An item a sound, in the order of ``ds``: three tensors,
+
+        - the stimulus, float32 (1, freq, time), or (1, sample) of waveforms;
+        - the responses, float32 (neuron, rep, time), spikes per bin, NaN where not recorded;
+        - the valid mask, bool (neuron, rep, time), where they are not NaN.
+
+        All items have one shape, so that a ``DataLoader`` makes batches of them. Repeats that
+        no sound of ``ds`` has are left out: est sounds alone have one. The attributes ``stims``
+        and ``neurons`` name what stands along the axes.
+
+    Raises
+    ------
+    KeyError
+        If ``stimulus`` does not have a sound of ``ds``.
+    ValueError
+        If a dim is missing.
+
+    Notes
+    -----
+    An item is read when it is asked for. A lazy ``ds`` is pickled as names of files, in some ten
+    kilobytes, and each worker of a ``DataLoader`` reads for itself. Where memory allows,
+    ``ds.load()`` first is fastest (the est sounds of A1 are 0.3 GB); else open the area with
+    ``chunks=None``.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> from torch.utils.data import DataLoader
+    >>> train, validation = nat4xr.bridges.split_est(nat4xr.open_area("A1", chunks=None))
+    >>> sounds = nat4xr.bridges.torch_dataset(train)
+    >>> for stim, response, valid in DataLoader(sounds, batch_size=4, shuffle=True):
+    ...     error = (response - 0.1)[valid].square().mean()
+    >>> stim.shape[1:], response.shape[1:]
+    (torch.Size([1, 18, 150]), torch.Size([17, 1, 150]))
+    """
+    return SoundDataset(ds, ds["spectrogram"] if stimulus is None else stimulus)
+
+
+class SoundDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Stimulus, responses and valid mask of each sound: what `torch_dataset` returns."""
+
+    def __init__(self, ds: xr.Dataset, stimulus: xr.DataArray) -> None:
+        response = ds["response"]
+        for dim in ("stim", "rep", "time", "neuron"):
+            if dim not in response.dims:
+                raise ValueError(f"response has no dim {dim!r}: .sel({dim}=[...]) keeps it")
+        if "stim" not in stimulus.dims:
+            raise ValueError(f"the stimulus has no dim 'stim', but {stimulus.dims}")
+        self.stims: list[str] = ds["stim"].values.tolist()
+        self.neurons: list[str] = ds["neuron"].values.tolist()
+        stimulus = stimulus.sel(stim=self.stims)
+        channels = [dim for dim in ("freq",) if dim in stimulus.dims]
+        if "n_reps" in ds and "rep" in ds.coords:
+            n_reps = max(int(ds["n_reps"].max()), 1)
+            response = response.isel(rep=ds["rep"].values < n_reps)
+        # Variables: items need no labels.
+        self._stimulus = stimulus.transpose("stim", *channels, ...).variable
+        self._response = response.transpose("stim", "neuron", "rep", "time").variable
+
+    def __len__(self) -> int:
+        return len(self.stims)
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor, Tensor]:
+        if not -len(self) <= item < len(self):  # what ends a loop over the items
+            raise IndexError(f"there are {len(self)} sounds; not {item}")
+        # Dask's threads do not survive the fork that starts a worker; it would wait forever.
+        with dask.config.set(scheduler="synchronous"):
+            stimulus = _tensor(self._stimulus[item])
+            response = _tensor(self._response[item])
+        return stimulus.unsqueeze(0), response, ~response.isnan()
+
+
+def _tensor(variable: Any) -> Tensor:
+    return torch.from_numpy(np.array(variable.values, dtype=np.float32, order="C"))
