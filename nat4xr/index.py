@@ -307,12 +307,13 @@ def _refuse_inexact(labels: Mapping[Any, Any], method: Any, tolerance: Any) -> N
 
 
 def _contiguous(positions: np.ndarray) -> np.ndarray | slice:
-    """Make a slice of the first so many positions, which is faster to read and needs no copy.
+    """Make a slice of one position or of the first so many: faster to read, and no copy.
 
-    Of the first only: dask cuts a later slice into uneven chunks, which zarr does not write.
+    Of no others: dask would cut these into uneven chunks, which zarr does not write.
     """
-    if np.array_equal(positions, np.arange(positions.size)):
-        return slice(0, positions.size)
+    start = int(positions[0]) if positions.size == 1 else 0
+    if np.array_equal(positions, np.arange(start, start + positions.size)):
+        return slice(start, start + positions.size)
     return positions
 
 

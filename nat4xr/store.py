@@ -33,8 +33,9 @@ SCHEMA = 1
 DISK_CHUNKS = {"stim": 18, "rep": 1, "neuron": 128}
 
 # A dask chunk of response is 46 MB in A1 and PEG, and never more than 128 MB. That all sounds are
-# in one chunk keeps chunks regular, as zarr needs them, when sounds are selected.
-DASK_CHUNKS = {"stim": 1620, "rep": 1, "time": -1, "neuron": 128}
+# in one chunk keeps chunks regular, as zarr needs them, when sounds are selected. Those of the
+# spectrogram are small because .where with a condition on cells gives it a dim of cells.
+DASK_CHUNKS = {"stim": 1620, "rep": 1, "freq": 2, "time": -1, "neuron": 128}
 
 AREAS = ("A1", "PEG")
 
