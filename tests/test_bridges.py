@@ -174,6 +174,7 @@ def test_a_split_is_lazy_and_keeps_the_labels(ds):
     train, _ = bridges.split_est(ds, fraction=0.25)
     assert train.response.chunks
     assert train.sel(site=SITE).sizes["neuron"] == 6
+    assert train.sizes["rep"] == 1  # what est sounds have
 
 
 @pytest.mark.parametrize("fraction", [0, 0.01, 1, 2])
