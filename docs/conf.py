@@ -1,0 +1,171 @@
+"""Sphinx configuration.
+
+One command builds the site, from the root of the repository:
+
+    python -m sphinx -W -b html docs docs/_build/html
+
+Whatever the pages and the gallery compute is computed while the site is built, on a simulated
+release that is kept in docs/_build/simulated.
+"""
+
+import os
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+import nat4xr
+
+RELEASE = Path(__file__).parent / "_build" / "simulated"
+os.environ["NAT4XR_DATA_DIR"] = str(RELEASE)
+os.environ["NAT4XR_ZENODO_URL"] = "http://127.0.0.1:9"  # nothing is ever downloaded
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # no progress bars on pages
+
+project = "nat4xr"
+author = "the nat4xr developers"
+copyright = "the nat4xr developers; BSD-3-Clause"
+version = release = nat4xr.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "jupyter_execute", "examples", "gallery/*.ipynb"]
+nitpicky = True
+nitpick_ignore_regex = [("py:class", r"(?!nat4xr\b).*")]  # types in words, and of other packages
+show_warning_types = True
+
+# -- Pages ------------------------------------------------------------------------------
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_in_temp = True  # what a page writes, it writes elsewhere
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_execution_show_tb = True
+nb_output_stderr = "remove-warn"  # a page that warns its reader is a page to be mended
+nb_mime_priority_overrides = [("html", "text/html", 0)]
+
+# -- API --------------------------------------------------------------------------------
+
+add_module_names = False
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_mock_imports = ["pynapple", "pynwb", "safetensors", "torch"]  # too large for a reference
+autodoc_typehints = "none"  # the docstrings say it in the field's terms
+autosummary_generate = False
+default_role = "py:obj"  # what single backticks mean in docstrings
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+python_maximum_signature_line_length = 60
+
+# -- Gallery ----------------------------------------------------------------------------
+
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_signature": False,
+    "write_computation_times": False,
+    "show_memory": False,
+    "min_reported_time": 60,
+    "only_warn_on_example_error": False,
+    "abort_on_example_error": True,
+    "matplotlib_animations": False,
+    "reset_modules": ("matplotlib",),
+}
+
+# -- HTML -------------------------------------------------------------------------------
+
+html_theme = "furo"
+html_title = f"nat4xr {version}"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "announcement": "Numbers and figures are of <b>simulated</b> data.",
+}
+
+
+def simulate_release(app: Sphinx, config: object) -> None:
+    """Make what the pages read, once, and convert it, so that no page shows that it happens."""
+    if not (RELEASE / "wav.zip").exists():
+        nat4xr.simulate(RELEASE, scale=0.1, sound_scale=0.3)
+    for area in ("A1", "PEG"):
+        nat4xr.open_area(area, progressbar=False)
+        nat4xr.open_spikes(area, progressbar=False)
+
+
+def link_own_names(app: Sphinx, env: object, node: nodes.Node, contnode: nodes.Node) -> object:
+    """Link names of ours that are written short: `open_area`; :func:`fit` in a table of modules.
+
+    Other names in single backticks, of parameters for example, are literals.
+    """
+    if node.get("refdomain") != "py":
+        return None
+    target, objects = node["reftarget"], env.get_domain("py").objects
+    found = [f"nat4xr.{target}"] if f"nat4xr.{target}" in objects else []
+    if not found and node["reftype"] == "func":
+        found = [name for name in objects if name.endswith(f".{target}")]
+    if len(found) == 1:
+        entry = objects[found[0]]
+        uri = app.builder.get_relative_uri(node["refdoc"], entry.docname)
+        return nodes.reference(
+            "", "", contnode, refuri=f"{uri}#{entry.node_id}", internal=True, reftitle=found[0]
+        )
+    return contnode if node["reftype"] == "obj" else None
+
+
+class _Page(HTMLParser):
+    """The links of a page, and what can be linked to in it."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id" and value:
+                self.anchors.add(value)
+            elif name in ("href", "src") and value:
+                self.links.append(value)
+
+
+def check_links(app: Sphinx, exception: Exception | None) -> None:
+    """Warn of every link within the site that leads nowhere."""
+    if exception or app.builder.format != "html":
+        return
+    root = Path(app.outdir).resolve()
+    pages = {file: _Page(file) for file in root.rglob("*.html")}
+    for file, page in pages.items():
+        for link in page.links:
+            url = urlsplit(link)
+            if url.scheme or url.netloc:
+                continue
+            target = (file.parent / unquote(url.path)).resolve() if url.path else file
+            anchor = unquote(url.fragment)
+            broken = not target.exists() or (
+                anchor and target in pages and anchor not in pages[target].anchors
+            )
+            if broken:
+                where = file.relative_to(root)
+                logging.getLogger(__name__).warning("%s links to %s: not there", where, link)
+
+
+def setup(app: Sphinx) -> None:
+    """Hook in what this site needs."""
+    app.connect("config-inited", simulate_release, priority=100)
+    app.connect("missing-reference", link_own_names)
+    app.connect("build-finished", check_links)

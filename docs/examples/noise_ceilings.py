@@ -1,0 +1,32 @@
+"""
+Noise ceilings by site
+======================
+
+How well could a perfect model predict each cell, and do some sites hold cleaner cells than others?
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import nat4xr
+from nat4xr import metrics
+
+ds = nat4xr.open_area("A1", subset="val").sel(auditory=True)
+ceiling = metrics.cc_max(ds.response).compute().dropna("neuron")
+
+# %%
+# A point a cell, a line the median of the site.
+
+fig, ax = plt.subplots(figsize=(6.4, 6), layout="constrained")
+rng = np.random.default_rng(0)
+sites = dict(ceiling.groupby("site"))
+for row, cells in enumerate(sites.values()):
+    jitter = rng.uniform(-0.2, 0.2, cells.size)
+    ax.scatter(cells, row + jitter, s=16, color="tab:blue", alpha=0.6, linewidths=0)
+    ax.plot([cells.median()] * 2, [row - 0.35, row + 0.35], color="black", linewidth=2)
+ax.set_yticks(range(len(sites)), [f"{site} ({cells.size})" for site, cells in sites.items()])
+ax.invert_yaxis()
+ax.set_xlim(0, 1)
+ax.set_xlabel("noise ceiling (CC max)")
+ax.set_title("A1 (simulated)")
+plt.show()

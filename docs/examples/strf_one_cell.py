@@ -1,0 +1,42 @@
+"""
+STRF of one cell
+================
+
+Fit the spectro-temporal receptive field to est sounds, and predict a val sound with it. Since the
+data are simulated, the true one can be drawn beside it.
+"""
+
+import matplotlib.pyplot as plt
+import xarray as xr
+
+import nat4xr
+from nat4xr import plot, preprocess, strf
+from nat4xr.registry import data_dir
+
+ds = nat4xr.open_area("A1").sel(neuron=["ARM029a-07-6"])
+est, val = ds.sel(subset="est"), ds.sel(subset="val")
+x_est = preprocess.log_minmax(est.spectrogram)
+x_val = preprocess.log_minmax(val.spectrogram, reference=est.spectrogram)
+
+model = strf.fit(x_est, est.psth)
+predicted = strf.predict(model, x_val)
+
+# %%
+# Red excites, blue suppresses. The two are in different units: the true kernel drives a rate
+# through a nonlinearity, and the fitted one predicts the rate itself.
+
+truth = xr.open_dataset(data_dir() / "truth.nc").sel(neuron="ARM029a-07-6")
+
+fig, axes = plt.subplot_mosaic(
+    [["fitted", "true"], ["prediction", "prediction"]], figsize=(8, 6), layout="constrained"
+)
+plot.strf(model, ax=axes["fitted"])
+axes["fitted"].set_title("fitted")
+plot.strf(truth, ax=axes["true"])
+axes["true"].set_title("true")
+geese = dict(sound="geese")
+plot.prediction(
+    predicted.sel(geese).squeeze(), val.psth.sel(geese).squeeze(), ax=axes["prediction"]
+)
+fig.suptitle("ARM029a-07-6 (simulated)")
+plt.show()

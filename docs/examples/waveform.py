@@ -1,0 +1,23 @@
+"""
+What was heard, and what a cell answered
+========================================
+
+Waveform, spectrogram and spikes of one sound, on one axis of time.
+"""
+
+import matplotlib.pyplot as plt
+
+import nat4xr
+from nat4xr import plot
+
+ds = nat4xr.open_area("A1", subset="val").sel(neuron="ARM029a-07-6", sound="laughing")
+sound = nat4xr.open_waveforms(stims=ds).squeeze()
+
+fig, axes = plt.subplots(4, sharex=True, figsize=(6.4, 7), layout="constrained")
+axes[0].plot(sound.sample_time, sound, color="black", linewidth=0.2)
+axes[0].set_ylabel("pressure")
+axes[0].spines[["top", "right"]].set_visible(False)
+plot.cell_response(ds, axes=axes[1:])
+axes[0].set_title(axes[1].get_title(), fontsize="medium")
+axes[1].set_title("")
+plt.show()

@@ -1,0 +1,107 @@
+"""What the pages say is what the package does. (Building them runs all of their code.)"""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+import nat4xr
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def section(page: str, title: str) -> str:
+    """The text under one heading of a page."""
+    text = (DOCS / page).read_text()
+    return re.split(r"^## ", text.split(f"## {title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def table(page: str, title: str) -> list[list[str]]:
+    """The cells of the first table under a heading, without its head."""
+    rows = [line for line in section(page, title).splitlines() if line.startswith("|")]
+    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+def kind(variable: xr.Variable) -> str:
+    return "str" if variable.dtype.kind == "U" else str(variable.dtype)
+
+
+@pytest.fixture(scope="module")
+def ds(simulated_release: Path) -> xr.Dataset:
+    return nat4xr.open_area("A1", simulated_release, progressbar=False)
+
+
+def test_dataset_page_lists_every_variable_with_its_dims_and_dtype(ds: xr.Dataset) -> None:
+    listed = {name: (dims, dtype) for name, dims, dtype, *_ in table("dataset.md", "Variables")}
+    there = {k: (", ".join(map(str, v.dims)), kind(v.variable)) for k, v in ds.data_vars.items()}
+    assert listed == there
+
+
+@pytest.mark.parametrize(
+    ("title", "dims"),
+    [
+        ("Coordinates along `stim`", ["stim"]),
+        ("Coordinates along `neuron`", ["neuron"]),
+        ("Coordinates along the other dims", ["rep", "time", "freq"]),
+    ],
+)
+def test_dataset_page_lists_every_coordinate_with_its_dtype(
+    ds: xr.Dataset, title: str, dims: list[str]
+) -> None:
+    listed = {name: dtype for name, dtype, *_ in table("dataset.md", title)}
+    there = {k: kind(c.variable) for k, c in ds.coords.items() if c.dims[0] in dims}
+    assert listed == there
+
+
+def test_dataset_page_lists_every_attribute(ds: xr.Dataset) -> None:
+    listed = {
+        name.strip(" `") for row in table("dataset.md", "Attributes") for name in row[0].split(",")
+    }
+    assert set(ds.attrs) <= listed
+
+
+@pytest.mark.parametrize("title", ["Coming from deepSTRF", "Coming from NEMS"])
+def test_selections_set_beside_those_of_other_tools_run(
+    ds: xr.Dataset, simulated_release: Path, title: str
+) -> None:
+    given = {
+        "nat4xr": nat4xr,
+        "xr": xr,
+        "ds": ds,
+        "a1": ds,
+        "peg": nat4xr.open_area("PEG", simulated_release, progressbar=False),
+        "bridges": nat4xr.bridges,
+        "spikes": nat4xr.open_spikes("A1", simulated_release, progressbar=False),
+        "sites": ["ARM029a", "DRX006b"],
+        "snr": nat4xr.metrics.snr(ds["response"].sel(subset="val")).compute(),
+    }
+    for task, _, expression in table("selecting.md", title):
+        if "(" in expression and not expression.startswith("["):
+            name = ds["stim" if "sound" in task or "repeats" in task else "neuron"].values[0]
+            eval(expression, given | {"name": name, "names": [name]})
+
+
+def test_reference_has_every_public_name() -> None:
+    text = "\n".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
+    modules = [name for name in nat4xr.__all__ if _is_module(name)]
+    for name in set(nat4xr.__all__) - set(modules):
+        assert re.search(rf"^.. auto\w+:: {name}$", text, re.MULTILINE), name
+    for module in modules:
+        assert f".. automodule:: nat4xr.{module}\n" in text, module
+        for name in importlib.import_module(f"nat4xr.{module}").__all__:
+            assert re.search(rf"^   {module}\.{name}$", text, re.MULTILINE), f"{module}.{name}"
+
+
+def test_layout_names_every_module() -> None:
+    listed = {
+        name.strip(" `") for row in table("contributing.md", "Layout") for name in row[0].split(",")
+    }
+    package = Path(nat4xr.__file__).parent
+    there = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert there - {"__init__", "__pycache__", "errors"} <= listed
+
+
+def _is_module(name: str) -> bool:
+    return hasattr(getattr(nat4xr, name), "__path__") or hasattr(getattr(nat4xr, name), "__file__")
