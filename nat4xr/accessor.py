@@ -76,6 +76,8 @@ class Nat4:
     def _repr_html_(self) -> str:
         """Cells by animal and site, with a bar for how much of it was recorded."""
         title = escape(str(self._ds.attrs.get("title", "NAT4")))
+        if not {"n_reps", "animal", "site", "auditory", "subset"} <= set(self._ds.variables):
+            return f"<h4>{title}</h4>"
         return f"<h4>{title}</h4>{_table(self.summary('animal'))}{_table(self.summary('site'))}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -181,9 +182,12 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     sites = read_sites(files)
     for recording in tqdm(sites, f"Reading the sites of {area}", disable=not progressbar):
         site = recording.signals["resp"]
-        trials = find_trials(site, stims, n_time * BIN_S, recording.label)
         with explained(recording.label):
             matches = labels.match_cells(cells, site.channels)
+        if not matches:  # a site of which no cell was published
+            continue
+        trials = find_trials(site, stims, n_time * BIN_S, recording.label)
+        with explained(recording.label):
             for cell, found in matches.items():
                 if trials_cell_id[cell]:
                     raise ValueError(f"cell {cell} has trials at another site as well")
@@ -200,7 +204,9 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     # A pair that the population recording leaves out is left out.
     n_reps[is_val] *= _unmissed(resp.data, onsets[is_val], n_time)
 
-    val_bins, val_counts = np.unique(np.concatenate(bins), return_counts=True)
+    val_bins, val_counts = np.unique(
+        np.concatenate([np.empty(0, np.int64), *bins]), return_counts=True
+    )
     header = xr.Dataset(
         {
             "spectrogram": (
@@ -291,7 +297,8 @@ def dataset_attrs(area: str, meta: dict[str, Any]) -> dict[str, Any]:
 def _time_attrs(epochs: pd.DataFrame) -> dict[str, Any]:
     """Attributes of the time axis; when the sound is on follows from the silences around it."""
     attrs: dict[str, Any] = {
-        "long_name": "time from trial onset, left edge of the bin",
+        "long_name": "time from trial onset",
+        "comment": "left edge of the bin",
         "units": "s",
         "bin_width": BIN_S,
     }
@@ -332,13 +339,18 @@ def find_trials(signal: nems.Signal, stims: list[str], trial_s: float, label: st
     Trials
     """
     with explained(label):
-        epochs = _sound_epochs(signal)
+        epochs = _sound_epochs(signal).drop_duplicates()
         n_samples = round(trial_s * signal.fs)
         onset = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
         length = np.round(epochs["end"].to_numpy() * signal.fs).astype(np.int64) - onset
-        if (abs(length - n_samples) > 1).any():
-            raise ValueError(f"has a trial that does not last {trial_s:g} s")
-        if (np.diff(onset) < n_samples - 1).any():
+        whole = (abs(length - n_samples) <= 1) | ~epochs["name"].isin(stims).to_numpy()
+        if not whole.all():
+            cut = ", ".join(f"{e.name} at {e.start:g} s" for e in epochs[~whole].itertuples())
+            warnings.warn(
+                f"{label}: left out trials that do not last {trial_s:g} s: {cut}", stacklevel=2
+            )
+            epochs, onset, length = epochs[whole], onset[whole], length[whole]
+        if (np.diff(onset) < np.minimum(length[:-1], n_samples) - 1).any():
             raise ValueError("has trials that overlap")
     number = {stim: i for i, stim in enumerate(stims)}
     stim = epochs["name"].map(number).fillna(-1).to_numpy().astype(np.int64)
@@ -373,6 +385,8 @@ def _sound_epochs(signal: nems.Signal) -> pd.DataFrame:
     epochs = epochs.sort_values("start", kind="stable")
     if not len(epochs):
         raise ValueError(f"signal {signal.name!r} has no sound (STIM_...) epochs")
+    if not (epochs["end"] >= epochs["start"]).all():  # nor is NaN
+        raise ValueError("has a sound that ends before it starts, or at no time")
     last = math.inf if signal.n_samples is None else (signal.n_samples + 1) / signal.fs
     outside = epochs[(epochs["start"] < 0) | (epochs["end"] > last)]
     if len(outside):

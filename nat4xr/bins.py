@@ -111,7 +111,7 @@ def finer(ds: xr.Dataset, spikes: xr.Dataset, width: int) -> dict[str, xr.Variab
         partial(_mean_counts, trials, width, limit, reps),
     )
     psth.attrs = {
-        "long_name": "spikes per bin averaged over presentations",
+        "long_name": "spikes per bin, mean over presentations",
         "units": "1",
         "comment": "mean of response over its repeats; NaN for cells without trials",
     }
@@ -150,7 +150,8 @@ def time_axis(width: int, length_ms: int, attrs: dict[str, Any]) -> xr.Variable:
         "time",
         np.arange(0, length_ms, width) / 1000,
         {
-            "long_name": "time from trial onset, left edge of the bin",
+            "long_name": "time from trial onset",
+            "comment": "left edge of the bin",
             "units": "s",
             "bin_width": width / 1000,
         }
@@ -278,7 +279,7 @@ def _response(
         (trials.n_stims, n_reps, trials.length_ms // width, len(trials.number)),
         partial(_counts, trials, width, limit),
     )
-    response.attrs = {"long_name": "spikes per bin of one presentation", "units": "1"}
+    response.attrs = {"long_name": "spikes per bin", "units": "1"}
     return response
 
 

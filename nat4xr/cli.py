@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -57,7 +58,7 @@ def info(area: str, path: Path | None) -> None:
     from .spikes import open_spikes, spikes_by_site
     from .store import open_area
 
-    ds = open_area(area, path)
+    ds = open_area(area, path, download=False)
     subset = ds["subset"].values
     click.echo(f"{ds.attrs['title']}\n{ds.attrs['source']}\n")
     click.echo(
@@ -75,10 +76,17 @@ def info(area: str, path: Path | None) -> None:
 @click.argument("area", type=AREA)
 @click.argument("file", type=click.Path(path_type=Path))
 @subset_option
-@click.option("--format", "form", type=click.Choice(["netcdf", "zarr"]), default="netcdf")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["netcdf", "zarr"]),
+    help="Default: zarr if FILE ends in .zarr, else netcdf.",
+)
 @click.option("--spikes", is_flag=True, help="Export the spike times instead.")
 @data_path
-def export(area: str, file: Path, subset: Any, form: str, spikes: bool, path: Path | None) -> None:
+def export(
+    area: str, file: Path, subset: Any, form: str | None, spikes: bool, path: Path | None
+) -> None:
     """Write an area to FILE, to be opened with plain xarray or any netCDF or zarr reader."""
     from .spikes import open_spikes
     from .store import open_area
@@ -86,12 +94,14 @@ def export(area: str, file: Path, subset: Any, form: str, spikes: bool, path: Pa
     if file.exists():
         raise click.ClickException(f"{file} is there already; remove it or choose another name")
     ds = (open_spikes if spikes else open_area)(area, path, subset=subset)
-    part = file.with_name(f".{file.name}.part")
-    if form == "zarr":
-        ds.to_zarr(part, mode="w")
-    else:
-        ds.to_netcdf(part)
-    part.rename(file)
+    # Beside its place and under a name of its own, until it is whole.
+    with TemporaryDirectory(dir=file.absolute().parent, prefix=f".{file.name}.") as folder:
+        part = Path(folder, file.name)
+        if (form or ("zarr" if file.suffix == ".zarr" else "netcdf")) == "zarr":
+            ds.to_zarr(part)
+        else:
+            ds.to_netcdf(part)
+        part.rename(file)
     click.echo(file)
 
 
@@ -185,10 +195,10 @@ def demo(path: Path) -> None:
     from .store import open_area
 
     release = path / "release"
-    if not release.exists():
+    if not (release / "truth.nc").exists():
         click.echo(f"Simulating a small release in {release} (these are not recordings) ...")
         simulate(release)
-    ds = open_area("A1", release)
+    ds = open_area("A1", release, download=False)  # never real data in place of these
     click.echo(ds)
     val = drop_unrecorded(ds.sel(subset="val", auditory=True)).load()
     click.echo(f"\nds.sel(subset='val', auditory=True): {dict(val.sizes)}")

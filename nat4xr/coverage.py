@@ -83,8 +83,12 @@ def count_cells(ds: xr.Dataset, by: str = "site") -> pd.DataFrame:
     DRX         6         6   83.3  100.0
     TNC         6         5  100.0  100.0
     """
+    if "neuron" not in ds.dims:
+        ds = ds.expand_dims("neuron")
+    if "stim" not in ds.dims:
+        ds = ds.expand_dims("stim")
     cells = pd.DataFrame({by: ds[by].values, "cells": 1, "auditory": ds["auditory"].values})
-    recorded = ds["n_reps"].values > 0
+    recorded = ds["n_reps"].transpose("stim", "neuron").values > 0
     for subset in pd.unique(ds["subset"].values):
         share = recorded[ds["subset"].values == subset].mean(axis=0)
         cells[f"{subset} %"] = 100 * share

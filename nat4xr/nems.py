@@ -193,14 +193,15 @@ def read(
             recording, signal, part = parsed
             if signals is not None and signal not in signals and part != "meta.json":
                 continue
-            names.add(recording)
+            if part != "meta.json":  # which may bear another name than the signals
+                names.add(recording)
             if len(names) > 1:
                 raise ValueError(f"holds more than one recording: {', '.join(sorted(names))}")
             if (signal, part) in parts:
                 raise ValueError(f"holds {member} twice")
             with explained(f"{member} in {label}"):
                 parts[signal, part] = readers[part](stream, size)
-        if not parts:
+        if not names:
             raise ValueError("holds no NEMS recording (no <recording>.<signal>.json)")
     meta = parts.pop(("", "meta.json"), {})
     found = {}
@@ -371,13 +372,13 @@ def _read_epochs(stream: Stream, size: int) -> pd.DataFrame:
     epochs = pd.DataFrame(
         {
             "name": pd.Series(table["name"], dtype=str),
-            "start": np.array(parse_numbers(table["start"]), np.float64),
-            "end": np.array(parse_numbers(table["end"]), np.float64),
+            # pandas writes a time that is not known as nothing.
+            "start": np.array(parse_numbers([t or "nan" for t in table["start"]]), np.float64),
+            "end": np.array(parse_numbers([t or "nan" for t in table["end"]]), np.float64),
         }
     )
-    times = epochs[["start", "end"]].to_numpy()
-    if not (abs(times) < MAX_TIME).all() or (times[:, 1] < times[:, 0]).any():
-        raise ValueError("has an epoch that ends before it starts, or at no time")
+    if (abs(epochs[["start", "end"]].to_numpy()) >= MAX_TIME).any():
+        raise ValueError(f"has an epoch at {MAX_TIME:g} s or later")
     return epochs
 
 
@@ -411,7 +412,8 @@ def read_raster(stream: Stream, size: int) -> Raster:
     """Read a samples x channels CSV of numbers as a `Raster`, in blocks of a few MB.
 
     Text written with ``%.18e`` has 25 bytes a value, so that zeros are found by comparing
-    bytes and only the other values are parsed; any other block goes to pandas' C parser.
+    bytes and only the other values are parsed. Any other block is parsed value by value, twenty
+    times as slowly.
     """
     head = b""
     while b"\n" not in head and (more := stream.read(2**16)):
@@ -592,6 +594,8 @@ def _signal(name: str, parts: dict[str, Any]) -> Signal:
         raise ValueError("has no epochs (.epoch.csv)")
     about = parts["json"]
     channels, fs = about.get("chans"), about.get("fs")
+    if channels is None:  # NEMS does not ask for names
+        channels = _channel_names(name, parts)
     if not isinstance(channels, list) or not all(isinstance(c, str) for c in channels):
         raise ValueError("its JSON has no list of channel names (chans)")
     if len(set(channels)) != len(channels):
@@ -623,6 +627,13 @@ def _signal(name: str, parts: dict[str, Any]) -> Signal:
         meta if isinstance(meta, dict) else {},
         data,
     )
+
+
+def _channel_names(name: str, parts: dict[str, Any]) -> list[str] | None:
+    """Names for the channels of a signal whose JSON gives none."""
+    if "csv" in parts:
+        return [f"{name}{number}" for number in range(parts["csv"].n_channels)]
+    return sorted(parts["h5"]) if "h5" in parts else None
 
 
 def _last_sample(segments: Any) -> int | None:

@@ -318,6 +318,10 @@ def open_rebinned(
         rebinned = rebinned.sel(subset=subset)
     if chunks is not None:
         if isinstance(chunks, Mapping):
+            if unknown := set(chunks) - set(rebinned.dims):
+                raise ValueError(
+                    f"chunks of {unknown}: the dims are {', '.join(map(str, rebinned.dims))}"
+                )
             chunks = defaults | dict(chunks)
         rebinned = rebinned.assign(
             {name: array.variable.chunk(chunks) for name, array in rebinned.data_vars.items()}
@@ -343,12 +347,17 @@ def _write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressba
     sites: dict[str, _Site] = {}
     recordings = read_sites(files)
     area = header.attrs["area"]
+    left_out = []
     for recording in tqdm(recordings, f"Reading the spikes of {area}", disable=not progressbar):
-        site = _read_site(recording.signals["resp"], header, recording.name)
+        signal = recording.signals["resp"]
+        if not labels.match_cells(header["neuron"].values.tolist(), signal.channels):
+            left_out += signal.channels  # a site of which no cell was published
+            continue
+        site = _read_site(signal, header, recording.name)
         if site.name in sites:
             raise ReleaseError(f"{recording.name} is a second recording of site {site.name!r}")
         sites[site.name] = site
-    left_out = [cell for site in sites.values() for cell in site.left_out]
+    left_out += [cell for site in sites.values() for cell in site.left_out]
     if left_out:
         warnings.warn(
             f"{len(left_out)} cells of the site recordings are not in the population recording, "

@@ -130,7 +130,11 @@ def open_area(
         )
     file = converted_file(area, path, "", _write_area, download=download, progressbar=progressbar)
     ds = open_converted(file, chunks)
-    return ds if subset == "all" else ds.sel(subset=subset)
+    if subset == "all":
+        return ds
+    selected = ds.sel(subset=subset)
+    selected.set_close(ds.close)
+    return selected
 
 
 def converted_file(
@@ -187,9 +191,9 @@ def converted_file(
 
 def open_converted(file: Path, chunks: Any) -> xr.Dataset:
     """Open a converted file: labels in memory and indexed, data lazy."""
-    ds = open_with_labels(file)
-    coords = ds.coords
-    data = ds.drop_vars(coords)[["response", "psth", "spectrogram", "n_reps"]]
+    opened = open_with_labels(file)
+    coords = opened.coords
+    data = opened.drop_vars(coords)[["response", "psth", "spectrogram", "n_reps"]]
     if chunks is not None:
         if isinstance(chunks, Mapping):
             chunks = {d: size for d, size in DASK_CHUNKS.items() if d in data.dims} | dict(chunks)
@@ -200,7 +204,11 @@ def open_converted(file: Path, chunks: Any) -> xr.Dataset:
         variable.encoding["original_shape"] = _AnyShape(variable.shape)
         if variable.dtype == np.float32:
             variable.encoding["_FillValue"] = np.float32(np.nan)
-    return set_labels(data.assign_coords(coords))
+        if opened.attrs["simulated"]:  # also where a variable is alone
+            variable.attrs["simulated"] = 1
+    ds = set_labels(data.assign_coords(coords))
+    ds.set_close(opened.close)
+    return ds
 
 
 class _AnyShape(tuple[int, ...]):
@@ -240,7 +248,9 @@ def open_with_labels(file: Path) -> xr.Dataset:
     for name, coord in ds.coords.items():
         values = coord.values.astype(str) if coord.dtype.kind in "OU" else coord.values
         coords[name] = (coord.dims, values, coord.attrs)
-    return ds.assign_coords(coords)
+    labelled = ds.assign_coords(coords)
+    labelled.set_close(ds.close)
+    return labelled
 
 
 def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) -> None:
@@ -258,7 +268,7 @@ def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) ->
             "response",
             ("stim", "rep", "time", "neuron"),
             *count,
-            long_name="spikes per bin of one presentation",
+            long_name="spikes per bin",
         )
         _add_variable(
             file,
@@ -266,7 +276,7 @@ def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) ->
             ("stim", "time", "neuron"),
             "f4",
             np.float32(np.nan),
-            long_name="spikes per bin, mean over presentations, as published",
+            long_name="spikes per bin, mean over presentations",
         )
     with h5py.File(target, "r+") as file:
         # HDF5 would compress with zlib, which takes five times as long.

@@ -26,6 +26,7 @@ from releases import (
     epochs,
     h5,
     raster,
+    site_recording,
     tiny_psth,
     tiny_release,
     tiny_sites,
@@ -448,8 +449,8 @@ BAD = {
         "same sounds",
     ),
     "trials that overlap": (lambda: trials(0.0, 0.1), SITE, "overlap"),
-    "trials that are longer": (lambda: trials(0.0, length=0.3), SITE, "last 0.2 s"),
-    "trials that are shorter": (lambda: trials(0.0, length=0.1), SITE, "last 0.2 s"),
+    "trials that end before they start": (lambda: trials(0.0, length=-0.1), SITE, "ends before"),
+    "trials at no time": (lambda: trials(0.0, length=float("nan")), SITE, "at no time"),
     "trials after the end": (lambda: trials(0.0, 1000.0), SITE, "outside"),
     "trials before the start": (lambda: trials(-1.0), SITE, "outside"),
     "no trials": (lambda: trials(), SITE, "no sound"),
@@ -493,6 +494,46 @@ def test_a_release_that_contradicts_itself_is_refused(
 ) -> None:
     with pytest.raises(ReleaseError, match=rf"(?s){file}.*{problem}"):
         assembled(release())
+
+
+ARM_EPOCHS = "ARM029a/ARM029a.resp.epoch.csv"
+
+
+def with_epoch(row: str) -> dict[str, Any]:
+    """A release with one more epoch at site ARM029a, long after the others."""
+    release = tiny_release()
+    members = release[SITES][archive_name("ARM029a")]
+    members[ARM_EPOCHS] += f"{row}\n".encode()
+    members["ARM029a/ARM029a.resp.json"] = about_signal("PointProcess", CELLS[:2], 1000, 10**6)
+    return release
+
+
+@pytest.mark.parametrize("length", [0.1, 0.3])
+def test_a_trial_of_another_length_is_left_out_and_named(length: float, assembled: Any) -> None:
+    release = with_epoch(f"{VAL[0]},900.0,{900 + length}")
+    with pytest.warns(UserWarning, match=rf"ARM029a.*do not last 0\.2 s: {VAL[0]} at 900 s"):
+        data = assembled(release)
+    np.testing.assert_array_equal(response(data), trial_counts(tiny_sites()))
+
+
+def test_a_sound_that_is_not_ours_may_last_as_long_as_it_will(assembled: Any) -> None:
+    release = with_epoch("STIM_other.wav,900.0,903.0")
+    np.testing.assert_array_equal(response(assembled(release)), trial_counts(tiny_sites()))
+
+
+def test_an_epoch_that_is_written_twice_is_one_trial(assembled: Any) -> None:
+    release = tiny_release()
+    members = release[SITES][archive_name("ARM029a")]
+    members[ARM_EPOCHS] += members[ARM_EPOCHS].partition(b"\n")[2]
+    np.testing.assert_array_equal(response(assembled(release)), trial_counts(tiny_sites()))
+
+
+def test_a_site_of_which_no_cell_was_published_does_not_matter(assembled: Any) -> None:
+    sites = tiny_sites()
+    release = tiny_release(sites)
+    other = Site({"TNC022a-01-1": [0.1]}, [("STIM_whatever.wav", 0.0)])
+    release[SITES][archive_name("TNC022a")] = site_recording("TNC022a", other)
+    np.testing.assert_array_equal(response(assembled(release)), trial_counts(sites))
 
 
 def test_the_table_of_cells_is_named_when_it_is_broken(assembled: Any) -> None:
