@@ -188,9 +188,9 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        The columns of :func:`published`, ``n_stims`` and ``n_cells`` that were scored (NaN for
-        the published), and ``simulated``; a row a model and area, the best CCnorm of each area
-        first. Rows with ``simulated`` True say how a model does on simulated data: they cannot be
+        The columns of :func:`published` (scores in percent), ``n_stims`` and ``n_cells`` that
+        were scored (NaN for the published), and ``simulated``; a row a model and area, the best
+        CCnorm of each area first. Rows with ``simulated`` True say how a model does on simulated data: they cannot be
         compared with the others.
 
     Examples
@@ -213,7 +213,8 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
     ours = pd.DataFrame([_row(name, result) for name, result in results.items()])
     theirs = published().assign(simulated=False)
     table = pd.concat([theirs[theirs["area"].isin(ours["area"])], ours], ignore_index=True)
-    table = table[[*_COLUMNS, "n_stims", "n_cells", "simulated"]]
+    first = ["area", "backbone", "cc_raw", "cc_norm", "simulated", "n_cells", "n_stims"]
+    table = table[[*first, *(column for column in _COLUMNS if column not in first)]]
     return table.sort_values(["area", "cc_norm"], ascending=[True, False], ignore_index=True)
 
 
@@ -249,7 +250,7 @@ def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
     >>> import nat4xr
     >>> table = run_strf(nat4xr.open_area("PEG"), "results")
     >>> table.loc[table["simulated"], "backbone"].tolist()
-    ['STRF']
+    ['STRF + isotonic']
     """
     import matplotlib.pyplot as plt
 
@@ -264,7 +265,7 @@ def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
     model = strf.fit(sound.isel(stim=est), ds["psth"].isel(stim=est), nonlinearity="isotonic")
     pred = strf.predict(model, sound.isel(stim=val))
     result = evaluate(pred, ds)
-    table = leaderboard({"STRF": result})
+    table = leaderboard({"STRF + isotonic": result})
 
     model.to_netcdf(out / f"{prefix}model.nc")
     pred.to_netcdf(out / f"{prefix}predictions.nc")

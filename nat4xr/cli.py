@@ -151,7 +151,7 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
     type=click.Choice(["strf", "ln", "cnn", "statenet", "transformer"]),
     default="strf",
     show_default=True,
-    help="strf: ridge regression; the others: networks (need nat4xr[models]).",
+    help="strf: ridge regression and a static nonlinearity; others: networks (nat4xr[models]).",
 )
 @click.option("--prefilter", type=click.Choice(["adaptrans"]), help="Front end of a network.")
 @click.option("--seeds", default=5, show_default=True, help="Number of fits of a network.")

@@ -90,7 +90,7 @@ def test_benchmark_prints_the_leaderboard_and_keeps_scores_and_figures(tmp_path,
     result = run("benchmark", "PEG", "--path", simulated_release, "--out", tmp_path)
     assert result.exit_code == 0
     assert "SIMULATED" in result.output
-    assert {"STRF", "StateNet"} <= set(result.output.split())
+    assert {"isotonic", "StateNet"} <= set(result.output.split())
     with xr.open_dataset(tmp_path / "SIMULATED-PEG-strf-scores.nc") as scores:
         by_cell = pd.read_csv(tmp_path / "SIMULATED-PEG-strf-scores.csv", index_col="neuron")
         np.testing.assert_allclose(by_cell["cc_norm"], scores["cc_norm"])
