@@ -51,6 +51,7 @@ nb_execution_in_temp = True  # what a page writes, it writes elsewhere
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_execution_show_tb = True
+nb_merge_streams = True
 nb_output_stderr = "remove-warn"  # a page that warns its reader is a page to be mended
 nb_mime_priority_overrides = [("html", "text/html", 0)]
 

@@ -190,8 +190,8 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
     pandas.DataFrame
         The columns of :func:`published` (scores in percent), ``n_stims`` and ``n_cells`` that
         were scored (NaN for the published), and ``simulated``; a row a model and area, the best
-        CCnorm of each area first. Rows with ``simulated`` True say how a model does on simulated data: they cannot be
-        compared with the others.
+        CCnorm of each area first. Rows with ``simulated`` True say how a model does on simulated
+        data: they cannot be compared with the others.
 
     Examples
     --------
