@@ -1,0 +1,58 @@
+"""The benchmark's backbones as reference models: fit one, score it, look at what it learnt.
+
+::
+
+    ds = nat4xr.open_area("PEG")
+    fitted = nat4xr.models.fit(ds, "statenet", "adaptrans", seed=0)
+    pred = nat4xr.models.predict(fitted, ds.sel(subset="val"))
+    result = nat4xr.benchmark.evaluate(pred, ds)
+
+Needs PyTorch, which is imported when a model is first used: ``pip install "nat4xr[models]"``.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .kernels import adaptation, gradient_strf, kernel
+    from .networks import MODELS, AdapTrans, Network
+    from .report import run
+    from .training import Fitted, fit, load, predict
+
+__all__ = [
+    "MODELS",
+    "AdapTrans",
+    "Fitted",
+    "Network",
+    "adaptation",
+    "fit",
+    "gradient_strf",
+    "kernel",
+    "load",
+    "predict",
+    "run",
+]
+
+_MODULES = {
+    **dict.fromkeys(["adaptation", "gradient_strf", "kernel"], "kernels"),
+    **dict.fromkeys(["MODELS", "AdapTrans", "Network"], "networks"),
+    **dict.fromkeys(["Fitted", "fit", "load", "predict"], "training"),
+    "run": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors"):
+            raise
+        raise ImportError(
+            f'nat4xr.models needs {error.name}: pip install "nat4xr[models]"'
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return __all__
