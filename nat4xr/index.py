@@ -138,6 +138,9 @@ class LabelIndex(xr.Index):
     def __init__(self, names: NameIndex, labels: Mapping[Hashable, np.ndarray]):
         self.names = names
         self.labels = dict(labels)
+        for values in self.labels.values():
+            # Coordinates share them: writing into one would change the index behind its back.
+            values.flags.writeable = False
 
     @classmethod
     def from_variables(
@@ -152,9 +155,6 @@ class LabelIndex(xr.Index):
         """Create the coordinates, with the attributes of the given ones."""
         created: dict[Any, xr.Variable] = {}
         for name, values in self.labels.items():
-            # Read-only: writing into a coordinate would change the index behind its back.
-            values = values.view()
-            values.flags.writeable = False
             created[name] = xr.Variable(self.names.dim, values)
             if variables is not None and name in variables:
                 created[name].attrs = variables[name].attrs

@@ -133,7 +133,7 @@ def open_area(
     if subset == "all":
         return ds
     selected = ds.sel(subset=subset)
-    selected.set_close(ds.close)
+    selected.set_close(ds._close)
     return selected
 
 
@@ -207,7 +207,7 @@ def open_converted(file: Path, chunks: Any) -> xr.Dataset:
         if opened.attrs["simulated"]:  # also where a variable is alone
             variable.attrs["simulated"] = 1
     ds = set_labels(data.assign_coords(coords))
-    ds.set_close(opened.close)
+    ds.set_close(opened._close)  # not opened.close, which is pickled with all that was opened
     return ds
 
 
@@ -249,7 +249,7 @@ def open_with_labels(file: Path) -> xr.Dataset:
         values = coord.values.astype(str) if coord.dtype.kind in "OU" else coord.values
         coords[name] = (coord.dims, values, coord.attrs)
     labelled = ds.assign_coords(coords)
-    labelled.set_close(ds.close)
+    labelled.set_close(ds._close)
     return labelled
 
 
