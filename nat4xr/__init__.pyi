@@ -1,6 +1,7 @@
 from . import benchmark as benchmark
 from . import bridges as bridges
 from . import metrics as metrics
+from . import models as models
 from . import plot as plot
 from . import preprocess as preprocess
 from . import strf as strf
