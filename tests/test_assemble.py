@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from releases import (
     EST,
@@ -100,6 +100,7 @@ TIMES = st.one_of(
 )
 
 
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from(SOUNDS), st.integers(10, 400)), min_size=1, max_size=8),
     st.lists(TIMES, max_size=60),

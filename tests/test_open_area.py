@@ -444,6 +444,15 @@ def test_two_read_only_folders_do_not_share_a_file(
     assert len(list(cache.iterdir())) == 2
 
 
+def test_the_file_in_the_cache_serves_when_the_sources_are_gone(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_is_writable", lambda folder: False)
+    whole = content(folder)
+    remove(folder, POPULATION, SITES, TABLE)
+    np.testing.assert_array_equal(content(folder), whole)
+
+
 @pytest.mark.parametrize("name", ["with spaces", "données 音 ø", "#1%20&=", "it's [a-z]"])
 def test_a_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
     folder = write(tiny_release(), tmp_path / name)
@@ -462,32 +471,6 @@ def test_a_folder_may_be_named_by_a_text_and_by_the_environment(
 
 
 # --- faults ------------------------------------------------------------------------------------
-
-# Each kills the process at a moment of the conversion.
-DIE = "import os, signal, sys; import nat4xr; from nat4xr import store\n" + (
-    "def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
-)
-MOMENTS = {
-    "while writing": "store._compress = die",
-    "before it is moved": "os.replace = die",
-    "between the file and its record": (
-        "replace = os.replace\n"
-        "os.replace = lambda a, b: die() if str(b).endswith('.json') else replace(a, b)"
-    ),
-}
-OPEN = "\nnat4xr.open_area('A1', sys.argv[1], download=False, progressbar=False)"
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
-def test_a_conversion_that_was_killed_leaves_nothing_that_is_taken_for_whole(
-    moment: str, folder: Path, conversions: list[str]
-) -> None:
-    killed = subprocess.run([sys.executable, "-c", DIE + moment + OPEN, str(folder)])
-    assert killed.returncode == -9
-    np.testing.assert_array_equal(content(folder), trial_counts(tiny_sites()))
-    assert conversions == ["A1"]
-    assert listing(folder) == {POPULATION, SITES, TABLE, STORE, RECORD, LOCK}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no RLIMIT_FSIZE")
