@@ -65,7 +65,7 @@ autosummary_generate = False
 default_role = "py:obj"  # what single backticks mean in docstrings
 napoleon_google_docstring = False
 napoleon_use_rtype = False
-python_maximum_signature_line_length = 60
+python_maximum_signature_line_length = 90
 
 # -- Gallery ----------------------------------------------------------------------------
 
