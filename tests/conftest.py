@@ -11,8 +11,13 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import settings
 
 DATA = Path(__file__).parent / "data"
+
+# The same examples in each run, however slow the machine.
+settings.register_profile("nat4xr", deadline=None, derandomize=True)
+settings.load_profile("nat4xr")
 
 
 @pytest.fixture(scope="session")
