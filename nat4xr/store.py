@@ -21,7 +21,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from . import __version__, registry
-from .assemble import assemble
+from .assemble import assemble, mark
 from .index import set_labels
 from .release import AreaFiles, find_area
 
@@ -204,8 +204,6 @@ def open_converted(file: Path, chunks: Any) -> xr.Dataset:
         variable.encoding["original_shape"] = _AnyShape(variable.shape)
         if variable.dtype == np.float32:
             variable.encoding["_FillValue"] = np.float32(np.nan)
-        if opened.attrs["simulated"]:  # also where a variable is alone
-            variable.attrs["simulated"] = 1
     ds = set_labels(data.assign_coords(coords))
     ds.set_close(opened._close)  # not opened.close, which is pickled with all that was opened
     return ds
@@ -262,13 +260,15 @@ def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) ->
     n_reps, n_stims = data.header.sizes["rep"], data.header.sizes["stim"]
     with netCDF4.Dataset(target, "a") as file:
         # On disk a trial's counts are bytes, a quarter of the size; xarray reads float32.
-        count = ("u1", 255) if data.counts_fit_a_byte() else ("f4", np.float32(np.nan))
+        count: tuple[str, Any] = (
+            ("u1", 255) if data.counts_fit_a_byte() else ("f4", np.float32(np.nan))
+        )
         _add_variable(
             file,
             "response",
             ("stim", "rep", "time", "neuron"),
             *count,
-            long_name="spikes per bin",
+            {"long_name": "spikes per bin", "units": "1"} | mark(data.header),
         )
         _add_variable(
             file,
@@ -276,7 +276,8 @@ def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) ->
             ("stim", "time", "neuron"),
             "f4",
             np.float32(np.nan),
-            long_name="spikes per bin, mean over presentations",
+            {"long_name": "spikes per bin, mean over presentations", "units": "1"}
+            | mark(data.header),
         )
     with h5py.File(target, "r+") as file:
         # HDF5 would compress with zlib, which takes five times as long.
@@ -297,8 +298,7 @@ def _add_variable(
     dims: tuple[str, ...],
     dtype: str,
     fill_value: Any,
-    *,
-    long_name: str,
+    attrs: dict[str, Any],
 ) -> None:
     sizes = [len(file.dimensions[dim]) for dim in dims]
     variable = file.createVariable(
@@ -310,7 +310,7 @@ def _add_variable(
         chunksizes=[min(DISK_CHUNKS.get(d, n), n) for d, n in zip(dims, sizes, strict=True)],
         fill_value=fill_value,
     )
-    variable.setncatts({"long_name": long_name, "units": "1"})
+    variable.setncatts(attrs)
 
 
 def _compress(block: NDArray[np.float32], variable: h5py.Dataset) -> Iterator[tuple[int, bytes]]:

@@ -153,7 +153,7 @@ def test_a_file_that_is_not_that_of_the_record_fails(
 ) -> None:
     fetch("A1", tmp_path, progressbar=False)
     with (tmp_path / TABLE).open("a") as table:
-        table.write("9,ARM999a-01-1,0.5,True\n")
+        table.write("9,ARM999a-01-1,0.5,0.5,True\n")
     assert failed(verify(tmp_path)) == [f"md5 of {TABLE}"]
 
 
