@@ -29,27 +29,26 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
     >>> read_table(b"end,name\n1.5,a\n3,b", ["name", "end"])
     {'name': ['a', 'b'], 'end': ['1.5', '3']}
     """
-    rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
     try:
-        header = next(rows, [])
+        header = next(reader, [])
         for column in columns:
             if header.count(column) != 1:
                 wrong = "twice a" if column in header else "no"
                 raise ValueError(f"has {wrong} column {column}")
-        places = [header.index(column) for column in columns]
-        table: dict[str, list[str]] = {column: [] for column in columns}
-        for row in rows:
-            if row and len(row) != len(header):  # nothing is a blank line
+        rows = []
+        for row in reader:
+            if len(row) == len(header):
+                rows.append(row)
+            elif row:  # nothing is a blank line
                 raise ValueError(
                     f"has a line of {len(row)} fields under a header of {len(header)}: "
-                    f"line {rows.line_num}"
+                    f"line {reader.line_num}"
                 )
-            if row:
-                for fields, place in zip(table.values(), places, strict=True):
-                    fields.append(row[place])
     except csv.Error as error:
-        raise ValueError(f"is not CSV: {error}, line {rows.line_num}") from error
-    return table
+        raise ValueError(f"is not CSV: {error}, line {reader.line_num}") from error
+    places = {column: header.index(column) for column in columns}
+    return {column: [row[place] for row in rows] for column, place in places.items()}
 
 
 def parse_numbers(texts: Sequence[str]) -> list[float]:
@@ -73,7 +72,8 @@ def parse_numbers(texts: Sequence[str]) -> list[float]:
     >>> parse_numbers(["1.5", "2e0"])
     [1.5, 2.0]
     """
-    for text in texts:
-        if "_" in text or not text.isascii():
-            raise ValueError(f"holds something that is not a number: {text!r}")
+    together = "".join(texts)
+    if "_" in together or not together.isascii():
+        wrong = next(text for text in texts if "_" in text or not text.isascii())
+        raise ValueError(f"holds something that is not a number: {wrong!r}")
     return [float(text) for text in texts]
