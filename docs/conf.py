@@ -116,7 +116,7 @@ def link_own_names(app: Sphinx, env: object, node: nodes.Node, contnode: nodes.N
         return None
     target, objects = node["reftarget"], env.get_domain("py").objects
     found = [f"nat4xr.{target}"] if f"nat4xr.{target}" in objects else []
-    if not found and node["reftype"] == "func":
+    if not found and node["reftype"] in ("func", "meth"):
         found = [name for name in objects if name.endswith(f".{target}")]
     if len(found) == 1:
         entry = objects[found[0]]
@@ -124,7 +124,7 @@ def link_own_names(app: Sphinx, env: object, node: nodes.Node, contnode: nodes.N
         return nodes.reference(
             "", "", contnode, refuri=f"{uri}#{entry.node_id}", internal=True, reftitle=found[0]
         )
-    return contnode if node["reftype"] == "obj" else None
+    return contnode if node["reftype"] == "obj" or len(found) > 1 else None
 
 
 class _Page(HTMLParser):
