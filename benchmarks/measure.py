@@ -1,0 +1,84 @@
+"""What a statement costs: its seconds and the peak memory of its process, which is a fresh one."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+DATA = Path(__file__).parent / "data"
+POPULATION = "A1_NAT4_ozgf.fs100.ch18.tgz"
+
+_PROGRAM = """
+import json, resource, sys, time
+{setup}
+start = time.perf_counter()
+{statement}
+seconds = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([seconds, peak / (1e6 if sys.platform == "darwin" else 1e3)]))
+"""
+
+
+class Cost(NamedTuple):
+    seconds: float
+    peak_mb: float
+
+
+def cost(statement: str, setup: str = "") -> Cost:
+    """Run a statement in a fresh Python.
+
+    Processes inherit the peak memory of the one that starts them: this one must stay small.
+    """
+    program = _PROGRAM.format(statement=statement, setup=setup)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{statement}\nfailed:\n{done.stderr}")
+    return Cost(*json.loads(done.stdout.splitlines()[-1]))
+
+
+def gunzip(folder: Path) -> Cost:
+    """The unit of time: ``gzip.decompress`` of the population recording."""
+    file = str(folder / POPULATION)
+    return cost("gzip.decompress(content)", f"import gzip; content = open({file!r}, 'rb').read()")
+
+
+def streamed_gunzip(folder: Path) -> Cost:
+    """The same without holding the 1.9 GB: ``gzip.open``, read in pieces of 1 MB."""
+    file = str(folder / POPULATION)
+    return cost(f"with gzip.open({file!r}) as f:\n    while f.read(2**20): pass", "import gzip")
+
+
+def release(cells: float = 1, sounds: float = 1) -> Path:
+    """A simulated A1 with so many times its cells and sounds, made once."""
+    folder = DATA / f"A1-{cells:g}-cells-{sounds:g}-sounds"
+    if not folder.exists():
+        print(f"Simulating {folder.name} (once; a minute or more) ...", flush=True)
+        part = folder.with_suffix(".part")
+        options = f"areas=['A1'], scale={cells}, sound_scale={sounds}"
+        cost(f"nat4xr.simulate({str(part)!r}, {options})", "import nat4xr")
+        part.rename(folder)
+    return folder
+
+
+def opening(folder: Path, *, options: str = "") -> str:
+    """The statement that opens a release."""
+    return f"ds = nat4xr.open_area('A1', {str(folder)!r}, progressbar=False, {options})"
+
+
+def forget(folder: Path) -> None:
+    """Remove what was converted."""
+    for file in folder.glob("*_nat4xr-*"):
+        file.unlink()
+
+
+def converted_mb(folder: Path) -> float:
+    (file,) = folder.glob("A1_nat4xr-*.nc")
+    return file.stat().st_size / 1e6
+
+
+def machine() -> str:
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{os.cpu_count()} cores, Python {platform.python_version()}{load}"
