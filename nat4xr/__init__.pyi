@@ -19,6 +19,7 @@ from .spikes import open_spikes as open_spikes
 from .spikes import session_trials as session_trials
 from .spikes import spike_trains as spike_trains
 from .store import open_area as open_area
+from .verify import verify as verify
 from .waveforms import open_waveforms as open_waveforms
 
 __version__: str
