@@ -9,10 +9,9 @@ import shutil
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
-import h5py
 import netCDF4
 import numpy as np
 import pooch
@@ -24,6 +23,9 @@ from . import __version__, registry
 from .assemble import assemble, mark
 from .index import set_labels
 from .release import AreaFiles, find_area
+
+if TYPE_CHECKING:
+    import h5py
 
 SCHEMA = 1
 """Raised when the content of the converted files changes; files of another schema are left be."""
@@ -253,6 +255,8 @@ def open_with_labels(file: Path) -> xr.Dataset:
 
 def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) -> None:
     """Convert an area of the release to a netCDF file."""
+    import h5py  # which takes a while, and opening needs not
+
     data = assemble(area, files, progressbar=progressbar)
     compression = {"zlib": True, "complevel": 1, "shuffle": True}
     encoding = text_encoding(data.header) | dict.fromkeys(["spectrogram", "n_reps"], compression)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ReleaseServer
 from forks import Run, forks
 from releases import tiny_release, tiny_sites, trial_counts, write
 
 import nat4xr
-from conftest import ReleaseServer
 from nat4xr import store
 from nat4xr.registry import FILES
 

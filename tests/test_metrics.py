@@ -7,8 +7,8 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-
 from conftest import DATA
+
 from nat4xr import metrics
 from nat4xr.index import set_labels
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from conftest import ReleaseServer
 from isal import isal_zlib
 from releases import (
     EST,
@@ -25,7 +26,6 @@ from releases import (
     write,
 )
 
-from conftest import ReleaseServer
 from nat4xr import assemble, fetch, store
 from nat4xr.cli import main
 from nat4xr.verify import PUBLISHED

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import ReleaseServer
 from numpy.typing import NDArray
 from scipy.io import wavfile
 
 import nat4xr
-from conftest import ReleaseServer
 from nat4xr.index import set_labels
 from nat4xr.waveforms import open_waveforms
 
