@@ -357,6 +357,8 @@ def _write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressba
         if site.name in sites:
             raise ReleaseError(f"{recording.name} is a second recording of site {site.name!r}")
         sites[site.name] = site
+    if not sites:
+        raise ReleaseError(f"{files.sites.name} holds no cell of {files.population.name}")
     left_out += [cell for site in sites.values() for cell in site.left_out]
     if left_out:
         warnings.warn(

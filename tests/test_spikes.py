@@ -625,6 +625,12 @@ def test_a_release_without_spikes_is_no_error(tmp_path):
     assert (spikes_by_site(spikes)["rate"] == 0).all()
 
 
+def test_a_release_whose_sites_hold_none_of_its_cells_is_refused(tmp_path):
+    release = tiny_release(cells=["ARM030a-04-1", "ARM030a-07-6", "TNC014a-22-3"])
+    with pytest.raises(nat4xr.ReleaseError, match=r"A1_single_sites.zip holds no cell of A1_NAT4"):
+        open_spikes("A1", write(release, tmp_path), progressbar=False)
+
+
 def test_a_width_that_does_not_divide_a_shorter_trial_is_refused(tmp_path):
     release = write(tiny_release(), tmp_path)  # of trials of 200 ms
     with pytest.raises(ValueError, match="dt_ms is one of 1, 2, 5, 10, 20, 50, 100, not 30"):
