@@ -1,0 +1,214 @@
+"""A second reader of the release, for tests: naive, slow, and written from the format alone.
+
+It shares no code with nat4xr. It knows which text is a number and which member is which, and says
+what the data are; what cannot be read so is an error of any kind.
+"""
+
+import csv
+import io
+import json
+import math
+import re
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan)", re.I | re.A)
+FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
+
+
+class Signal(NamedTuple):
+    chans: list[str]
+    fs: float
+    sounds: list[tuple[str, float, float]]  # name, start and end in s, in order of time
+    data: Any  # list of rows, or event times by channel
+
+
+def read(folder: Path, area: str = "A1") -> dict[str, Any]:
+    """All of an area: labels as lists, data as arrays of float32."""
+    found = {}
+    for name in (f"{area}_NAT4_ozgf.fs100.ch18.tgz", f"{area}_single_sites.zip"):
+        stem = name[:-4]
+        found[name] = next(f for n in (name, f"{stem}.tar.gz", f"{stem}.tar", stem)
+                           if (f := folder / n).exists())  # fmt: skip
+    population, sites = found.values()
+    members, meta = signal_members(files_of(population))
+    resp, stim = (read_signal(name, members[name]) for name in ("resp", "stim"))
+    sounds = [name for name, _, _ in resp.sounds]
+    n_time = round(round((resp.sounds[0][2] - resp.sounds[0][1]) * 100, 9))
+    psth = cut(resp, sounds, n_time)
+    is_val = np.array([sound.startswith("STIM_00cat") for sound in sounds])
+    missed = np.isnan(psth).all(axis=1)
+
+    trials: dict[str, list[list[list[int]]]] = {}  # cell -> sound -> repeat -> bin
+    spikes: list[tuple[str, int, str, int]] = []  # sound, repeat, cell, ms from onset
+    names: dict[str, str] = dict.fromkeys(resp.chans, "")
+    for site_files in sites_of(sites):
+        site = read_signal("resp", signal_members(site_files)[0]["resp"])
+        whole = [s for s in site.sounds if lasts(s, site.fs, n_time)]
+        for cell, name in matched(resp.chans, site.chans).items():
+            assert not names[cell], f"{cell} at two sites"
+            names[cell] = name
+            trials[cell] = []
+            for wanted in sounds:
+                starts = [start for sound, start, _ in dict.fromkeys(whole) if sound == wanted]
+                placed = [places(site.data[name], start, site.fs, n_time) for start in starts]
+                bins = [
+                    [place // round(site.fs / 100) for place in of_trial] for of_trial in placed
+                ]
+                trials[cell].append([np.bincount(b, minlength=n_time).tolist() for b in bins])
+                for rep, of_trial in enumerate(placed):
+                    ms = [place // max(1, round(site.fs / 1000)) for place in of_trial]
+                    spikes += [(wanted, rep, cell, sample) for sample in ms]
+    n_reps = np.zeros((len(sounds), len(resp.chans)), int)
+    n_reps[~is_val] = ~missed[~is_val]
+    counts = [[len(of_cell[s]) for of_cell in trials.values()] for s in np.flatnonzero(is_val)]
+    most = max([20, *(n for of_sound in counts for n in of_sound)])
+    response = np.full((len(sounds), most, n_time, len(resp.chans)), np.nan, np.float32)
+    response[~is_val, 0] = psth[~is_val]
+    for c, cell in enumerate(resp.chans):
+        for s in np.flatnonzero(is_val):
+            if cell in trials and not missed[s, c]:
+                n_reps[s, c] = len(trials[cell][s])
+                for r, counts_of_trial in enumerate(trials[cell][s]):
+                    response[s, r, :, c] = counts_of_trial
+    return {
+        "stim": sounds,
+        "neuron": resp.chans,
+        "trials_cell_id": [names[cell] for cell in resp.chans],
+        "auditory": flags(folder / f"{area}_pred_correlation.csv", resp.chans),
+        "simulated": int(bool(meta.get("simulated"))),
+        "response": response,
+        "psth": psth,
+        "spectrogram": cut(stim, sounds, n_time).transpose(0, 2, 1),
+        "n_reps": n_reps,
+        "spikes": sorted(spikes),
+    }
+
+
+def files_of(path: Path | bytes) -> dict[str, bytes]:
+    """The files of a recording by name."""
+    if isinstance(path, Path) and path.is_dir():
+        for folder in (path, *sorted(p for p in path.iterdir() if p.is_dir())):
+            files = [p for p in folder.iterdir() if p.suffix in (".json", ".csv", ".h5")]
+            if files := [p for p in files if not p.name.startswith(".")]:
+                return {p.name: p.read_bytes() for p in files}
+    content = io.BytesIO(path) if isinstance(path, bytes) else path.open("rb")
+    with content, tarfile.open(fileobj=content, mode="r:*") as archive:
+        members = [member for member in archive if not member.isdir()]
+        assert all(member.isreg() for member in members)
+        names = [m.name for m in members if not m.name.rpartition("/")[2].startswith(".")]
+        assert len(set(names)) == len(names)
+        return {m.name: archive.extractfile(m).read() for m in members if m.name in names}
+
+
+def sites_of(sites: Path) -> list[dict[str, bytes]]:
+    if not sites.is_dir():
+        with zipfile.ZipFile(sites) as archive:
+            names = [n for n in archive.namelist() if n.endswith((".tgz", ".tar.gz"))]
+            names = [n for n in names if not n.rpartition("/")[2].startswith(".")]
+            assert len(set(names)) == len(names)
+            return [files_of(archive.read(name)) for name in names]
+    entries = [p for p in sites.iterdir() if not p.name.startswith(".")]
+    if len(entries) == 1 and entries[0].is_dir() and not any(entries[0].glob("*.json")):
+        entries = [p for p in entries[0].iterdir() if not p.name.startswith(".")]
+    return [files_of(p) for p in sorted(entries) if p.is_dir() or p.name.endswith((".tgz", ".gz"))]
+
+
+def signal_members(files: dict[str, bytes]) -> tuple[dict[str, dict[str, bytes]], dict[str, Any]]:
+    """The files of each signal by what they are, and the recording's meta data."""
+    signals: dict[str, dict[str, bytes]] = {}
+    meta = b"{}"
+    recordings = set()
+    for path, content in files.items():
+        name = path.rpartition("/")[2]
+        if name.endswith(".meta.json"):
+            recordings.add(name.removesuffix(".meta.json"))
+            meta = content
+        elif part := re.fullmatch(r"(.+)\.([^.]+)\.(json|epoch\.csv|csv|h5)", name, re.S):
+            if part[2] == "epoch" and part[3] == "csv":
+                part = re.fullmatch(r"(.+)\.([^.]+)\.(epoch\.csv)", name, re.S)
+            recording, signal, kind = part.groups()
+            recordings.add(recording)
+            members = signals.setdefault(signal, {})
+            members["twice" if kind in members else kind] = content
+    return signals, json.loads(meta)
+
+
+def read_signal(name: str, members: dict[str, bytes]) -> Signal:
+    assert "twice" not in members
+    about = json.loads(members["json"])
+    chans, fs = about.get("chans"), about["fs"]
+    rows = [row for row in table(members["epoch.csv"]) if row["name"].startswith("STIM_")]
+    events = [(row["name"], number(row["start"]), number(row["end"])) for row in rows]
+    sounds = sorted(events, key=lambda event: event[1])
+    if "PointProcess" in about.get("signal_type", ""):
+        with h5py.File(io.BytesIO(members["h5"]), "r") as file:
+            chans = sorted(file) if chans is None else chans
+            data: Any = {chan: file[chan][:].tolist() for chan in chans}
+    else:
+        lines = members["csv"].decode().removesuffix("\n").split("\n")
+        data = [[number(value) for value in line.split(",")] for line in lines]
+        if chans is None:  # which NEMS allows
+            chans = [f"{name}{i}" for i in range(len(data[0]))]
+        assert all(len(row) == len(chans) for row in data)
+    assert len(set(chans)) == len(chans)
+    return Signal(chans, fs, sounds, data)
+
+
+def table(content: bytes) -> list[dict[str, str]]:
+    """The rows of a CSV file that has a header."""
+    return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+
+
+def number(text: str) -> float:
+    assert NUMBER.fullmatch(text.strip(" \t\r")), f"{text!r} is no number"
+    return float(text)
+
+
+def cut(signal: Signal, sounds: list[str], n_time: int) -> np.ndarray:
+    """The samples of each sound, (sound, time, channel)."""
+    starts = {name: start for name, start, _ in signal.sounds}
+    assert len(starts) == len(signal.sounds) == len(sounds)
+    first = [round(starts[sound] * signal.fs) for sound in sounds]
+    return np.array([signal.data[at : at + n_time] for at in first], np.float32)
+
+
+def places(times: list[float], start: float, fs: float, n_time: int) -> list[int]:
+    """The samples of a trial in which there were spikes, by the format's rule."""
+    found = [math.floor(time * fs) - round(start * fs) for time in times]
+    return [place for place in found if 0 <= place < n_time * round(fs / 100)]
+
+
+def lasts(sound: tuple[str, float, float], fs: float, n_time: int) -> bool:
+    """Whether a trial has its length, give or take a sample."""
+    return abs(round(sound[2] * fs) - round(sound[1] * fs) - n_time * round(fs / 100)) <= 1
+
+
+def flags(path: Path, cells: list[str]) -> list[bool]:
+    known = {row["cellid"]: FLAGS[row["sig_auditory"].strip().lower()] for row in
+             table(path.read_bytes())}  # fmt: skip
+    found = matched(cells, list(known))
+    return [cell in found and known[found[cell]] for cell in cells]
+
+
+def matched(wanted: list[str], found: list[str]) -> dict[str, str]:
+    """Wanted cell -> found cell: the same name, or the same site and numbers."""
+    matches = {cell: cell for cell in wanted if cell in found}
+    for cell in wanted:
+        if cell not in matches and key(cell) is not None:
+            others = [f for f in found if key(f) == key(cell) and f not in wanted]
+            assert len(others) < 2
+            if others:
+                matches[cell] = others[0]
+    assert len(set(matches.values())) == len(matches)
+    return matches
+
+
+def key(cell: str) -> tuple[Any, ...] | None:
+    part = re.fullmatch(r"([a-z]{3})([0-9]+)([a-z]+)-([0-9]+)-([0-9]+)", cell, re.I | re.A)
+    return part and (part[1], int(part[2]), part[3], int(part[4]), int(part[5]))
