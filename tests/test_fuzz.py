@@ -1,8 +1,9 @@
 """Fuzzing: a changed release is read as what it now says, or refused; never anything else.
 
-Each example opens a changed release in a process of its own, which may take 10 s and 500 MB. What
-comes out is held to a second reader (naive.py), which reads the changed files by itself. The
-usual run tries 200 releases; HYPOTHESIS_PROFILE=nightly tries 2,000 others each time.
+Each example opens a changed release in a process of its own, which may take 10 s and 500 MB, and
+write nowhere but in the folder of the release. What comes out is held to a second reader, naive.py,
+which reads the changed files by itself. The usual run tries 200 releases, always the same;
+HYPOTHESIS_PROFILE=nightly tries 2,000 others each time.
 """
 
 import copy
@@ -43,11 +44,22 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 READ = """
 import pickle, resource
+file = open({result!r}, "wb")
 resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
 signal.alarm(120)
 if os.path.exists("/proc/self/statm"):
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 500 * 2**20,) * 2)
+
+def watch(event, arguments):
+    changes = event in ("os.mkdir", "os.rename", "os.remove", "os.link", "os.symlink")
+    if changes or event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        for path in arguments[: 1 if event in ("open", "os.mkdir", "os.remove") else 2]:
+            if not (os.path.realpath(path) + os.sep).startswith({folder!r} + os.sep):
+                os.write(2, f"{{event}} outside the folder: {{path}}\\n".encode())
+                os._exit(2)
+
+sys.addaudithook(watch)
 try:
     ds = nat4xr.open_area("A1", {folder!r}, chunks=None, download=False, progressbar=False)
     result = {{name: ds[name].values for name in {names!r}}}
@@ -59,8 +71,8 @@ try:
     result["spikes"] = sorted(zip(*trials, cells, spikes["spike_sample"].values))
 except (nat4xr.ReleaseError, FileNotFoundError) as error:
     result = str(error)
-with open({result!r}, "wb") as file:
-    pickle.dump(result, file)
+pickle.dump(result, file)
+file.close()
 """
 NAMES = [
     "stim",
@@ -83,7 +95,7 @@ def run() -> Iterator[Run]:
 def check(release: Release, unpack: list[str], run: Run) -> str:
     """Open a release; say whether it was read, as a second reader reads it, or refused."""
     with tempfile.TemporaryDirectory() as root:
-        folder = Path(root) / "a" / "b" / "release"  # names may point upwards
+        folder = Path(root).resolve() / "a" / "b" / "release"  # names may point upwards
         write(release, folder, unpack=unpack)
         result = Path(root) / "result"
         assert run(READ.format(folder=str(folder), result=str(result), names=NAMES)) == [0]
