@@ -90,16 +90,14 @@ class AreaData:
         Coordinates, attributes, ``spectrogram`` and ``n_reps``.
     rates : nems.Raster
         The population recording's ``resp``, with the onset sample of each sound in ``onsets``.
-    val_bins, val_counts : numpy.ndarray of int
-        The bins of val trials that hold spikes, as sorted positions in the grid
-        (rep, stim, time, neuron), and how many they hold.
+    val_counts : numpy.ndarray of uint16
+        Spikes per bin of each presentation of the val sounds, (rep, stim, time, neuron).
     """
 
     header: xr.Dataset
     rates: nems.Raster
     onsets: NDArray[np.int64]
-    val_bins: NDArray[np.int64]
-    val_counts: NDArray[np.int64]
+    val_counts: NDArray[np.uint16]
 
     def counts_fit_a_byte(self) -> bool:
         """Whether every bin of every trial holds a whole number of spikes, at most 254."""
@@ -126,19 +124,13 @@ class AreaData:
         NaN where nothing was presented. An est sound was presented once, so that its PSTH in
         the population recording is its only trial.
         """
-        n_reps = self.header["n_reps"].values[stims]
+        n_reps = self.header.variables["n_reps"].values[stims]
         if not (n_reps > rep).any():
             return None
-        sizes = self.header.sizes
-        first, last, _ = stims.indices(sizes["stim"])
-        a_sound = sizes["time"] * sizes["neuron"]
-        start, stop = ((rep * sizes["stim"] + stim) * a_sound for stim in (first, last))
-        filled = slice(*np.searchsorted(self.val_bins, [start, stop]))
-        block = np.zeros((last - first, sizes["time"], sizes["neuron"]), np.float32)
-        block.reshape(-1)[self.val_bins[filled] - start] = self.val_counts[filled]
-        est = self.header["subset"].values[stims] == "est"
-        if rep == 0 and est.any():
-            block[est] = self.psth(stims)[est]
+        block = self.psth(stims)
+        is_val = self.header.variables["subset"].values == "val"
+        numbers = np.cumsum(is_val) - 1
+        block[is_val[stims]] = self.val_counts[rep, numbers[stims][is_val[stims]]]
         np.moveaxis(block, 1, 2)[n_reps <= rep] = np.nan
         return block
 
@@ -176,6 +168,7 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
 
     n_reps = _unmissed(resp.data, onsets, n_time).astype(np.int64)
     is_val = np.array([labels.is_val(stim) for stim in stims])
+    val_number, n_val = np.cumsum(is_val) - 1, int(is_val.sum())
     n_reps[is_val] = 0
     trials_cell_id = dict.fromkeys(cells, "")
     bins = []
@@ -200,13 +193,16 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
             rep, stim_number, time, neuron = _val_bins(
                 site, trials, is_val, dict(zip(matches.values(), columns, strict=True))
             )
-        bins.append(((rep * len(stims) + stim_number) * n_time + time) * len(cells) + neuron)
+        bins.append(((rep * n_val + val_number[stim_number]) * n_time + time) * len(cells) + neuron)
+    most = max(N_REPEATS, n_reps.max(initial=0))
+    val_counts = np.zeros((most, n_val, n_time, len(cells)), np.uint16)
+    for positions in bins:
+        np.add.at(val_counts.reshape(-1), positions, np.uint16(1))
+    if val_counts.sum(dtype=np.int64) != sum(map(len, bins)):  # a count began anew at 0
+        raise ReleaseError(f"{files.sites.name}: more than 65,535 spikes in a bin of 10 ms")
     # A pair that the population recording leaves out is left out.
     n_reps[is_val] *= _unmissed(resp.data, onsets[is_val], n_time)
 
-    val_bins, val_counts = np.unique(
-        np.concatenate([np.empty(0, np.int64), *bins]), return_counts=True
-    )
     header = xr.Dataset(
         {
             "spectrogram": (
@@ -239,7 +235,7 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     )
     for variable in header.data_vars.values():
         variable.attrs |= mark(header)
-    return AreaData(header, resp.data, onsets, val_bins, val_counts)
+    return AreaData(header, resp.data, onsets, val_counts)
 
 
 def mark(header: xr.Dataset) -> dict[str, int]:

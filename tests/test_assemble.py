@@ -233,6 +233,15 @@ def test_a_pair_that_the_population_recording_leaves_out_is_left_out(
     assert np.sum(n_reps(data)) == 3 * 2 * 21 - (20 if stim < 2 else 1)
 
 
+def test_more_spikes_than_can_be_counted_are_refused(assembled: Any) -> None:
+    sites = tiny_sites()
+    onset = next(onset for sound, onset in sites["ARM029a"].trials if sound in VAL)
+    sites["ARM029a"].spikes["ARM029a-04-1"] = [onset + 0.05] * 70_000
+    published = np.zeros((len(SOUNDS), N_TIME, 3))
+    with pytest.raises(ReleaseError, match=rf"{SITES}: more than 65,535 spikes"):
+        assembled(tiny_release(sites, psth=published))
+
+
 @pytest.mark.parametrize("repeats", [3, 20, 21])
 def test_the_population_recording_may_leave_out_all_of_the_repeats(
     repeats: int, assembled: Any

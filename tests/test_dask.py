@@ -74,7 +74,8 @@ def full_size(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     )
     none = np.empty(0, np.int64)
     silence = nems.Raster(150 * n_stims, n_cells, none, none.astype(np.float32))
-    data = assemble.AreaData(header, silence, 150 * np.arange(n_stims), none, none)
+    trials = np.zeros((20, 18, 150, n_cells), np.uint16)
+    data = assemble.AreaData(header, silence, 150 * np.arange(n_stims), trials)
     folder = tmp_path_factory.mktemp("full_size")
     for file in (POPULATION, SITES, TABLE):
         (folder / file).touch()
