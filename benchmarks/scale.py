@@ -7,15 +7,16 @@ from typing import NamedTuple
 from .measure import POPULATION, converted_mb, cost, forget, gunzip, machine, opening, release
 
 FIGURE = Path(__file__).parents[1] / "docs" / "_static" / "scale.png"
+N_CELLS, N_SOUNDS = 849, 593  # of A1
 CELLS = [(0.5, 1), (1, 1), (2, 1), (4, 1)]
 SOUNDS = [(1, 0.25), (1, 0.5), (1, 0.75), (1, 1)]
 
 
 class Point(NamedTuple):
-    cells: float
-    sounds: float
+    cells: int
+    sounds: int
+    gunzips: float  # of A1 as it is
     seconds: float
-    gunzips: float  # of this release's own population recording
     peak_mb: float
     file_mb: float
     tgz_mb: float
@@ -23,51 +24,49 @@ class Point(NamedTuple):
 
 def measured(cells: float, sounds: float, rounds: int) -> Point:
     folder = release(cells, sounds)
-    times, ratios, peaks = [], [], []
+    opens, ratios = [], []
     for _ in range(rounds):
         forget(folder)
-        unit = gunzip(folder).seconds
-        cold = cost(opening(folder), "import nat4xr")
-        times.append(cold.seconds)
-        ratios.append(cold.seconds / unit)
-        peaks.append(cold.peak_mb)
-    tgz = (folder / POPULATION).stat().st_size / 1e6
+        opens.append(cost(opening(folder), "import nat4xr"))
+        ratios.append(opens[-1].seconds / gunzip(release()).seconds)
     return Point(
-        cells, sounds, median(times), median(ratios), median(peaks), converted_mb(folder), tgz
+        round(cells * N_CELLS),
+        round(sounds * N_SOUNDS),
+        median(ratios),
+        median(one.seconds for one in opens),
+        median(one.peak_mb for one in opens),
+        converted_mb(folder),
+        (folder / POPULATION).stat().st_size / 1e6,
     )
 
 
 def run(rounds: int) -> None:
     """Measure, print a table and draw it."""
-    print(f"Cold open of multiples of A1, median of {rounds} rounds; {machine()}\n")
-    print("| cells | sounds | time (s) | gunzips | peak (MB) | file (MB) | of the tgz |")
-    print("|------:|-------:|---------:|--------:|----------:|----------:|-----------:|")
-    points = []
-    for cells, sounds in dict.fromkeys([*CELLS, *SOUNDS]):
-        points.append(point := measured(cells, sounds, rounds))
+    print(f"Cold open of multiples of A1, medians of {rounds} rounds; {machine()}\n")
+    print("| cells | sounds | gunzips of A1 | time    | peak memory | file     | of the tgz |")
+    print("|------:|-------:|--------------:|--------:|------------:|---------:|-----------:|")
+    points = {}
+    for place in dict.fromkeys([*CELLS, *SOUNDS]):
+        points[place] = point = measured(*place, rounds)
         print(
-            f"| {849 * cells:5.0f} | {593 * sounds:6.0f} | {point.seconds:8.2f} "
-            f"| {point.gunzips:7.2f} | {point.peak_mb:9.0f} | {point.file_mb:9.1f} "
+            f"| {point.cells:5} | {point.sounds:6} | {point.gunzips:13.2f} "
+            f"| {point.seconds:5.1f} s | {point.peak_mb:8.0f} MB | {point.file_mb:5.1f} MB "
             f"| {point.file_mb / point.tgz_mb:10.2f} |",
             flush=True,
         )
-    draw(points)
+    draw([points[place] for place in CELLS], [points[place] for place in SOUNDS])
     print(f"\nDrawn in {FIGURE}. At the end: {machine()}")
 
 
-def draw(points: list[Point]) -> None:
+def draw(by_cells: list[Point], by_sounds: list[Point]) -> None:
     import matplotlib.pyplot as plt
 
-    quantities = {"seconds": "cold open (s)", "peak_mb": "peak memory (MB)", "file_mb": "file (MB)"}
-    figure, axes = plt.subplots(2, 3, figsize=(8, 4.5), sharey="col", layout="constrained")
-    for row, places, along, unit in zip(
-        axes, (CELLS, SOUNDS), ("cells", "sounds"), (849, 593), strict=True
-    ):
-        line = sorted(p for p in points if (p.cells, p.sounds) in places)
-        for ax, (quantity, label) in zip(row, quantities.items(), strict=True):
-            ax.plot(
-                [unit * getattr(p, along) for p in line], [getattr(p, quantity) for p in line], "o-"
-            )
+    labels = {"gunzips": "time (gunzips of A1)", "peak_mb": "memory (MB)", "file_mb": "file (MB)"}
+    figure, axes = plt.subplots(2, 3, figsize=(8, 4.5), layout="constrained")
+    for row, along, points in zip(axes, ("cells", "sounds"), (by_cells, by_sounds), strict=True):
+        for ax, (quantity, label) in zip(row, labels.items(), strict=True):
+            x, y = zip(*((getattr(p, along), getattr(p, quantity)) for p in points), strict=True)
+            ax.plot(x, y, "o-", color="black")
             ax.set(xlabel=along, ylabel=label, xlim=(0, None), ylim=(0, None))
             ax.spines[["top", "right"]].set_visible(False)
     FIGURE.parent.mkdir(exist_ok=True)
