@@ -146,7 +146,7 @@ def read_signal(name: str, members: dict[str, bytes]) -> Signal:
     rows = [row for row in table(members["epoch.csv"]) if row["name"].startswith("STIM_")]
     events = [(row["name"], number(row["start"]), number(row["end"])) for row in rows]
     sounds = sorted(events, key=lambda event: event[1])
-    if "PointProcess" in about.get("signal_type", ""):
+    if "PointProcess" in str(about.get("signal_type")):  # anything else is a raster
         with h5py.File(io.BytesIO(members["h5"]), "r") as file:
             chans = sorted(file) if chans is None else chans
             data: Any = {chan: file[chan][:].tolist() for chan in chans}
