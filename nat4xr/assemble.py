@@ -234,13 +234,8 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
         dataset_attrs(area, population.meta),
     )
     for variable in header.data_vars.values():
-        variable.attrs |= mark(header)
+        variable.attrs |= labels.mark(header)
     return AreaData(header, resp.data, onsets, val_counts)
-
-
-def mark(header: xr.Dataset) -> dict[str, int]:
-    """What a variable says of itself where it is alone: that it is simulated, if it is."""
-    return {"simulated": 1} if header.attrs["simulated"] else {}
 
 
 def sound_coords(stims: list[str]) -> dict[str, xr.Variable]:

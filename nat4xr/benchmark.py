@@ -162,8 +162,7 @@ def evaluate(
             "cc_norm": metrics.cc_norm(pred, response).fillna(0).where(signal_power > 0),
         }
     )
-    result["cc_raw"].attrs = {"long_name": "correlation with the mean over trials", "units": "1"}
-    result["cc_norm"].attrs = {"long_name": "normalised correlation (schoppe)", "units": "1"}
+    result["cc_raw"].attrs["long_name"] = "correlation with the mean over trials"
     result.attrs = {
         "title": "Scores of predictions of NAT4 val responses",
         "area": str(result["area"].values[0]),
@@ -193,6 +192,11 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
         CCnorm of each area first. Rows with ``simulated`` True say how a model does on simulated
         data: they cannot be compared with the others.
 
+    Raises
+    ------
+    TypeError
+        If `results` is anything else.
+
     Examples
     --------
     >>> import xarray as xr
@@ -210,6 +214,10 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """
     if isinstance(results, xr.Dataset):
         results = {"this model": results}
+    if not all(isinstance(results[name], xr.Dataset) for name in results):
+        raise TypeError(
+            "results must be what nat4xr.benchmark.evaluate returned, or a dict of such"
+        )
     ours = pd.DataFrame([_row(name, result) for name, result in results.items()])
     theirs = published().assign(simulated=False)
     table = pd.concat([theirs[theirs["area"].isin(ours["area"])], ours], ignore_index=True)
@@ -275,7 +283,7 @@ def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
     table.to_csv(out / f"{prefix}leaderboard.csv", index=False)
 
     trials = ds["response"].isel(stim=val).sel(neuron=result["neuron"].values)
-    plot.scores(result.assign_attrs(ds.attrs), metrics.cc_max(trials))
+    plot.scores(result, metrics.corrcoef_max(trials))
     plt.savefig(out / f"{prefix}scores.png", dpi=150)
     plt.close()
     best = result["cc_raw"].idxmax("neuron").item()

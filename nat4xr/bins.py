@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from .labels import mark
+
 __all__ = ["bin_spikes"]
 
 BIN_MS = 10
@@ -86,6 +88,7 @@ def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
     # What was selected as a scalar is no dim any more.
     response = response.isel({dim: 0 for dim in ("stim", "neuron") if dim not in spikes.dims})
     coords = spikes.drop_dims(["trial", "spike"]).coords
+    response.attrs |= mark(spikes)
     return xr.DataArray(response, coords, name="response").assign_coords(
         rep=("rep", np.arange(n_reps), spikes["trial_rep"].attrs),
         time=time_axis(width, trials.length_ms, spikes["spike_time"].attrs),
@@ -115,6 +118,8 @@ def finer(ds: xr.Dataset, spikes: xr.Dataset, width: int) -> dict[str, xr.Variab
         "units": "1",
         "comment": "mean of response over its repeats; NaN for cells without trials",
     }
+    for variable in (response, psth):
+        variable.attrs |= mark(ds)
     spectrogram = _on_other_bins(ds["spectrogram"].variable, _hold, BIN_MS // width)
     spectrogram.attrs["comment"] = "the published value of 10 ms, held over the finer bins in it"
     return {

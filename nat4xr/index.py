@@ -337,13 +337,16 @@ def _check_known(name: Hashable, wanted: Any, known: pd.Index[Any]) -> None:
     known = known.unique()
     if unknown.empty:
         return
+    texts = known.map(str)
+    part = unknown[0] if isinstance(unknown[0], str) else ""  # "geese" of STIM_..._geese_...
+    closest = [text for text in texts if part and part in text]
     if known.empty:
         there = "none is left to select"
-    elif known.size <= 40:
+    elif known.size <= 40 and not closest:
         there = f"there are {_listed(known)}"
     else:
-        closest = difflib.get_close_matches(str(unknown[0]), map(str, known))
-        few = known[known.map(str).isin(closest)] if closest else known[:3]
+        closest = closest[:5] or difflib.get_close_matches(str(unknown[0]), texts)
+        few = known[texts.isin(closest)] if closest else known[:3]
         which = "the closest" if closest else "the first"
         there = f"of the {known.size} there are, {which} are {_listed(few)}"
     raise KeyError(f"no {name} {_listed(unknown[:5])}: {there}")

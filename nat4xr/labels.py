@@ -1,6 +1,7 @@
 """What the names of sounds and cells say: names in, label tables out.
 
-Every function is pure and takes any string: what cannot be parsed is ``""`` or ``-1``.
+Every function is pure and takes any string: what cannot be parsed is ``""`` or ``-1``. One label
+is of no name, that of simulated data.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,28 @@ Labels = dict[str, NDArray[np.generic]]
 def _int16(digits: str | None) -> int:
     number = int(digits) if digits and len(digits) < 9 else -1
     return number if number <= np.iinfo(np.int16).max else -1
+
+
+def mark(source: Any) -> dict[str, int]:
+    """What is said of data wherever they go: that they are simulated, if they are.
+
+    Parameters
+    ----------
+    source
+        Where the data come from. Without attrs it says nothing.
+
+    Returns
+    -------
+    dict
+        Attrs for what is made of `source`.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> mark(xr.Dataset(attrs={"simulated": 1})), mark(xr.Dataset(attrs={"simulated": 0}))
+    ({'simulated': 1}, {})
+    """
+    return {"simulated": 1} if getattr(source, "attrs", {}).get("simulated") else {}
 
 
 def cell_labels(cell_ids: Sequence[str], area: str) -> Labels:

@@ -12,9 +12,9 @@ value a neuron in float64, with every label of the ``neuron`` dim:
 * With dask-backed input nothing is computed until the result is.
 
 Two ways of pooling over stimuli occur, and each docstring says which holds: correlations with a
-prediction run over **all valid bins of all stimuli strung together**; powers and reliabilities of
-the response are estimated **within each stimulus** and averaged over stimuli, weighted by their
-numbers of valid time bins.
+prediction, and their ceiling :func:`corrcoef_max`, run over **all valid bins of all stimuli strung
+together**; powers and reliabilities of the response are estimated **within each stimulus** and
+averaged over stimuli, weighted by their numbers of valid time bins.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from .labels import mark
+
 __all__ = [
     "cc_max",
     "cc_norm",
     "coherence",
     "corrcoef",
+    "corrcoef_max",
     "fve",
     "noise_power",
     "signal_power",
@@ -84,6 +87,61 @@ def corrcoef(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
     """
     _, _, _, var_pred, var_psth, cov = _moments(pred, psth)
     return _named(cov / np.sqrt(var_pred * var_psth), "corrcoef", "correlation coefficient", "1")
+
+
+def corrcoef_max(response: xr.DataArray) -> xr.DataArray:
+    r"""Noise ceiling of :func:`corrcoef`: what the true rate is expected to score.
+
+    The variance of a PSTH :math:`y` over all (stim, time) bins :math:`i`, strung together, is that
+    of the rate and that of the noise which the average over :math:`N_i` presentations
+    :math:`r_{ni}` has left:
+
+    .. math:: CC_{max} = \sqrt{1 - \frac{\overline{\mathrm{var}_n(r_{ni}) / N_i}}
+                                      {\mathrm{var}_i(y_i)}}
+
+    Stimuli that were not presented at least twice are left out.
+
+    Parameters
+    ----------
+    response : xarray.DataArray
+        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
+
+    Returns
+    -------
+    xarray.DataArray
+        From 0 to 1, float64, dims (neuron). NaN where no stimulus was presented twice, or the
+        PSTH varies no more than noise does.
+
+    Raises
+    ------
+    ValueError
+        If ``stim``, ``rep`` or ``time`` is missing.
+
+    See Also
+    --------
+    cc_max : The ceiling within stimuli, which differences between their mean rates do not raise.
+
+    References
+    ----------
+    Sahani M, Linden JF (2003). How linear are auditory cortical responses? Advances in Neural
+    Information Processing Systems 15. The signal power there is within one stimulus; here the
+    variance over presentations is taken bin by bin, so that stimuli can be strung together.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> rng = np.random.default_rng(0)
+    >>> rate = xr.DataArray(rng.gamma(1, 0.1, (18, 150)), dims=("stim", "time"))
+    >>> response = xr.DataArray(rng.poisson(rate, (20, 18, 150)), dims=("rep", "stim", "time"))
+    >>> float(corrcoef_max(response).round(2)), float(corrcoef(rate, response.mean("rep")).round(2))
+    (0.82, 0.83)
+    """
+    psth, noise = _per_stimulus(_psth_and_noise, response, [("time",), ("time",)])
+    bins = ("stim", "time")
+    variance = psth.var(bins, ddof=1)
+    signal = 1 - noise.mean(bins) / variance.where(variance > _ROUNDING * psth.mean(bins) ** 2)
+    ceiling = signal.where(signal > 0) ** 0.5
+    return _named(ceiling, "corrcoef_max", "noise ceiling of the correlation", "1")
 
 
 def fve(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
@@ -336,7 +394,7 @@ def cc_norm(
 
 
 def cc_max(response: xr.DataArray, *, splits: int = 126, seed: int = 0) -> xr.DataArray:
-    r"""Noise ceiling: the correlation with the PSTH that the true rate is expected to have.
+    r"""Noise ceiling within a stimulus: the correlation with the PSTH expected of the true rate.
 
     The presentations of a stimulus are split into halves of equal size, and the PSTHs of the
     halves correlated; :math:`CC_{half}` is the mean over splits, and
@@ -367,6 +425,10 @@ def cc_max(response: xr.DataArray, *, splits: int = 126, seed: int = 0) -> xr.Da
     ------
     ValueError
         If ``stim``, ``rep`` or ``time`` is missing, or `splits` is less than 1.
+
+    See Also
+    --------
+    corrcoef_max : The ceiling over all stimuli strung together, as models are scored.
 
     References
     ----------
@@ -495,7 +557,7 @@ def _checked(array: xr.DataArray, name: str, dims: tuple[str, ...], whole: tuple
 
 def _named(values: xr.DataArray, name: str, long_name: str, units: str) -> xr.DataArray:
     values = values.rename(name)
-    values.attrs = {"long_name": long_name, "units": units}
+    values.attrs = {"long_name": long_name, "units": units, **mark(values)}
     return values
 
 
@@ -604,6 +666,17 @@ def _bin_moments(y: Array, x: Array) -> tuple[Array, ...]:
     return n.astype(np.float64), mean_x, mean_y, var_x, var_y, cov
 
 
+def _presented(x: Array) -> tuple[Array, Array, Array]:
+    """Which presentations of (..., rep, time) took place, how many; which bins are valid."""
+    missing = np.isnan(x)
+    presented: Array = np.logical_not(missing.all(-1))
+    n_presented = presented.sum(-1)
+    # A bin is valid if it is missing nowhere but in the repeats that never took place.
+    n_missing = x.shape[-2] - n_presented
+    valid = (missing.sum(-2) == n_missing[..., None]) & (n_presented > 0)[..., None]
+    return presented, n_presented, valid
+
+
 def _centred(x: Array) -> tuple[Array, Array, Array, Array, Array]:
     """Presentations less their means over valid bins, and what goes with them.
 
@@ -613,12 +686,7 @@ def _centred(x: Array) -> tuple[Array, Array, Array, Array, Array]:
     Returns deviations (..., rep, time), their sums of squares and the means (..., rep), the
     number of presentations (...), and which bins are valid (..., time).
     """
-    missing = np.isnan(x)
-    presented: Array = np.logical_not(missing.all(-1))
-    n_presented = presented.sum(-1)
-    # A bin is valid if it is missing nowhere but in the repeats that never took place.
-    n_missing = x.shape[-2] - n_presented
-    valid = (missing.sum(-2) == n_missing[..., None]) & (n_presented > 0)[..., None]
+    presented, n_presented, valid = _presented(x)
     n_bins = valid.sum(-1)[..., None]
 
     counted = presented[..., None] & valid[..., None, :]
@@ -650,6 +718,15 @@ def _psth_and_powers(x: Array) -> tuple[Array, ...]:
     mean_power = power.sum(-1) / n / degrees
     signal = (n * power_of_mean - mean_power) / (n - 1)
     return psth, signal, mean_power - signal, n_bins.astype(np.float64)
+
+
+def _psth_and_noise(x: Array) -> tuple[Array, ...]:
+    """Average over presentations (..., time), and the variance of that average."""
+    presented, n_presented, valid = _presented(x)
+    n = np.where(valid & (n_presented > 1)[..., None], n_presented[..., None], np.nan)
+    psth = np.where(presented[..., None], x, 0).sum(-2) / n
+    deviation = np.where(presented[..., None], x - psth[..., None, :], 0)
+    return psth, (deviation * deviation).sum(-2) / (n - 1) / n
 
 
 def _pairwise_correlation(x: Array) -> tuple[Array, ...]:

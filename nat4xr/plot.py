@@ -545,8 +545,7 @@ def prediction(
     Returns
     -------
     list of matplotlib.lines.Line2D
-        What was recorded, and what was predicted; labelled so, with their correlation over the
-        time shown.
+        The PSTH and the prediction; labelled so, with their correlation over the time shown.
 
     Raises
     ------
@@ -576,7 +575,7 @@ def prediction(
 
     ax = _axes(ax)
     lines = [
-        *ax.plot(middle, rate, color="0.4", label="recorded"),
+        *ax.plot(middle, rate, color="0.4", label="PSTH"),
         *ax.plot(
             middle,
             predicted_rate,
@@ -603,15 +602,15 @@ def scores(
     score : xarray.Dataset or xarray.DataArray
         With ``cc_raw`` (neuron), as from :func:`nat4xr.benchmark.evaluate`; or any value a cell.
     ceiling : xarray.DataArray
-        Its noise ceiling (neuron), such as :func:`nat4xr.metrics.cc_max`. Cells that either of
-        the two lacks are left out.
+        Its noise ceiling (neuron), such as :func:`nat4xr.metrics.corrcoef_max`. Cells that either
+        of the two lacks are left out.
     ax : matplotlib.axes.Axes, optional
 
     Returns
     -------
     list of matplotlib.collections.PathCollection
-        A point a cell; one collection an animal, by name. On the dashed line a cell is predicted
-        as well as its noise allows.
+        A point a cell; one collection an animal, by name. On the dashed line, score and ceiling
+        are equal.
 
     Raises
     ------

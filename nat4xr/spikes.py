@@ -444,6 +444,8 @@ def _write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressba
             "cells_left_out": ", ".join(left_out),
         },
     )
+    for variable in ds.data_vars.values():
+        variable.attrs |= labels.mark(header)
     compressed: dict[str, Any] = {"zlib": True, "shuffle": True, "_FillValue": None}
     if len(spikes):
         compressed["chunksizes"] = (min(SPIKES_A_CHUNK, len(spikes)),)

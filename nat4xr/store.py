@@ -20,8 +20,9 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from . import __version__, registry
-from .assemble import assemble, mark
+from .assemble import assemble
 from .index import set_labels
+from .labels import mark
 from .release import AreaFiles, find_area
 
 if TYPE_CHECKING:

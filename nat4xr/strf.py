@@ -19,6 +19,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from .labels import mark
+
 __all__ = ["fit", "lagged", "predict"]
 
 Array = NDArray[Any]
@@ -225,7 +227,7 @@ def fit(
     )
     if "freq" in x.coords:
         model = model.assign_coords(freq=x["freq"])
-    return _described(model, psth.attrs.get("units"))
+    return _described(model, psth)
 
 
 def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
@@ -284,7 +286,7 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
         dask="parallelized",
         output_dtypes=[spectrogram.dtype],
     )
-    prediction.attrs = {"long_name": "predicted response"}
+    prediction.attrs = {"long_name": "predicted response", **mark(model["intercept"])}
     if "units" in model["intercept"].attrs:
         prediction.attrs["units"] = model["intercept"].attrs["units"]
     return prediction.rename("prediction")
@@ -335,7 +337,7 @@ def _lag_coord(spectrogram: xr.DataArray, n_lags: int) -> dict[str, xr.Variable]
     return {"lag": xr.Variable("lag", (np.arange(n_lags) * steps.mean()).round(9), attrs)}
 
 
-def _described(model: xr.Dataset, units: str | None) -> xr.Dataset:
+def _described(model: xr.Dataset, response: xr.DataArray) -> xr.Dataset:
     long_names = {
         "kernel": "spectro-temporal receptive field",
         "intercept": "linear prediction in silence",
@@ -345,11 +347,11 @@ def _described(model: xr.Dataset, units: str | None) -> xr.Dataset:
         "nonlinearity_output": "prediction",
     }
     for name, variable in model.data_vars.items():
-        variable.attrs = {"long_name": long_names[str(name)]}
+        variable.attrs = {"long_name": long_names[str(name)], **mark(response)}
         if name in ("chosen_penalty", "score"):
             variable.attrs["units"] = "1"
-        elif units is not None:
-            variable.attrs["units"] = units
+        elif "units" in response.attrs:
+            variable.attrs["units"] = response.attrs["units"]
     kind = "linear-nonlinear" if "nonlinearity_output" in model else "linear"
     model.attrs = {"title": f"{kind} encoding models, fitted by ridge regression"}
     return model

@@ -398,3 +398,8 @@ def test_the_leaderboard_says_that_the_release_is_simulated(release) -> None:
     table = benchmark.leaderboard({"the truth": result})
     assert table.loc[table["backbone"] == "the truth", "simulated"].tolist() == [True]
     assert table["area"].unique().tolist() == ["A1"]
+
+
+def test_a_leaderboard_of_anything_else_is_refused() -> None:
+    with pytest.raises(TypeError, match="what nat4xr.benchmark.evaluate returned"):
+        benchmark.leaderboard({"theirs": benchmark.published()})

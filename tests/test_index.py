@@ -251,6 +251,10 @@ class TestUnknownLabels:
         with pytest.raises(KeyError, match="no neuron 'DRX008b-99-5': there are 'ARM029a-04-1'"):
             ds.sel(neuron=wanted)
 
+    def test_of_names_that_hold_a_word_these_are_shown(self, ds):
+        with pytest.raises(KeyError, match=r"no neuron 'ARM029a': .* closest are 'ARM029a-04-1'"):
+            ds.sel(neuron="ARM029a")
+
     @pytest.mark.parametrize("label", ["neuron", "cell_id"])
     def test_of_many_labels_the_closest_are_shown(self, label):
         cells = [f"TNC01{site}a-{electrode}-1" for site in range(5) for electrode in range(10, 20)]

@@ -23,7 +23,7 @@ WITH_PRED: dict[str, Callable[[xr.DataArray, xr.DataArray], xr.DataArray]] = {
 }
 WITHOUT_PRED = {
     name: getattr(metrics, name)
-    for name in ("signal_power", "noise_power", "snr", "cc_max", "ttrc")
+    for name in ("signal_power", "noise_power", "snr", "cc_max", "corrcoef_max", "ttrc")
 }
 # Every metric as a function of prediction and response.
 METRICS = WITH_PRED | {
@@ -232,6 +232,33 @@ def test_the_ceiling_is_how_well_the_true_rate_correlates(known) -> None:
     rate, response = known
     reached = metrics.corrcoef(rate, response.mean("rep"))
     np.testing.assert_allclose(metrics.cc_max(response).mean(), reached.mean(), atol=0.005)
+
+
+def test_the_ceiling_of_strung_sounds_is_how_well_the_true_rate_correlates(known) -> None:
+    rate, _ = known
+    rate = rate + xr.DataArray(np.linspace(0, 1, 18), dims="stim")
+    counts = np.random.default_rng(0).poisson(rate.values[:, None, :, None], (18, 20, 150, SEEDS))
+    response = xr.DataArray(counts, dims=("stim", "rep", "time", "neuron"))
+    reached = metrics.corrcoef(rate, response.mean("rep"))
+    assert_unbiased(metrics.corrcoef_max(response), float(reached.mean()))
+    assert metrics.cc_max(response).mean() < reached.mean() - 0.005
+
+
+def test_the_ceiling_of_strung_sounds_counts_sounds_that_were_presented_twice() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rng.gamma(1, 1, (5, 1, 50)), (5, 6, 50)).astype(np.float32)
+    counts[1, 4:] = np.nan  # fewer presentations
+    counts[2, 1:] = np.nan  # one
+    counts[3, 2, 40:] = np.nan  # a presentation cut short
+    psth, noise = [], []
+    for sound in (0, 1, 3, 4):
+        for t in range(40 if sound == 3 else 50):
+            some = [float(x) for x in counts[sound, :, t] if not np.isnan(x)]
+            psth.append(np.mean(some))
+            noise.append(np.var(some, ddof=1) / len(some))
+    expected = np.sqrt(1 - np.mean(noise) / np.var(psth, ddof=1))
+    ceiling = metrics.corrcoef_max(xr.DataArray(counts, dims=("stim", "rep", "time")))
+    assert float(ceiling) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("method", ["schoppe", "hsu"])

@@ -212,6 +212,33 @@ def test_simulated_data_say_so(simulated_release: Path) -> None:
     assert "SIMULATED" in repr(ds)
 
 
+def strf_prediction(ds: xr.Dataset, _folder: Path) -> xr.DataArray:
+    model = nat4xr.strf.fit(ds.spectrogram, ds.psth, n_lags=3)
+    return nat4xr.strf.predict(model, ds.spectrogram)
+
+
+MADE_OF_A_RELEASE: dict[str, Callable[[xr.Dataset, Path], xr.DataArray]] = {
+    "selection": lambda ds, _: ds.sel(subset="val").response,
+    "average": lambda ds, _: ds.response.mean("rep"),
+    "fine bins": lambda _, folder: opened(folder, dt_ms=5).response,
+    "fine PSTH": lambda _, folder: opened(folder, dt_ms=5).psth,
+    "coarse bins": lambda _, folder: opened(folder, dt_ms=50).response,
+    "spike times": lambda _, folder: nat4xr.open_spikes("A1", folder).spike_time,
+    "binned spikes": lambda _, folder: nat4xr.bin_spikes(nat4xr.open_spikes("A1", folder), dt_ms=5),
+    "waveforms": lambda ds, folder: nat4xr.open_waveforms(folder, stims=ds),
+    "ceiling": lambda ds, _: nat4xr.metrics.corrcoef_max(ds.response),
+    "score": lambda ds, _: nat4xr.metrics.corrcoef(ds.psth, ds.psth),
+    "prediction": strf_prediction,
+}
+
+
+@pytest.mark.parametrize("made", MADE_OF_A_RELEASE.values(), ids=MADE_OF_A_RELEASE)
+def test_what_is_made_of_simulated_data_says_so(
+    made: Callable[[xr.Dataset, Path], xr.DataArray], simulated_release: Path
+) -> None:
+    assert made(opened(simulated_release), simulated_release).attrs["simulated"]
+
+
 @pytest.mark.parametrize("subset", ["est", "val"])
 def test_a_subset_is_what_sel_gives(subset: str, nems0_folder: Path) -> None:
     ds = opened(nems0_folder, subset=subset)
