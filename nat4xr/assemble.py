@@ -103,15 +103,13 @@ class AreaData:
         """Whether every bin of every trial holds a whole number of spikes, at most 254."""
         if self.val_counts.max(initial=0) > 254:
             return False
-        rates = self.rates.values
-        odd = ~(np.isnan(rates) | ((rates == np.rint(rates)) & (rates >= 0) & (rates <= 254)))
-        sample = self.rates.positions[odd] // self.rates.n_channels
-        est = self.onsets[self.header["subset"].values == "est"]
-        return not any(
-            np.searchsorted(sample, onset)
-            < np.searchsorted(sample, onset + self.header.sizes["time"])
-            for onset in est
-        )
+        n_time = self.header.sizes["time"]
+        for onset in self.onsets[self.header["subset"].values == "est"]:
+            counts = self.rates.values[self.rates.within(onset, onset + n_time)]
+            counts = counts[~np.isnan(counts)]
+            if ((counts != np.rint(counts)) | (counts < 0) | (counts > 254)).any():
+                return False
+        return True
 
     def psth(self, stims: slice) -> NDArray[np.float32]:
         """Spikes per bin averaged over presentations, (stim, time, neuron)."""

@@ -276,10 +276,12 @@ def _columns(data: AreaData, sounds: NDArray[np.bool_], columns: list[int]) -> N
     n_time = data.header.sizes["time"]
     place = np.full(data.rates.n_channels, -1)
     place[columns] = np.arange(len(columns))
-    sample, column = np.divmod(data.rates.positions, data.rates.n_channels)
-    kept = place[column] >= 0
-    table = np.zeros((data.rates.n_samples, len(columns)), np.float32)
-    table[sample[kept], place[column[kept]]] = data.rates.values[kept]
+    rates = data.rates
+    sample = np.repeat(np.arange(rates.n_samples), np.diff(rates.starts))
+    place = place[rates.channels]
+    kept = place >= 0
+    table = np.zeros((rates.n_samples, len(columns)), np.float32)
+    table[sample[kept], place[kept]] = rates.values[kept]
     return np.stack([table[on : on + n_time] for on in data.onsets[sounds]])
 
 

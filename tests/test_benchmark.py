@@ -401,5 +401,5 @@ def test_the_leaderboard_says_that_the_release_is_simulated(release) -> None:
 
 
 def test_a_leaderboard_of_anything_else_is_refused() -> None:
-    with pytest.raises(TypeError, match="what nat4xr.benchmark.evaluate returned"):
+    with pytest.raises(TypeError, match=r"what nat4xr[.]benchmark[.]evaluate returned"):
         benchmark.leaderboard({"theirs": benchmark.published()})

@@ -72,8 +72,8 @@ def full_size(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         coords,
         assemble.dataset_attrs("A1", {}),
     )
-    none = np.empty(0, np.int64)
-    silence = nems.Raster(150 * n_stims, n_cells, none, none.astype(np.float32))
+    starts = np.zeros(150 * n_stims + 1, np.int64)
+    silence = nems.Raster(n_cells, starts, np.empty(0, np.uint16), np.empty(0, np.float32))
     trials = np.zeros((20, 18, 150, n_cells), np.uint16)
     data = assemble.AreaData(header, silence, 150 * np.arange(n_stims), trials)
     folder = tmp_path_factory.mktemp("full_size")
