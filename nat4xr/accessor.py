@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -94,12 +95,8 @@ class _Functions:
         if name not in self._names:
             raise AttributeError(f"there is no {name!r}; there are {', '.join(self._names)}")
         function = getattr(self._module, name)
-
-        def method(*args: Any, **kwargs: Any) -> Any:
-            return function(self._first, *args, **kwargs)
-
+        method = partial(function, self._first)
         method.__doc__ = function.__doc__
-        method.__name__ = name
         return method
 
 

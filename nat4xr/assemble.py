@@ -23,8 +23,11 @@ from . import __version__, labels, nems, registry
 from .errors import ReleaseError, explained
 from .release import AreaFiles, auditory_flags, site_recordings
 
-N_REPEATS = 20
-"""Presentations of a val sound at a site, by the design of the experiment."""
+MAX_GRID = 2**28
+"""So many bins of all val trials and cells are held at most; A1 has 46 million."""
+
+N_VAL, N_REPEATS = 18, 20
+"""Val sounds, and presentations of each at a site, by the design of the experiment."""
 
 BIN_S = 0.01
 """Width in s of the bins of the population recording."""
@@ -164,9 +167,11 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
             raise ValueError("signals 'stim' and 'resp' do not have the same sounds")
         stim_onsets = stim_onsets[[stim_names.index(stim) for stim in stims]]
 
-    n_reps = _unmissed(resp.data, onsets, n_time).astype(np.int64)
     is_val = np.array([labels.is_val(stim) for stim in stims])
     val_number, n_val = np.cumsum(is_val) - 1, int(is_val.sum())
+    _check_grid(name, N_REPEATS, n_val, n_time, len(cells))
+    _check_grid(name, 1, len(stims), n_time, len(stim.channels))
+    n_reps = _unmissed(resp.data, onsets, n_time).astype(np.int64)
     n_reps[is_val] = 0
     trials_cell_id = dict.fromkeys(cells, "")
     bins = []
@@ -192,8 +197,9 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
                 site, trials, is_val, dict(zip(matches.values(), columns, strict=True))
             )
         bins.append(((rep * n_val + val_number[stim_number]) * n_time + time) * len(cells) + neuron)
-    most = max(N_REPEATS, n_reps.max(initial=0))
-    val_counts = np.zeros((most, n_val, n_time, len(cells)), np.uint16)
+    shape = (max(N_REPEATS, n_reps.max(initial=0)), n_val, n_time, len(cells))
+    _check_grid(name, *shape)
+    val_counts = np.zeros(shape, np.uint16)
     for positions in bins:
         np.add.at(val_counts.reshape(-1), positions, np.uint16(1))
     if val_counts.sum(dtype=np.int64) != sum(map(len, bins)):  # a count began anew at 0
@@ -232,7 +238,7 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
         dataset_attrs(area, population.meta),
     )
     for variable in header.data_vars.values():
-        variable.attrs |= labels.mark(header)
+        variable.attrs |= labels.simulated_attr(header)
     return AreaData(header, resp.data, onsets, val_counts)
 
 
@@ -412,6 +418,15 @@ def _sounds(signal: nems.Signal) -> tuple[list[str], NDArray[np.int64], int]:
     if onsets[-1] + n_time > signal.n_samples:
         raise ValueError(f"signal {signal.name!r} ends within its last sound")
     return names, onsets, n_time
+
+
+def _check_grid(label: str, n_reps: int, n_stims: int, n_time: int, n_channels: int) -> None:
+    """Refuse what would take gigabytes once its zeros are written out."""
+    if n_reps * max(N_VAL, n_stims) * n_time * n_channels > MAX_GRID:
+        raise ReleaseError(
+            f"{label}: {n_channels:,} channels, and sounds of {n_time:,} bins, are more than can "
+            "be held"
+        )
 
 
 def _check_names(names: list[str]) -> None:

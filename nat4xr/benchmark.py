@@ -24,6 +24,7 @@ import xarray as xr
 
 from . import metrics, preprocess
 from .index import set_labels
+from .labels import simulated_attr
 
 __all__ = ["evaluate", "leaderboard", "published", "run_strf"]
 
@@ -99,7 +100,8 @@ def evaluate(
         ``cc_raw`` and ``cc_norm`` (neuron) as fractions, float64, with every label of the cells,
         in the order of `ds`; computed at once. The attrs sum up: ``area``, ``cells``, ``n_stims``
         and ``n_cells`` that were scored, the means over cells ``cc_raw_mean`` and
-        ``cc_norm_mean``, and whether the data are ``simulated`` (0 or 1).
+        ``cc_norm_mean``, and whether the recordings or what predicts them are ``simulated`` (0
+        or 1).
 
     Raises
     ------
@@ -141,6 +143,7 @@ def evaluate(
         raise ValueError(f"cells must be 'auditory' or 'all', not {cells!r}")
     val = _val_trials(ds, cells)
     pred = _by_name(pred)
+    simulated = int(ds.attrs["simulated"] or "simulated" in pred.attrs)
     stims = _common("val sounds", val, pred, "stim")
     neurons = _common(f"{cells} cells with val trials", val, pred, "neuron")
     pred = pred.sel(stim=stims, neuron=neurons).compute()
@@ -171,7 +174,7 @@ def evaluate(
         "n_cells": response.sizes["neuron"],
         "cc_raw_mean": float(result["cc_raw"].mean()),
         "cc_norm_mean": float(result["cc_norm"].mean()),
-        "simulated": int(ds.attrs["simulated"]),
+        "simulated": simulated,
     }
     return result
 
@@ -212,13 +215,10 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
     2       2D-CNN    39.2     55.2      NaN      False
     3     StateNet    38.9     54.7      NaN      False
     """
-    if isinstance(results, xr.Dataset):
-        results = {"this model": results}
-    if not all(isinstance(results[name], xr.Dataset) for name in results):
-        raise TypeError(
-            "results must be what nat4xr.benchmark.evaluate returned, or a dict of such"
-        )
-    ours = pd.DataFrame([_row(name, result) for name, result in results.items()])
+    named = {"this model": results} if isinstance(results, xr.Dataset) else results
+    if not isinstance(named, Mapping) or not named:
+        raise TypeError("results must be what evaluate returned, or a dict of several such")
+    ours = pd.DataFrame([_row(name, result) for name, result in named.items()])
     theirs = published().assign(simulated=False)
     table = pd.concat([theirs[theirs["area"].isin(ours["area"])], ours], ignore_index=True)
     first = ["area", "backbone", "cc_raw", "cc_norm", "simulated", "n_cells", "n_stims"]
@@ -299,6 +299,8 @@ def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _row(name: str, result: xr.Dataset) -> dict[str, Any]:
+    if not isinstance(result, xr.Dataset) or "cc_norm" not in result:
+        raise TypeError(f"results must be what evaluate returned; {name!r} is not")
     return {
         "area": result.attrs["area"],
         "backbone": name,
@@ -351,7 +353,7 @@ def _by_name(pred: xr.DataArray) -> xr.DataArray:
             raise ValueError(f"pred has the {dim} {names[names.duplicated()][0]!r} twice")
     pred = pred.transpose("stim", "time", "neuron")
     coords = {dim: pred[dim].values for dim in pred.dims if dim in pred.coords}
-    return xr.DataArray(pred.data, coords, pred.dims)
+    return xr.DataArray(pred.data, coords, pred.dims, attrs=simulated_attr(pred))
 
 
 def _common(what: str, val: xr.Dataset, pred: xr.DataArray, dim: str) -> list[str]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from .labels import mark
+from .labels import simulated_attr
 
 __all__ = ["bin_spikes"]
 
@@ -88,7 +88,7 @@ def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
     # What was selected as a scalar is no dim any more.
     response = response.isel({dim: 0 for dim in ("stim", "neuron") if dim not in spikes.dims})
     coords = spikes.drop_dims(["trial", "spike"]).coords
-    response.attrs |= mark(spikes)
+    response.attrs |= simulated_attr(spikes)
     return xr.DataArray(response, coords, name="response").assign_coords(
         rep=("rep", np.arange(n_reps), spikes["trial_rep"].attrs),
         time=time_axis(width, trials.length_ms, spikes["spike_time"].attrs),
@@ -119,7 +119,7 @@ def finer(ds: xr.Dataset, spikes: xr.Dataset, width: int) -> dict[str, xr.Variab
         "comment": "mean of response over its repeats; NaN for cells without trials",
     }
     for variable in (response, psth):
-        variable.attrs |= mark(ds)
+        variable.attrs |= simulated_attr(ds)
     spectrogram = _on_other_bins(ds["spectrogram"].variable, _hold, BIN_MS // width)
     spectrogram.attrs["comment"] = "the published value of 10 ms, held over the finer bins in it"
     return {

@@ -72,6 +72,11 @@ def count_cells(ds: xr.Dataset, by: str = "site") -> pd.DataFrame:
         (``val %``, ``est %``) the share that a cell has a response to, in percent, mean over
         cells.
 
+    Raises
+    ------
+    ValueError
+        `by` is no label of the cells.
+
     Examples
     --------
     >>> import nat4xr
@@ -83,6 +88,8 @@ def count_cells(ds: xr.Dataset, by: str = "site") -> pd.DataFrame:
     DRX         6         6   83.3  100.0
     TNC         6         5  100.0  100.0
     """
+    if by not in ds.coords or not set(ds[by].dims) <= {"neuron"}:
+        raise ValueError(f"by is a label of the cells, such as 'site' or 'animal', not {by!r}")
     if "neuron" not in ds.dims:
         ds = ds.expand_dims("neuron")
     if "stim" not in ds.dims:

@@ -1,7 +1,7 @@
 """What the names of sounds and cells say: names in, label tables out.
 
-Every function is pure and takes any string: what cannot be parsed is ``""`` or ``-1``. One label
-is of no name, that of simulated data.
+Every function is pure and takes any string: what cannot be parsed is ``""`` or ``-1``. And one
+label that no name has: that data are simulated.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 _SITE = re.compile(r"(?P<animal>[A-Za-z]{3})(?P<recording>[0-9]+)(?P<session>[A-Za-z]+)")
@@ -28,13 +28,13 @@ def _int16(digits: str | None) -> int:
     return number if number <= np.iinfo(np.int16).max else -1
 
 
-def mark(source: Any) -> dict[str, int]:
+def simulated_attr(source: xr.Dataset | xr.DataArray) -> dict[str, int]:
     """What is said of data wherever they go: that they are simulated, if they are.
 
     Parameters
     ----------
-    source
-        Where the data come from. Without attrs it says nothing.
+    source : xarray.Dataset or xarray.DataArray
+        Where the data come from.
 
     Returns
     -------
@@ -44,10 +44,12 @@ def mark(source: Any) -> dict[str, int]:
     Examples
     --------
     >>> import xarray as xr
-    >>> mark(xr.Dataset(attrs={"simulated": 1})), mark(xr.Dataset(attrs={"simulated": 0}))
-    ({'simulated': 1}, {})
+    >>> simulated_attr(xr.Dataset(attrs={"simulated": 1}))
+    {'simulated': 1}
+    >>> simulated_attr(xr.Dataset())
+    {}
     """
-    return {"simulated": 1} if getattr(source, "attrs", {}).get("simulated") else {}
+    return {"simulated": 1} if source.attrs.get("simulated") else {}
 
 
 def cell_labels(cell_ids: Sequence[str], area: str) -> Labels:

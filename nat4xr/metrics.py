@@ -29,7 +29,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .labels import mark
+from .labels import simulated_attr
 
 __all__ = [
     "cc_max",
@@ -96,8 +96,8 @@ def corrcoef_max(response: xr.DataArray) -> xr.DataArray:
     of the rate and that of the noise which the average over :math:`N_i` presentations
     :math:`r_{ni}` has left:
 
-    .. math:: CC_{max} = \sqrt{1 - \frac{\overline{\mathrm{var}_n(r_{ni}) / N_i}}
-                                      {\mathrm{var}_i(y_i)}}
+    .. math:: CC_{max}^{strung} = \sqrt{1 - \frac{\overline{\mathrm{var}_n(r_{ni}) / N_i}}
+                                               {\mathrm{var}_i(y_i)}}
 
     Stimuli that were not presented at least twice are left out.
 
@@ -110,7 +110,7 @@ def corrcoef_max(response: xr.DataArray) -> xr.DataArray:
     -------
     xarray.DataArray
         From 0 to 1, float64, dims (neuron). NaN where no stimulus was presented twice, or the
-        PSTH varies no more than noise does.
+        PSTH varies no more than noise does: leaving such cells out flatters a mean over cells.
 
     Raises
     ------
@@ -138,8 +138,12 @@ def corrcoef_max(response: xr.DataArray) -> xr.DataArray:
     """
     psth, noise = _per_stimulus(_psth_and_noise, response, [("time",), ("time",)])
     bins = ("stim", "time")
-    variance = psth.var(bins, ddof=1)
-    signal = 1 - noise.mean(bins) / variance.where(variance > _ROUNDING * psth.mean(bins) ** 2)
+    n_bins = psth.count(bins)
+    n_bins = n_bins.where(n_bins > 1)
+    mean = psth.sum(bins) / n_bins
+    variance = ((psth - mean) ** 2).sum(bins) / (n_bins - 1)
+    noise = noise.sum(bins) / n_bins
+    signal = 1 - noise / variance.where(variance > _ROUNDING * mean**2)
     ceiling = signal.where(signal > 0) ** 0.5
     return _named(ceiling, "corrcoef_max", "noise ceiling of the correlation", "1")
 
@@ -557,13 +561,13 @@ def _checked(array: xr.DataArray, name: str, dims: tuple[str, ...], whole: tuple
 
 def _named(values: xr.DataArray, name: str, long_name: str, units: str) -> xr.DataArray:
     values = values.rename(name)
-    values.attrs = {"long_name": long_name, "units": units, **mark(values)}
+    values.attrs = {"long_name": long_name, "units": units, **simulated_attr(values)}
     return values
 
 
 def _squared_units(response: xr.DataArray) -> str:
     units = response.attrs.get("units")
-    return f"({units})^2" if units else "(spikes per bin)^2"
+    return units if units == "1" else f"({units})^2" if units else "(spikes per bin)^2"
 
 
 def _per_stimulus(
@@ -604,7 +608,10 @@ def _pooled(
         output_dtypes=[np.float64] * n_outputs,
         keep_attrs=True,
     )
-    return outputs if n_outputs > 1 else (outputs,)
+    outputs = outputs if n_outputs > 1 else (outputs,)
+    for output in outputs:
+        output.attrs |= simulated_attr(pred)
+    return outputs
 
 
 def _mean_over_stimuli(values: xr.DataArray, n_bins: xr.DataArray) -> xr.DataArray:

@@ -13,6 +13,9 @@ from .labels import match_cells
 from .registry import FILES
 from .tables import read_table
 
+AREAS = ("A1", "PEG")
+SUBSETS = ("all", "est", "val")
+
 MAX_SITE_ARCHIVE = 2**28
 """The archive of one site may have this many bytes; a real one has about 5 million."""
 
@@ -48,6 +51,14 @@ class AreaFiles:
                     name = file.relative_to(part.parent).as_posix()
                     digest.update(f"{name}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:16]
+
+
+def check_options(area: str, subset: str = "all") -> None:
+    """Refuse areas and subsets that the release does not have."""
+    if area not in AREAS:
+        raise ValueError(f"there is no area {area!r}; the release holds {' and '.join(AREAS)}")
+    if subset not in SUBSETS:
+        raise ValueError(f"subset is 'all', 'est' or 'val', not {subset!r}")
 
 
 def find_area(area: str, folder: Path) -> AreaFiles | list[str]:

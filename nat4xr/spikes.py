@@ -31,9 +31,8 @@ from .assemble import BIN_S, find_trials, read_sites, spike_samples
 from .bins import TrialTable, bin_spikes
 from .errors import ReleaseError
 from .index import set_labels
-from .release import AreaFiles
+from .release import AreaFiles, check_options
 from .store import (
-    AREAS,
     DASK_CHUNKS,
     converted_file,
     open_area,
@@ -134,10 +133,7 @@ def open_spikes(
     >>> set(cells.site.values) == {trial.trial_site.item()}
     True
     """
-    if area not in AREAS:
-        raise ValueError(f"there is no area {area!r}; the release holds {' and '.join(AREAS)}")
-    if subset not in ("all", "est", "val"):
-        raise ValueError(f"subset is 'all', 'est' or 'val', not {subset!r}")
+    check_options(area, subset)
 
     def write(area: str, files: AreaFiles, target: Path, progressbar: bool) -> None:
         header = open_area(area, path, chunks=None, download=False, progressbar=progressbar)
@@ -445,7 +441,7 @@ def _write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressba
         },
     )
     for variable in ds.data_vars.values():
-        variable.attrs |= labels.mark(header)
+        variable.attrs |= labels.simulated_attr(header)
     compressed: dict[str, Any] = {"zlib": True, "shuffle": True, "_FillValue": None}
     if len(spikes):
         compressed["chunksizes"] = (min(SPIKES_A_CHUNK, len(spikes)),)

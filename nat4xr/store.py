@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from . import __version__, registry
 from .assemble import assemble
 from .index import set_labels
-from .labels import mark
-from .release import AreaFiles, find_area
+from .labels import simulated_attr
+from .release import AreaFiles, check_options, find_area
 
 if TYPE_CHECKING:
     import h5py
@@ -39,8 +39,6 @@ DISK_CHUNKS = {"stim": 18, "rep": 1, "neuron": 128}
 # in one chunk keeps chunks regular, as zarr needs them, when sounds are selected. Those of the
 # spectrogram are small because .where with a condition on cells gives it a dim of cells.
 DASK_CHUNKS = {"stim": 1620, "rep": 1, "freq": 2, "time": -1, "neuron": 128}
-
-AREAS = ("A1", "PEG")
 
 
 def open_area(
@@ -115,10 +113,7 @@ def open_area(
     >>> dict(val.response.mean("rep").sizes)
     {'stim': 18, 'time': 150, 'neuron': 5}
     """
-    if area not in AREAS:
-        raise ValueError(f"there is no area {area!r}; the release holds {' and '.join(AREAS)}")
-    if subset not in ("all", "est", "val"):
-        raise ValueError(f"subset is 'all', 'est' or 'val', not {subset!r}")
+    check_options(area, subset)
     if dt_ms != 10:
         from .spikes import open_rebinned  # which builds on this module
 
@@ -273,7 +268,7 @@ def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) ->
             "response",
             ("stim", "rep", "time", "neuron"),
             *count,
-            {"long_name": "spikes per bin", "units": "1"} | mark(data.header),
+            {"long_name": "spikes per bin", "units": "1"} | simulated_attr(data.header),
         )
         _add_variable(
             file,
@@ -282,7 +277,7 @@ def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) ->
             "f4",
             np.float32(np.nan),
             {"long_name": "spikes per bin, mean over presentations", "units": "1"}
-            | mark(data.header),
+            | simulated_attr(data.header),
         )
     with h5py.File(target, "r+") as file:
         # HDF5 would compress with zlib, which takes five times as long.

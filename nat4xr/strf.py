@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .labels import mark
+from .labels import simulated_attr
 
 __all__ = ["fit", "lagged", "predict"]
 
@@ -286,7 +286,7 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
         dask="parallelized",
         output_dtypes=[spectrogram.dtype],
     )
-    prediction.attrs = {"long_name": "predicted response", **mark(model["intercept"])}
+    prediction.attrs = {"long_name": "predicted response", **simulated_attr(model["intercept"])}
     if "units" in model["intercept"].attrs:
         prediction.attrs["units"] = model["intercept"].attrs["units"]
     return prediction.rename("prediction")
@@ -347,13 +347,14 @@ def _described(model: xr.Dataset, response: xr.DataArray) -> xr.Dataset:
         "nonlinearity_output": "prediction",
     }
     for name, variable in model.data_vars.items():
-        variable.attrs = {"long_name": long_names[str(name)], **mark(response)}
+        variable.attrs = {"long_name": long_names[str(name)], **simulated_attr(response)}
         if name in ("chosen_penalty", "score"):
             variable.attrs["units"] = "1"
         elif "units" in response.attrs:
             variable.attrs["units"] = response.attrs["units"]
     kind = "linear-nonlinear" if "nonlinearity_output" in model else "linear"
     model.attrs = {"title": f"{kind} encoding models, fitted by ridge regression"}
+    model.attrs |= simulated_attr(response)
     return model
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from . import registry
 from .assemble import BIN_S, AreaData, assemble, read_sites, spike_samples
 from .errors import ReleaseError
-from .release import AreaFiles, find_area
-from .store import AREAS, DISK_CHUNKS, open_area
+from .release import AreaFiles, check_options, find_area
+from .store import DISK_CHUNKS, open_area
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "A1": {
@@ -100,8 +100,7 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     >>> bool((checks.ok == False).any())
     False
     """
-    if area not in AREAS:
-        raise ValueError(f"there is no area {area!r}; the release holds {' and '.join(AREAS)}")
+    check_options(area)
     folder = registry.data_dir(path)
     files = find_area(area, folder)
     if isinstance(files, list):

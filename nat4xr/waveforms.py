@@ -21,7 +21,6 @@ from . import registry
 from .assemble import sound_coords
 from .errors import ReleaseError, explained
 from .index import set_labels
-from .labels import mark
 
 SOUND_S = 1.0
 """How long a source sound lasts; it may be a bin of 10 ms longer or shorter."""
@@ -149,12 +148,7 @@ def open_waveforms(
         dims=("stim", "sample"),
         coords={**coords, "sample_time": ("sample", sample_time, time_attrs)},
         name="waveform",
-        attrs={
-            "long_name": "sound waveform (full scale is 1)",
-            "units": "1",
-            "sampling_rate": fs,
-            **mark(stims),
-        },
+        attrs={"long_name": "sound waveform (full scale is 1)", "units": "1", "sampling_rate": fs},
     )
     return set_labels(waveform.set_xindex("sample_time"))
 

@@ -242,6 +242,21 @@ def test_more_spikes_than_can_be_counted_are_refused(assembled: Any) -> None:
         assembled(tiny_release(sites, psth=published))
 
 
+def test_a_release_of_zeros_is_refused_before_it_takes_memory(assembled: Any) -> None:
+    release = tiny_release()
+    cells = [f"ARM029a-{i:02}-1" for i in range(5000)]
+    onsets = [1.5 * i for i in range(len(SOUNDS))]
+    rows = [f"{sound},{on},{on + 1.5}" for sound, on in zip(SOUNDS, onsets, strict=True)]
+    events = "\n".join(["name,start,end", *rows, ""]).encode()
+    lines = (b",".join([b"0"] * len(cells)) + b"\n") * 150 * len(SOUNDS)
+    stim = np.zeros((150 * len(SOUNDS), 3))
+    release[POPULATION] |= raster("A1_NAT4", "stim", ["ch0", "ch1", "ch2"], stim, events)
+    release[POPULATION] |= raster("A1_NAT4", "resp", cells, stim, events)
+    release[POPULATION]["A1_NAT4/A1_NAT4.resp.csv"] = lines
+    with pytest.raises(ReleaseError, match="5,000 channels, and sounds of 150 bins, are more than"):
+        assembled(release)
+
+
 @pytest.mark.parametrize("repeats", [3, 20, 21])
 def test_the_population_recording_may_leave_out_all_of_the_repeats(
     repeats: int, assembled: Any

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -400,6 +400,7 @@ def test_the_leaderboard_says_that_the_release_is_simulated(release) -> None:
     assert table["area"].unique().tolist() == ["A1"]
 
 
-def test_a_leaderboard_of_anything_else_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"what nat4xr[.]benchmark[.]evaluate returned"):
-        benchmark.leaderboard({"theirs": benchmark.published()})
+@pytest.mark.parametrize("results", [{}, [1], {"theirs": benchmark.published()}])
+def test_a_leaderboard_of_anything_else_is_refused(results: Any) -> None:
+    with pytest.raises(TypeError, match="must be what evaluate returned"):
+        benchmark.leaderboard(results)

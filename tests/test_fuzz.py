@@ -99,6 +99,8 @@ def check(release: Release, unpack: list[str], run: Run) -> str:
         write(release, folder, unpack=unpack)
         result = Path(root) / "result"
         assert run(READ.format(folder=str(folder), result=str(result), names=NAMES)) == [0]
+        above = [path for path in Path(root).rglob("*") if folder not in (path, *path.parents)]
+        assert {path.name for path in above} == {"a", "b", "result"}  # and nothing beside them
         data = pickle.loads(result.read_bytes())
         if isinstance(data, str):
             assert data

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pooch
@@ -212,12 +213,16 @@ def test_simulated_data_say_so(simulated_release: Path) -> None:
     assert "SIMULATED" in repr(ds)
 
 
-def strf_prediction(ds: xr.Dataset, _folder: Path) -> xr.DataArray:
-    model = nat4xr.strf.fit(ds.spectrogram, ds.psth, n_lags=3)
-    return nat4xr.strf.predict(model, ds.spectrogram)
+def fitted(ds: xr.Dataset, _folder: Path) -> xr.Dataset:
+    return nat4xr.strf.fit(real(ds.spectrogram), ds.psth, n_lags=3)
 
 
-MADE_OF_A_RELEASE: dict[str, Callable[[xr.Dataset, Path], xr.DataArray]] = {
+def real(data: Any) -> Any:
+    """The same, as if it were recorded."""
+    return data.assign_attrs(simulated=0)
+
+
+MADE_OF_A_RELEASE: dict[str, Callable[[xr.Dataset, Path], xr.Dataset | xr.DataArray]] = {
     "selection": lambda ds, _: ds.sel(subset="val").response,
     "average": lambda ds, _: ds.response.mean("rep"),
     "fine bins": lambda _, folder: opened(folder, dt_ms=5).response,
@@ -225,16 +230,18 @@ MADE_OF_A_RELEASE: dict[str, Callable[[xr.Dataset, Path], xr.DataArray]] = {
     "coarse bins": lambda _, folder: opened(folder, dt_ms=50).response,
     "spike times": lambda _, folder: nat4xr.open_spikes("A1", folder).spike_time,
     "binned spikes": lambda _, folder: nat4xr.bin_spikes(nat4xr.open_spikes("A1", folder), dt_ms=5),
-    "waveforms": lambda ds, folder: nat4xr.open_waveforms(folder, stims=ds),
     "ceiling": lambda ds, _: nat4xr.metrics.corrcoef_max(ds.response),
     "score": lambda ds, _: nat4xr.metrics.corrcoef(ds.psth, ds.psth),
-    "prediction": strf_prediction,
+    "score of a prediction": lambda ds, _: nat4xr.metrics.corrcoef(ds.psth, real(ds.psth)),
+    "evaluation of a prediction": lambda ds, _: nat4xr.benchmark.evaluate(ds.psth, real(ds)),
+    "model": fitted,
+    "prediction": lambda ds, folder: nat4xr.strf.predict(fitted(ds, folder), real(ds.spectrogram)),
 }
 
 
 @pytest.mark.parametrize("made", MADE_OF_A_RELEASE.values(), ids=MADE_OF_A_RELEASE)
 def test_what_is_made_of_simulated_data_says_so(
-    made: Callable[[xr.Dataset, Path], xr.DataArray], simulated_release: Path
+    made: Callable[[xr.Dataset, Path], xr.Dataset | xr.DataArray], simulated_release: Path
 ) -> None:
     assert made(opened(simulated_release), simulated_release).attrs["simulated"]
 
