@@ -12,6 +12,7 @@ import json
 import math
 import os
 import tarfile
+import zlib
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -413,10 +414,32 @@ def _read_h5(stream: Stream, size: int) -> dict[str, NDArray[Any]]:
                 total += 8 * max(dataset.size, math.prod(dataset.chunks or ()))
                 if total > MAX_HDF5:
                     raise ValueError(f"claims more than {MAX_HDF5:,} bytes of numbers")
+                _check_chunks(dataset)
                 arrays[name] = dataset[()].astype(np.float64, copy=False)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"is not a readable HDF5 file: {error}") from error
     return arrays
+
+
+def _check_chunks(dataset: Any) -> None:
+    """Refuse chunks that are larger than their dataset says: HDF5 would inflate them whole."""
+    from h5py import h5z
+
+    settings = dataset.id.get_create_plist()
+    filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
+    if set(filters) - {h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32, h5z.FILTER_DEFLATE}:
+        raise ValueError(f"{dataset.name!r} is compressed in an unknown way")
+    if filters.count(h5z.FILTER_DEFLATE) > 1:
+        raise ValueError(f"{dataset.name!r} is compressed twice")
+    if h5z.FILTER_DEFLATE not in filters:
+        return
+    most = math.prod(dataset.chunks) * dataset.dtype.itemsize + 16  # and a checksum
+    for i in range(dataset.id.get_num_chunks()):
+        offset = dataset.id.get_chunk_info(i).chunk_offset
+        mask, content = dataset.id.read_direct_chunk(offset)
+        inflate = zlib.decompressobj()
+        if mask or len(inflate.decompress(content, most)) == most or not inflate.eof:
+            raise ValueError(f"a chunk of {dataset.name!r} holds more than it may")
 
 
 def read_raster(stream: Stream, size: int) -> Raster:

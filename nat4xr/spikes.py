@@ -38,6 +38,7 @@ from .store import (
     open_area,
     open_with_labels,
     text_encoding,
+    write_netcdf,
 )
 
 __all__ = ["bin_spikes", "open_spikes", "session_trials", "spike_trains", "spikes_by_site"]
@@ -446,7 +447,7 @@ def _write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressba
     if len(spikes):
         compressed["chunksizes"] = (min(SPIKES_A_CHUNK, len(spikes)),)
     encoding = {name: compressed for name, v in ds.data_vars.items() if v.dims == ("spike",)}
-    ds.to_netcdf(target, engine="netcdf4", encoding=encoding | text_encoding(ds))
+    write_netcdf(ds, target, encoding | text_encoding(ds))
 
 
 @dataclass(frozen=True)

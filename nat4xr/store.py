@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
@@ -18,6 +19,8 @@ import pooch
 import xarray as xr
 from isal import isal_zlib
 from numpy.typing import NDArray
+from xarray.backends import NetCDF4DataStore
+from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
 
 from . import __version__, registry
 from .assemble import assemble
@@ -39,6 +42,45 @@ DISK_CHUNKS = {"stim": 18, "rep": 1, "neuron": 128}
 # in one chunk keeps chunks regular, as zarr needs them, when sounds are selected. Those of the
 # spectrogram are small because .where with a condition on cells gives it a dim of cells.
 DASK_CHUNKS = {"stim": 1620, "rep": 1, "freq": 2, "time": -1, "neuron": 128}
+
+
+class _NetcdfLock:
+    """xarray's lock of the netCDF library, made reentrant.
+
+    The library is not made for threads. xarray guards what reads a file with a lock, but not all
+    of what opens and writes one, which can be guarded only by a lock that the same thread can
+    take again.
+    """
+
+    def __init__(self) -> None:
+        self._own, self._depth = RLock(), 0
+
+    def acquire(self, blocking: bool = True) -> bool:
+        if not self._own.acquire(blocking):
+            return False
+        if not self._depth and not NETCDF4_PYTHON_LOCK.acquire(blocking):
+            self._own.release()
+            return False
+        self._depth += 1
+        return True
+
+    def release(self) -> None:
+        self._depth -= 1
+        if not self._depth:
+            NETCDF4_PYTHON_LOCK.release()
+        self._own.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __reduce__(self) -> str:
+        return "NETCDF_LOCK"  # of each process its own
+
+
+NETCDF_LOCK = _NetcdfLock()
 
 
 def open_area(
@@ -239,14 +281,25 @@ def text_encoding(ds: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
 
 def open_with_labels(file: Path) -> xr.Dataset:
     """Open a converted file: coordinates in memory, text as numpy's strings; the rest lazy."""
-    ds = xr.open_dataset(file, engine="netcdf4", chunks=None)
-    coords = {}
-    for name, coord in ds.coords.items():
-        values = coord.values.astype(str) if coord.dtype.kind in "OU" else coord.values
-        coords[name] = (coord.dims, values, coord.attrs)
+    with NETCDF_LOCK:
+        ds = xr.open_dataset(file, engine="netcdf4", chunks=None, lock=NETCDF_LOCK)
+        coords = {}
+        for name, coord in ds.coords.items():
+            values = coord.values.astype(str) if coord.dtype.kind in "OU" else coord.values
+            coords[name] = (coord.dims, values, coord.attrs)
     labelled = ds.assign_coords(coords)
     labelled.set_close(ds._close)
     return labelled
+
+
+def write_netcdf(ds: xr.Dataset, target: Path, encoding: dict[Hashable, dict[str, Any]]) -> None:
+    """``ds.to_netcdf``, also while other threads use the netCDF library."""
+    with NETCDF_LOCK:
+        store = NetCDF4DataStore.open(target, "w", lock=NETCDF_LOCK)
+        try:
+            ds.dump_to_store(store, encoding=encoding)
+        finally:
+            store.close()
 
 
 def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) -> None:
@@ -256,9 +309,9 @@ def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) ->
     data = assemble(area, files, progressbar=progressbar)
     compression = {"zlib": True, "complevel": 1, "shuffle": True}
     encoding = text_encoding(data.header) | dict.fromkeys(["spectrogram", "n_reps"], compression)
-    data.header.to_netcdf(target, engine="netcdf4", encoding=encoding)
+    write_netcdf(data.header, target, encoding)
     n_reps, n_stims = data.header.sizes["rep"], data.header.sizes["stim"]
-    with netCDF4.Dataset(target, "a") as file:
+    with NETCDF_LOCK, netCDF4.Dataset(target, "a") as file:
         # On disk a trial's counts are bytes, a quarter of the size; xarray reads float32.
         count: tuple[str, Any] = (
             ("u1", 255) if data.counts_fit_a_byte() else ("f4", np.float32(np.nan))

@@ -12,8 +12,6 @@ import nat4xr
 from nat4xr import benchmark, metrics, preprocess, strf
 from nat4xr.index import LabelIndex, set_labels
 
-pytestmark = pytest.mark.filterwarnings("error")
-
 CELLS = ["ARM029a-04-1", "ARM029a-07-6", "DRX006b-12-1", "DRX006b-14-1", "TNC013a-22-3"]
 STIMS = [
     "STIM_00cat172_rec1_geese_excerpt1.wav",

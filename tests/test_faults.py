@@ -299,3 +299,36 @@ def test_two_versions_share_a_folder_each_with_its_own_file(
         "",
         *(f"A1 v{s}" for s in schemas),
     ]
+
+
+THREADS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+import nat4xr
+
+folder, areas = sys.argv[1], ["A1", "PEG"]
+with np.load(f"{folder}/reference.npz") as file:
+    psth = {area: file[f"{area}_psth"].astype(np.float32) for area in areas}
+
+def is_right(i):
+    ds = nat4xr.open_area(areas[i % 2], folder, progressbar=False, chunks=None)
+    return np.array_equal(ds["psth"], psth[areas[i % 2]])  # and its file is closed
+
+with ThreadPoolExecutor(8) as threads:
+    print(*set(threads.map(is_right, range(100))))
+"""
+
+
+@pytest.mark.parametrize("state", ["cold", "warm"])
+def test_threads_open_and_read_both_areas_at_once(
+    state: str, nems0_release: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(nems0_release, tmp_path / "data")
+    if state == "warm":
+        for area in ("A1", "PEG"):
+            nat4xr.open_area(area, folder, progressbar=False)
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS, folder], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

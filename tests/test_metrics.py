@@ -12,8 +12,6 @@ from conftest import DATA
 from nat4xr import metrics
 from nat4xr.index import set_labels
 
-pytestmark = pytest.mark.filterwarnings("error")
-
 WITH_PRED: dict[str, Callable[[xr.DataArray, xr.DataArray], xr.DataArray]] = {
     "corrcoef": lambda pred, response: metrics.corrcoef(pred, response.mean("rep")),
     "fve": lambda pred, response: metrics.fve(pred, response.mean("rep")),

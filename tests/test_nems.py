@@ -643,7 +643,27 @@ def virtual(file: h5py.File) -> None:
     file.create_virtual_dataset("x", layout)
 
 
+def inflating(file: h5py.File) -> None:
+    """A list of four times whose chunk inflates to 64 MB."""
+    times = file.create_dataset("x", (4,), float, chunks=(4,), compression="gzip")
+    times.id.write_direct_chunk((0,), zlib.compress(bytes(2**26)))
+
+
+def inflating_twice(file: h5py.File) -> None:
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((4,))
+    settings.set_deflate(1)
+    settings.set_deflate(1)
+    space = h5py.h5s.create_simple((4,))
+    h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_DOUBLE, space, settings)
+
+
 HDF5 = {
+    "a chunk that inflates": hdf5(inflating),
+    "a list that inflates twice": hdf5(inflating_twice),
+    "a list of another compression": hdf5(
+        lambda f: f.create_dataset("x", data=[0.5], compression="lzf")
+    ),
     "not HDF5": b"a page that says 404",
     "empty": b"",
     "cut short": h5(TIMES)[:-200],

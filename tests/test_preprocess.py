@@ -10,8 +10,6 @@ import xarray as xr
 from nat4xr import preprocess
 from nat4xr.index import set_labels
 
-pytestmark = pytest.mark.filterwarnings("error")
-
 SCALINGS = {name: getattr(preprocess, name) for name in ("log_minmax", "minmax", "zscore")}
 every_scaling = pytest.mark.parametrize("scale", SCALINGS.values(), ids=SCALINGS)
 every_scaling_by_neuron = pytest.mark.parametrize(

@@ -11,8 +11,6 @@ import xarray as xr
 from nat4xr import strf
 from nat4xr.index import LabelIndex, set_labels
 
-pytestmark = pytest.mark.filterwarnings("error")
-
 STIMS, FREQS, BINS, LAGS, CELLS = 24, 4, 60, 5, 6
 
 
