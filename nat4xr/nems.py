@@ -236,7 +236,7 @@ def is_recording(path: Path) -> bool:
     try:
         if path.is_dir():
             return _is_recording_folder(path)
-        if not path.name.lower().endswith((".tgz", ".tar.gz", ".tar")) or not path.is_file():
+        if not is_archive_name(path.name) or not path.is_file():
             return False
         searched = 0
         with explained(path.name), closing(_tar_members(path)) as members:
@@ -251,6 +251,11 @@ def is_recording(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         pass
     return False
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether a file is called as an archive that may hold a recording."""
+    return name.lower().endswith((".tgz", ".tar.gz", ".tar"))
 
 
 def _is_recording_folder(folder: Path, *, wrapped: bool = True) -> bool:

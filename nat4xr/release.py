@@ -11,6 +11,7 @@ from pathlib import Path
 from .errors import explained
 from .labels import match_cells
 from .registry import FILES
+from .nems import is_archive_name
 from .tables import read_table
 
 AREAS = ("A1", "PEG")
@@ -102,8 +103,8 @@ def site_recordings(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
     Parameters
     ----------
     sites : pathlib.Path
-        The zip of ``.tgz`` files, or a folder of ``.tgz`` files or of unpacked recordings,
-        which may be wrapped in one more folder.
+        The zip of ``.tgz``, ``.tar.gz`` or ``.tar`` files, or a folder of them or of unpacked
+        recordings, which may be wrapped in one more folder.
 
     Yields
     ------
@@ -127,7 +128,7 @@ def _in_folder(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
     inside = _visible(sites)
     if len(inside) == 1 and inside[0].is_dir() and not any(inside[0].glob("*.json")):
         inside = _visible(inside[0])
-    return ((p.name, p) for p in inside if p.is_dir() or p.name.endswith((".tgz", ".tar.gz")))
+    return ((p.name, p) for p in inside if p.is_dir() or is_archive_name(p.name))
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -141,7 +142,7 @@ def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
             raise ValueError(f"holds more than {MAX_FILES:,} files")
         for member in archive.infolist():
             name = member.filename.rpartition("/")[2]
-            if name.startswith(".") or not name.endswith((".tgz", ".tar.gz")):
+            if name.startswith(".") or not is_archive_name(name):
                 archive.open(member).close()  # is it called so, or is the directory damaged?
                 continue
             if member.file_size > MAX_SITE_ARCHIVE:

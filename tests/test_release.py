@@ -61,6 +61,15 @@ SITE_LAYOUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
         for name, members in sites.items()
         for m, c in members.items()
     },
+    "ends in capitals": lambda sites: {
+        SITES: {name.replace(".tgz", ".TGZ"): packed(name, site) for name, site in sites.items()}
+    },
+    "gunzipped in the zip": lambda sites: {
+        SITES: {name.replace(".tgz", ".tar"): site for name, site in sites.items()}
+    },
+    "gunzipped in a folder": lambda sites: {
+        name.replace(".tgz", ".tar"): site for name, site in sites.items()
+    },
     "some unpacked": lambda sites: (
         unpacked(dict(list(sites.items())[:1])) | dict(list(sites.items())[1:])
     ),
