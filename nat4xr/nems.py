@@ -236,7 +236,7 @@ def is_recording(path: Path) -> bool:
     try:
         if path.is_dir():
             return _is_recording_folder(path)
-        if not path.name.lower().endswith((".tgz", ".tar.gz", ".tar")) or not path.is_file():
+        if not is_archive_name(path.name) or not path.is_file():
             return False
         searched = 0
         with explained(path.name), closing(_tar_members(path)) as members:
@@ -251,6 +251,11 @@ def is_recording(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         pass
     return False
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether a file is called as an archive that may hold a recording."""
+    return name.lower().endswith((".tgz", ".tar.gz", ".tar"))
 
 
 def _is_recording_folder(folder: Path, *, wrapped: bool = True) -> bool:
@@ -294,10 +299,16 @@ def _members(source: Path | bytes) -> Generator[tuple[str, Stream, int]]:
 
 
 def _folder_members(folder: Path) -> Generator[tuple[str, Stream, int]]:
-    for inside in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
-        files = sorted(p for p in inside.iterdir() if _parse_name(p.name))
-        if files:
-            break
+    inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    files: list[Path] = []
+    for place in (folder, *inside):
+        found = sorted(p for p in place.iterdir() if _parse_name(p.name))
+        if found and files:
+            places = f"{files[0].parent.name}, {place.name}"
+            raise ValueError(f"holds files of a recording in more than one folder: {places}")
+        if found and place != folder and place.is_symlink():
+            raise ValueError(f"{place.name} is a link")
+        files += found
     for file in files:
         if file.is_symlink() or not file.is_file():
             raise ValueError(f"{file.name} is not a plain file")

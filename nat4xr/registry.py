@@ -83,12 +83,34 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
         `path`, else the environment variable ``NAT4XR_DATA_DIR``, else the user's cache folder.
         It need not exist.
 
+    Raises
+    ------
+    OSError
+        If its name is not UTF-8.
+
     Examples
     --------
     >>> data_dir("data/NAT4").as_posix()
     'data/NAT4'
     """
-    return Path(path or os.environ.get("NAT4XR_DATA_DIR") or pooch.os_cache("nat4xr")).expanduser()
+    folder = Path(path or os.environ.get("NAT4XR_DATA_DIR") or pooch.os_cache("nat4xr"))
+    folder = folder.expanduser()
+    whole = os.path.abspath(folder)
+    try:
+        whole.encode()
+    except UnicodeEncodeError:  # and netCDF could not write there
+        raise OSError(
+            f"The name of the data folder, {whole!r}, is not UTF-8: rename it, or choose another "
+            "with path= or the environment variable NAT4XR_DATA_DIR."
+        ) from None
+    return folder
+
+
+def refuse_in_the_way(*files: Path) -> None:
+    """Raise an OSError if a folder, or the like, stands where a file is to be written."""
+    for file in files:
+        if file.exists() and not file.is_file():
+            raise OSError(f"{file} is not a file: remove it")
 
 
 def fetch(
@@ -183,7 +205,8 @@ def pinned(folder: Path) -> dict[str, Entry]:
         By file name; empty if the record was never asked, or if its pin cannot be read.
     """
     try:
-        return _entries((folder / PIN).read_bytes())
+        # A pipe would keep whoever reads it waiting.
+        return _entries((folder / PIN).read_bytes()) if (folder / PIN).is_file() else {}
     except (OSError, ValueError):
         return {}
 
@@ -276,10 +299,12 @@ def _staging(folder: Path) -> Iterator[Path]:
     lock = FileLock(folder / f"{STAGING}.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        refuse_in_the_way(folder / PIN, Path(lock.lock_file))
         lock.acquire()
     except OSError as error:
+        why = error.strerror or error
         raise DownloadError(
-            f"The data folder {folder} cannot be written to ({error.strerror}): choose another "
+            f"The data folder {folder} cannot be written to ({why}): choose another "
             "with path= or the environment variable NAT4XR_DATA_DIR."
         ) from error
     try:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import explained
+from .errors import ReleaseError, explained
 from .labels import match_cells
+from .nems import is_archive_name
 from .registry import FILES
 from .tables import read_table
 
@@ -49,7 +51,8 @@ class AreaFiles:
                 status = file.stat()
                 if not file.is_dir():
                     name = file.relative_to(part.parent).as_posix()
-                    digest.update(f"{name}\n{status.st_size}\n{status.st_mtime_ns}\n".encode())
+                    line = f"{name}\n{status.st_size}\n{status.st_mtime_ns}\n"
+                    digest.update(os.fsencode(line))  # a name need not be UTF-8
         return digest.hexdigest()[:16]
 
 
@@ -73,8 +76,16 @@ def find_area(area: str, folder: Path) -> AreaFiles | list[str]:
     -------
     AreaFiles or list of str
         The names of the missing files, if any is missing.
+
+    Raises
+    ------
+    ReleaseError
+        It is not clear which folder was unpacked, or one holds a link.
     """
     found = [_find(folder, name) for name in FILES[area]]
+    for part in found:
+        if part is not None and part.is_dir():
+            _refuse_links(part)
     missing = [name for name, file in zip(FILES[area], found, strict=True) if file is None]
     return missing or AreaFiles(*(file for file in found if file is not None))
 
@@ -86,14 +97,28 @@ def _find(folder: Path, name: str) -> Path | None:
     stem = name.removesuffix(".tgz").removesuffix(".zip")
     if stem == name:  # the CSV
         return None
-    for unpacked in (f"{stem}.tar.gz", f"{stem}.tar", stem):
-        if (folder / unpacked).exists():
-            return folder / unpacked
     # The folder inside a population archive bears the recording's name, such as A1_NAT4.
     prefix = stem.partition("_ozgf")[0]
+    for unpacked in (f"{stem}.tar.gz", f"{stem}.tar", stem, prefix):
+        if (folder / unpacked).is_file() or (folder / unpacked).is_dir():
+            return folder / unpacked
     if prefix == stem or not folder.is_dir():
         return None
-    return next((p for p in sorted(folder.glob(f"{prefix}*")) if p.is_dir()), None)
+    others = sorted(p for p in folder.glob(f"{prefix}*") if p.is_dir())
+    if len(others) > 1:
+        names = ", ".join(p.name for p in others)
+        raise ReleaseError(f"{folder} holds several folders that may be {stem}: {names}")
+    return others[0] if others else None
+
+
+def _refuse_links(part: Path) -> None:
+    """Refuse links below an unpacked folder: what changes behind one would go unnoticed."""
+    for file in part.rglob("*"):
+        if file.is_symlink() or not (file.is_file() or file.is_dir()):
+            raise ReleaseError(
+                f"{part.name}: {file.relative_to(part)} is a link, or no plain file; "
+                "put there what it stands for, or remove it"
+            )
 
 
 def site_recordings(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
@@ -102,8 +127,8 @@ def site_recordings(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
     Parameters
     ----------
     sites : pathlib.Path
-        The zip of ``.tgz`` files, or a folder of ``.tgz`` files or of unpacked recordings,
-        which may be wrapped in one more folder.
+        The zip of ``.tgz``, ``.tar.gz`` or ``.tar`` files, or a folder of them or of unpacked
+        recordings, which may be wrapped in one more folder.
 
     Yields
     ------
@@ -127,7 +152,7 @@ def _in_folder(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
     inside = _visible(sites)
     if len(inside) == 1 and inside[0].is_dir() and not any(inside[0].glob("*.json")):
         inside = _visible(inside[0])
-    return ((p.name, p) for p in inside if p.is_dir() or p.name.endswith((".tgz", ".tar.gz")))
+    return ((p.name, p) for p in inside if p.is_dir() or is_archive_name(p.name))
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -141,7 +166,7 @@ def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
             raise ValueError(f"holds more than {MAX_FILES:,} files")
         for member in archive.infolist():
             name = member.filename.rpartition("/")[2]
-            if name.startswith(".") or not name.endswith((".tgz", ".tar.gz")):
+            if name.startswith(".") or not is_archive_name(name):
                 archive.open(member).close()  # is it called so, or is the directory damaged?
                 continue
             if member.file_size > MAX_SITE_ARCHIVE:

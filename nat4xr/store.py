@@ -220,7 +220,14 @@ def converted_file(
         registry.fetch(area, path, progressbar=progressbar)
         return converted_file(area, path, kind, write, download=False, progressbar=progressbar)
     place = folder if _is_writable(folder) else cache
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"neither {folder} nor {cache} can be written to ({error.strerror}): "
+            "set NAT4XR_DATA_DIR to a folder that can be, or change the permissions"
+        ) from error
+    registry.refuse_in_the_way(place / name, _record_of(place / name), place / f".{name}.lock")
     with filelock.FileLock(place / f".{name}.lock"):
         # Another process may have made it meanwhile.
         if not _is_whole(place / name, fingerprint):
@@ -384,13 +391,15 @@ def _is_whole(file: Path, fingerprint: str | None) -> bool:
     Sources that are gone (``fingerprint`` None) are taken to be the same.
     """
     try:
+        if not _record_of(file).is_file():  # a pipe would keep whoever reads it waiting
+            return False
         record = json.loads(_record_of(file).read_bytes())
         return bool(
             record["bytes"] == file.stat().st_size
             and (fingerprint is None or record["sources"] == fingerprint)
             and record["crc32"] == _crc32(file)
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -410,7 +419,7 @@ def _token(file: Path) -> str:
 
 def _digest(folder: Path) -> str:
     """A short name for a folder: what stands in for it under the cache folder."""
-    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
 
 
 def _record_of(file: Path) -> Path:
@@ -452,7 +461,7 @@ def _is_writable(folder: Path) -> bool:
     try:
         probe = folder / f".nat4xr.{os.getpid()}.part"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another thread's is called so too
     except OSError:
         return False
     return True

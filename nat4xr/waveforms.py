@@ -163,7 +163,9 @@ def _import(name: str, purpose: str) -> Any:
 
 def _find(folder: Path) -> Path | None:
     """``wav.zip``, or the folder that was unpacked from it."""
-    return next((p for p in (folder / "wav.zip", folder / "wav") if p.exists()), None)
+    return next(
+        (p for p in (folder / "wav.zip", folder / "wav") if p.is_file() or p.is_dir()), None
+    )
 
 
 def _stem(name: str) -> str:

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan)", re.I | re.A)
+ARCHIVES = (".tgz", ".tar.gz", ".tar")
 FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
 
 
@@ -109,14 +110,14 @@ def files_of(path: Path | bytes) -> dict[str, bytes]:
 def sites_of(sites: Path) -> list[dict[str, bytes]]:
     if not sites.is_dir():
         with zipfile.ZipFile(sites) as archive:
-            names = [n for n in archive.namelist() if n.endswith((".tgz", ".tar.gz"))]
+            names = [n for n in archive.namelist() if n.lower().endswith(ARCHIVES)]
             names = [n for n in names if not n.rpartition("/")[2].startswith(".")]
             assert len(set(names)) == len(names)
             return [files_of(archive.read(name)) for name in names]
     entries = [p for p in sites.iterdir() if not p.name.startswith(".")]
     if len(entries) == 1 and entries[0].is_dir() and not any(entries[0].glob("*.json")):
         entries = [p for p in entries[0].iterdir() if not p.name.startswith(".")]
-    return [files_of(p) for p in sorted(entries) if p.is_dir() or p.name.endswith((".tgz", ".gz"))]
+    return [files_of(p) for p in sorted(entries) if p.is_dir() or p.name.lower().endswith(ARCHIVES)]
 
 
 def signal_members(files: dict[str, bytes]) -> tuple[dict[str, dict[str, bytes]], dict[str, Any]]:

@@ -541,6 +541,25 @@ def test_a_link_in_an_unpacked_folder_is_refused(link: str, tmp_path: Path) -> N
         nems.read(tmp_path / "here")
 
 
+def test_a_link_to_a_folder_in_an_unpacked_folder_is_refused(tmp_path: Path) -> None:
+    write(recording(), tmp_path / "elsewhere")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "R").symlink_to(tmp_path / "elsewhere" / "R")
+    with pytest.raises(ReleaseError, match=r"here: R is a link"):
+        nems.read(tmp_path / "here")
+
+
+@pytest.mark.parametrize(("one", "other"), [("R", "R2"), (".", "R"), (".", "old")])
+def test_an_unpacked_folder_with_two_recordings_is_refused(
+    one: str, other: str, tmp_path: Path
+) -> None:
+    for place in (one, other):
+        write({name.replace("R/", f"{place}/"): c for name, c in recording().items()}, tmp_path)
+    places = f"{tmp_path.name if one == '.' else one}, {other}"
+    with pytest.raises(ReleaseError, match=rf"more than one folder.*: {places}"):
+        nems.read(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["R/R.resp.csv", "R/R.resp.json", "R/R.resp.h5", "R/other"])
 def test_a_member_that_claims_terabytes_is_refused(name: str) -> None:
     with pytest.raises(ReleaseError, match=r"R.tar"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -390,6 +391,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a record of the wrong sum": lambda folder: (folder / RECORD).write_text(
         json.dumps(json.loads((folder / RECORD).read_text()) | {"crc32": 0})
     ),
+    "a record nested too deeply": lambda folder: (folder / RECORD).write_text("[" * 200_000),
     "a record without sum": lambda folder: (folder / RECORD).write_text(
         json.dumps({"bytes": (folder / STORE).stat().st_size})
     ),
@@ -504,6 +506,26 @@ def test_a_folder_may_be_named_by_a_text_and_by_the_environment(
     xr.testing.assert_identical(opened(None).compute(), expected)
 
 
+@pytest.mark.parametrize("where", ["the folder itself", "the folder above"])
+def test_a_folder_whose_name_is_no_text_is_a_clear_error(
+    where: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = folder.with_name(os.fsdecode(b"release\xff"))
+    try:
+        folder.rename(other)
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    monkeypatch.chdir(other)
+    with pytest.raises(OSError, match=r"release\\udcff.*not UTF-8.*NAT4XR_DATA_DIR"):
+        opened(other if where == "the folder itself" else Path("."))
+
+
+def test_a_folder_that_is_a_link_to_itself_holds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "release").symlink_to(tmp_path / "release")
+    with pytest.raises(FileNotFoundError, match=rf"{POPULATION}.*not found"):
+        opened(tmp_path / "release")
+
+
 # --- faults ------------------------------------------------------------------------------------
 
 
@@ -544,3 +566,34 @@ def test_a_clock_that_was_set_does_not_matter(
         os.utime(converted / name, (time.time() + seconds,) * 2)
     np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
     assert conversions == []
+
+
+@pytest.mark.parametrize("name", [STORE, RECORD, LOCK])
+def test_a_folder_that_is_in_the_way_is_a_clear_error(
+    name: str, folder: Path, conversions: list[str]
+) -> None:
+    (folder / name).mkdir()
+    with pytest.raises(OSError, match=rf"{name} is not a file: remove it"):
+        opened(folder)
+    assert conversions == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_pipe_that_is_in_the_way_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / RECORD)
+    with pytest.raises(OSError, match=rf"{RECORD} is not a file: remove it"):
+        opened(folder)
+
+
+def test_where_neither_the_folder_nor_the_cache_can_be_written_to_both_are_named(
+    read_only: Path, cache: Path
+) -> None:
+    cache.parent.touch()  # a file, where a folder is to be
+    with pytest.raises(OSError, match=rf"{read_only} .*{cache}.*NAT4XR_DATA_DIR.*permissions"):
+        opened(read_only)
+
+
+def test_threads_find_out_at_once_whether_a_folder_is_writable(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(store._is_writable, [tmp_path] * 2000))
+    assert listing(tmp_path) == set()

@@ -282,6 +282,15 @@ def test_a_folder_that_cannot_be_written_to_is_a_download_error(
         fetch("wav", tmp_path / "file" / "data")
 
 
+@pytest.mark.parametrize("name", ["registry.json", ".nat4xr-download.lock"])
+def test_a_folder_that_is_in_the_way_is_a_download_error(
+    name: str, release_server: ReleaseServer, folder: Path
+) -> None:
+    (folder / name).mkdir(parents=True)
+    with pytest.raises(nat4xr.DownloadError, match=rf"{name} is not a file: remove it"):
+        fetch("wav", folder)
+
+
 def test_a_missing_file_is_reported_with_the_command_that_fetches_it(folder: Path) -> None:
     error = missing_error("PEG", [PEG_TGZ, PEG_CSV], folder)
     assert isinstance(error, FileNotFoundError)

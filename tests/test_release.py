@@ -61,6 +61,15 @@ SITE_LAYOUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
         for name, members in sites.items()
         for m, c in members.items()
     },
+    "ends in capitals": lambda sites: {
+        SITES: {name.replace(".tgz", ".TGZ"): packed(name, site) for name, site in sites.items()}
+    },
+    "gunzipped in the zip": lambda sites: {
+        SITES: {name.replace(".tgz", ".tar"): site for name, site in sites.items()}
+    },
+    "gunzipped in a folder": lambda sites: {
+        name.replace(".tgz", ".tar"): site for name, site in sites.items()
+    },
     "some unpacked": lambda sites: (
         unpacked(dict(list(sites.items())[:1])) | dict(list(sites.items())[1:])
     ),
@@ -110,6 +119,87 @@ def test_an_area_does_not_take_the_files_of_the_other(tmp_path: Path) -> None:
     assert len(find_area("PEG", tmp_path)) == 3
 
 
+def test_of_several_unpacked_folders_the_exact_name_is_taken(tmp_path: Path) -> None:
+    release = tiny_release()
+    write({**release[POPULATION], **release, "A1_NAT4 notes/note.txt": b""}, tmp_path)
+    (tmp_path / POPULATION).unlink()
+    assert found(tmp_path).population == tmp_path / "A1_NAT4"
+
+
+def test_several_folders_that_may_be_the_unpacked_one_are_refused(tmp_path: Path) -> None:
+    release = tiny_release()
+    copies = {
+        m.replace("A1_NAT4/", f"A1_NAT4 {copy}/"): c
+        for copy in ("new", "old")
+        for m, c in release[POPULATION].items()
+    }
+    write({**release, **copies}, tmp_path)
+    (tmp_path / POPULATION).unlink()
+    with pytest.raises(ReleaseError, match=r"A1_NAT4 new, A1_NAT4 old"):
+        find_area("A1", tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("name", [POPULATION, f"{STEM}.tar", SITES, TABLE])
+def test_a_pipe_is_not_taken_for_a_file(name: str, tmp_path: Path) -> None:
+    write(tiny_release(), tmp_path)
+    published = f"{STEM}.tgz" if name.startswith(STEM) else name
+    (tmp_path / published).unlink()
+    os.mkfifo(tmp_path / name)
+    assert find_area("A1", tmp_path) == [published]
+
+
+# --- links -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unpacked_folder(tmp_path: Path) -> Path:
+    """A release that is unpacked, sites and all."""
+    release = tiny_release()
+    parts = {**release[POPULATION], **unpacked(release[SITES]), TABLE: release[TABLE]}
+    return write(parts, tmp_path / "release")
+
+
+# Below the parts: a wrapping folder, a site, a file that is read, one that is not.
+LINKED = ["A1_single_sites/more", "A1_single_sites/ARM029a", "A1_NAT4/more", "A1_NAT4/note.txt",
+          "A1_single_sites/ARM029a/ARM029a.resp.h5", "A1_NAT4/A1_NAT4.resp.csv"]  # fmt: skip
+
+
+@pytest.mark.parametrize("to", ["the same", "nothing", "itself"])
+@pytest.mark.parametrize("name", LINKED)
+def test_a_link_in_an_unpacked_part_is_refused(
+    name: str, to: str, unpacked_folder: Path, tmp_path: Path
+) -> None:
+    link, elsewhere = unpacked_folder / name, tmp_path / "elsewhere"
+    if link.exists():
+        link.rename(elsewhere)
+    else:
+        elsewhere.mkdir()
+    link.symlink_to({"the same": elsewhere, "nothing": tmp_path / "none", "itself": link}[to])
+    part, _, inside = name.partition("/")
+    with pytest.raises(ReleaseError, match=rf"{part}: {inside} is a link"):
+        find_area("A1", unpacked_folder)
+
+
+@pytest.mark.parametrize("part", ["A1_single_sites", "A1_NAT4"])
+def test_an_unpacked_part_may_itself_be_a_link(
+    part: str, unpacked_folder: Path, published: xr.Dataset, tmp_path: Path
+) -> None:
+    (unpacked_folder / part).rename(tmp_path / "elsewhere")
+    (unpacked_folder / part).symlink_to(tmp_path / "elsewhere")
+    seen = found(unpacked_folder).fingerprint()
+    xr.testing.assert_identical(assemble("A1", found(unpacked_folder)).header, published)
+    os.utime(max((tmp_path / "elsewhere").rglob("*.json")), (0, 0))
+    assert found(unpacked_folder).fingerprint() != seen
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_pipe_in_an_unpacked_part_is_refused(unpacked_folder: Path) -> None:
+    os.mkfifo(unpacked_folder / "A1_single_sites" / "A1_TNC.tgz")
+    with pytest.raises(ReleaseError, match=r"A1_single_sites: A1_TNC.tgz is .*no plain file"):
+        find_area("A1", unpacked_folder)
+
+
 # --- fingerprint -------------------------------------------------------------------------------
 
 
@@ -129,6 +219,14 @@ def test_the_fingerprint_is_of_names_sizes_and_times(
         os.utime(file, ns=(0, file.stat().st_mtime_ns - 10**9))  # earlier is a change as well
         assert found(tmp_path).fingerprint() not in seen
         seen.add(found(tmp_path).fingerprint())
+
+
+def test_files_may_have_names_in_any_encoding(unpacked_folder: Path) -> None:
+    try:
+        (unpacked_folder / "A1_NAT4" / os.fsdecode(b"note\xff.txt")).touch()
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    assert found(unpacked_folder).fingerprint()
 
 
 # --- the table of cells ------------------------------------------------------------------------

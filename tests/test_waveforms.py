@@ -1,6 +1,7 @@
 """The source sounds: where they stand in the trial, their names, and the files they come from."""
 
 import io
+import os
 import pickle
 import shutil
 import struct
@@ -345,6 +346,13 @@ def test_an_unpacked_folder_serves_as_well(folder: Path, tmp_path: Path, inside:
 def test_files_that_are_no_sounds_are_passed_over(with_sounds: Callable[..., Path]) -> None:
     members = {"wav/README.txt": b"", "__MACOSX/wav/._a.wav": b"\0\5\x16\7", "wav/A.WAV": SILENCE}
     assert open_waveforms(with_sounds(members)).stim.values.tolist() == ["STIM_A.wav"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_pipe_is_not_taken_for_the_sounds(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "wav.zip")
+    with pytest.raises(FileNotFoundError, match=r"wav.zip not found"):
+        nat4xr.open_waveforms(path=tmp_path, download=False)
 
 
 def test_missing_sounds_are_asked_for_with_the_command_that_fetches_them(tmp_path: Path) -> None:
