@@ -111,8 +111,7 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
         checks += _counts(data.header)
         checks += _labels(data.header)
         checks += _trials(data.header)
-        checks.append(_val_average(data))
-        checks.append(_est_responses(data, files))
+        checks += _averages(data, files)
         stored = open_area(area, path, chunks=None, download=False, progressbar=False)
         checks.append(_stored(data, stored))
     except ReleaseError as error:
@@ -226,38 +225,61 @@ def _trials(header: xr.Dataset) -> Iterator[_Check]:
     yield _Check("sites whose trials are there", len(sites), found, not empty, _listed(empty))
 
 
-def _val_average(data: AreaData) -> _Check:
+def _averages(data: AreaData, files: AreaFiles) -> list[_Check]:
+    """What the population recording holds, held to the trials of the site recordings."""
+    presented, est = _est_responses(data, files)
+    val = _val_average(data, presented)
+    cells = data.header["neuron"].values
+    return [
+        _difference("mean over val trials against published average", val, cells),
+        _difference("est responses against the spikes of the sites", est, cells),
+    ]
+
+
+def _val_average(data: AreaData, presented: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The mean over val trials, as nat4xr reads them, against the published average."""
-    stims = np.flatnonzero(data.header["subset"].values == "val")
+    is_val = data.header["subset"].values == "val"
     n_reps = data.header["n_reps"].values
-    worst = np.full(data.header.sizes["neuron"], np.nan)
-    for stim in stims:
+    means, averages = [], []
+    for stim in np.flatnonzero(is_val):
         block = slice(stim, stim + 1)
+        averages.append(data.psth(block)[0])
         trials = (data.response(block, rep) for rep in range(data.header.sizes["rep"]))
-        total = sum(np.nan_to_num(t[0].astype(np.float64)) for t in trials if t is not None)
-        mean = total / np.where(n_reps[stim] > 0, n_reps[stim], np.nan)
-        worst = np.fmax(worst, _largest(mean, data.psth(block)[0]))
-    return _difference("mean over val trials against published average", worst, data.header)
+        total = sum(
+            (np.nan_to_num(t[0].astype(np.float64)) for t in trials if t is not None),
+            np.zeros(averages[-1].shape),
+        )
+        means.append(total / np.where(n_reps[stim] > 0, n_reps[stim], np.nan))
+    shape = (-1, data.header.sizes["time"], data.header.sizes["neuron"])
+    return _compare(np.reshape(means, shape), np.reshape(averages, shape), presented[is_val])
 
 
-def _est_responses(data: AreaData, files: AreaFiles) -> _Check:
-    """Est responses, counted from the sites' spikes by other means, against the published."""
+def _est_responses(
+    data: AreaData, files: AreaFiles
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Est responses, counted from the sites' spikes by other means, against the published.
+
+    And whether a sound was presented to a cell, (stim, neuron).
+    """
     header = data.header
     est = header["subset"].values == "est"
-    number = {stim: i for i, stim in enumerate(header["stim"].values[est].tolist())}
+    number = {stim: i for i, stim in enumerate(header["stim"].values.tolist())}
     cell_of = {
         name: i for i, name in enumerate(header["trials_cell_id"].values.tolist()) if name != ""
     }
-    worst = np.full(header.sizes["neuron"], np.nan)
+    presented = np.zeros((header.sizes["stim"], header.sizes["neuron"]), bool)
+    found = np.zeros((3, header.sizes["neuron"]))
+    found[0] = np.nan
     for recording in read_sites(files):
         site = recording.signals["resp"]
         trials = site.epochs[site.epochs["name"].isin(list(number))]
-        stim = trials["name"].map(number).to_numpy()
+        stim = trials["name"].map(number).to_numpy(np.int64)
+        n_trials = np.bincount(stim, minlength=len(number))
+        columns = [cell_of[channel] for channel in site.channels if channel in cell_of]
+        presented[:, columns] = n_trials[:, np.newaxis] > 0
+        trials, stim = trials[est[stim]], stim[est[stim]]
         onsets = np.round(trials["start"].to_numpy() * site.fs).astype(np.int64)
         edges = np.arange(header.sizes["time"] + 1) * round(site.fs * BIN_S)
-        n_trials = np.bincount(stim, minlength=len(number))
-        presented = np.where(n_trials > 0, n_trials, np.nan)[:, np.newaxis]
-        columns = [cell_of[channel] for channel in site.channels if channel in cell_of]
         published = _columns(data, est, columns)
         for i, column in enumerate(columns):
             times = site.data[header["trials_cell_id"].values[column]]
@@ -265,9 +287,9 @@ def _est_responses(data: AreaData, files: AreaFiles) -> _Check:
             counts = np.diff(np.searchsorted(samples, onsets[:, np.newaxis] + edges))
             total = np.zeros((len(number), header.sizes["time"]))
             np.add.at(total, stim, counts)
-            difference = abs(total / presented - published[..., i])
-            worst[column] = np.nanmax(difference, initial=0) if len(stim) else np.nan
-    return _difference("est responses against the spikes of the sites", worst, header)
+            mean = total[est] / np.maximum(n_trials[est], 1)[:, np.newaxis]
+            found[:, column] = _compare(mean, published[..., i], presented[est, column])
+    return presented, found
 
 
 def _columns(data: AreaData, sounds: NDArray[np.bool_], columns: list[int]) -> NDArray[np.float32]:
@@ -281,7 +303,8 @@ def _columns(data: AreaData, sounds: NDArray[np.bool_], columns: list[int]) -> N
     kept = place >= 0
     table = np.zeros((rates.n_samples, len(columns)), np.float32)
     table[sample[kept], place[kept]] = rates.values[kept]
-    return np.stack([table[on : on + n_time] for on in data.onsets[sounds]])
+    inside = data.onsets[sounds][:, np.newaxis] + np.arange(n_time)
+    return np.take(table, inside, axis=0)
 
 
 def _stored(data: AreaData, stored: xr.Dataset) -> _Check:
@@ -321,23 +344,43 @@ def _identical(a: Any, b: xr.Variable) -> bool:
     return bool(a.identical(b) and a.dtype == b.dtype)
 
 
-def _largest(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    """The largest difference a cell, (time, neuron) -> (neuron,); NaN if there is none."""
-    difference = abs(a - b)
-    return np.where(np.isnan(difference).all(axis=0), np.nan, np.nan_to_num(difference).max(axis=0))
+def _compare(
+    mean: NDArray[Any], average: NDArray[Any], presented: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Compare (stim, time, ...) where there were trials, (stim, ...).
+
+    The largest difference, NaN if nothing could be compared; the bins that an average lacks
+    among others; and the sounds whose average is lacking as a whole, (3, ...).
+    """
+    lacking = np.isnan(average)
+    left_out = presented & lacking.all(axis=1)
+    gaps = np.where(presented & ~left_out, lacking.sum(axis=1), 0).sum(axis=0)
+    difference = np.where(lacking | ~presented[:, np.newaxis], -1, abs(mean - average))
+    difference[np.isnan(difference)] = np.inf  # the mean is no number, and should be
+    largest = difference.max(axis=(0, 1), initial=-1)
+    return np.stack([np.where(largest < 0, np.nan, largest), gaps, left_out.sum(axis=0)])
 
 
-def _difference(check: str, worst: NDArray[np.float64], header: xr.Dataset) -> _Check:
-    cells = header["neuron"].values
+def _difference(check: str, compared: NDArray[np.float64], cells: NDArray[np.str_]) -> _Check:
+    worst, gaps, left_out = compared
+    expected = f"at most {TOLERANCE:g}"
+    alone = np.isnan(worst) & (left_out > 0)
     over = [f"{cells[i]} ({worst[i]:.3g})" for i in np.flatnonzero(worst > TOLERANCE)]
-    compared = int((~np.isnan(worst)).sum())
-    if not compared:
-        return _Check(check, f"at most {TOLERANCE:g}", "no trials", None)
-    detail = f"{compared} cells compared, {len(over)} differ by more"
+    n_compared = int((~np.isnan(worst)).sum())
+    if not n_compared and not alone.any():
+        return _Check(check, expected, "no trials", None)
+    detail = f"{n_compared} cells compared, {len(over)} differ by more"
     if over:
         detail += f": {_listed(over)}"
-    found = f"{np.nanmax(worst):.3g}"
-    return _Check(check, f"at most {TOLERANCE:g}", found, not over, detail)
+    if alone.any():
+        detail += f"; with trials but no average to compare: {_listed(cells[alone])}"
+    if gaps.any():
+        lacking = [f"{cells[i]} ({gaps[i]:.0f})" for i in np.flatnonzero(gaps)]
+        detail += f"; bins that the average lacks: {_listed(lacking)}"
+    if left_out.any():  # which is no fault, unless nothing is left
+        detail += f"; pairs of sound and cell without an average: {left_out.sum():.0f}"
+    found = f"{np.nanmax(worst):.3g}" if n_compared else "nothing to compare"
+    return _Check(check, expected, found, not (over or alone.any() or gaps.any()), detail)
 
 
 def _listed(names: Iterable[object]) -> str:

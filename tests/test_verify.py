@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import releases
 from click.testing import CliRunner
 from conftest import ReleaseServer
 from isal import isal_zlib
@@ -214,6 +215,67 @@ def test_a_bin_in_which_trials_and_average_differ_is_found_and_its_cell_named(
 @pytest.mark.parametrize("sound", [VAL[0], EST[1]])
 def test_a_difference_of_rounding_is_none(sound: str, tmp_path: Path) -> None:
     assert failed(verify(changed(sound, 1e-7), tmp_path)) == []
+
+
+def left_out(*places: tuple[Any, ...]) -> dict[str, Any]:
+    """A release whose population recording has no number at these (stim, time, cell)."""
+    psth = tiny_psth(tiny_sites())
+    for place in places:
+        psth[place] = np.nan
+    return tiny_release(psth=psth)
+
+
+def test_averages_that_are_no_numbers_do_not_pass_for_equal(tmp_path: Path) -> None:
+    checks = verify(left_out((...,)), tmp_path)
+    assert failed(checks) == [VAL_CHECK, EST_CHECK]
+    for check in (VAL_CHECK, EST_CHECK):
+        assert checks.loc[check, "found"] == "nothing to compare"
+        assert checks.loc[check, "detail"] == (
+            "0 cells compared, 0 differ by more; with trials but no average to compare: "
+            "ARM029a-04-1, ARM029a-07-6, TNC013a-22-3; pairs of sound and cell without an "
+            "average: 6"
+        )
+
+
+def test_a_cell_with_trials_but_no_average_fails(tmp_path: Path) -> None:
+    checks = verify(left_out((..., 1)), tmp_path)
+    assert failed(checks) == [VAL_CHECK, EST_CHECK]
+    for check in (VAL_CHECK, EST_CHECK):
+        assert "; with trials but no average to compare: ARM029a-07-6;" in checks["detail"][check]
+
+
+@pytest.mark.parametrize(("sound", "check"), [(VAL[0], VAL_CHECK), (EST[1], EST_CHECK)])
+def test_an_average_that_lacks_a_bin_fails(sound: str, check: str, tmp_path: Path) -> None:
+    checks = verify(left_out((SOUNDS.index(sound), 7, 1)), tmp_path)
+    assert failed(checks) == [check]
+    assert checks.loc[check, "detail"] == (
+        "3 cells compared, 0 differ by more; bins that the average lacks: ARM029a-07-6 (1)"
+    )
+
+
+@pytest.mark.parametrize(("sound", "check"), [(VAL[0], VAL_CHECK), (EST[1], EST_CHECK)])
+def test_a_sound_that_the_release_leaves_out_for_a_cell_is_no_fault_but_counted(
+    sound: str, check: str, tmp_path: Path
+) -> None:
+    checks = verify(left_out((SOUNDS.index(sound), slice(None), 1)), tmp_path)
+    assert failed(checks) == []
+    assert checks.loc[check, "detail"] == (
+        "3 cells compared, 0 differ by more; pairs of sound and cell without an average: 1"
+    )
+
+
+@pytest.mark.parametrize(("sounds", "compared"), [(VAL, VAL_CHECK), (EST, EST_CHECK)])
+def test_a_release_of_one_subset_alone_is_checked(
+    sounds: list[str], compared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "SOUNDS", sounds)
+    for name, subset in (("VAL", VAL), ("EST", EST)):
+        monkeypatch.setattr(releases, name, subset if subset is sounds else [])
+    checks = verify(tiny_release(), tmp_path)
+    assert failed(checks) == []
+    assert checks.loc[[VAL_CHECK, EST_CHECK], "ok"].notna().to_dict() == {
+        check: check == compared for check in (VAL_CHECK, EST_CHECK)
+    }
 
 
 def test_spikes_in_wrong_bins_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
