@@ -6,6 +6,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +20,8 @@ from . import registry
 from .assemble import BIN_S, AreaData, assemble, read_sites, spike_samples
 from .errors import ReleaseError
 from .release import AreaFiles, check_options, find_area
-from .store import DISK_CHUNKS, open_area
+from .spikes import _write_spikes, open_spikes
+from .store import DISK_CHUNKS, SCHEMA, _digest, _is_whole, open_area, open_with_labels
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "A1": {
@@ -63,7 +66,8 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     trials were found, under the same name or under one that differs in zeros; the average over
     the trials of each cell against the one that the population recording holds, which proves
     that trials are cut, binned and given to cells and sounds as they were when the release was
-    made; and the converted file, made if there is none, against the files it was made from.
+    made; and the converted file, made if there is none, and that of the spikes, if there is
+    one, against the files they were made from.
 
     Parameters
     ----------
@@ -106,6 +110,7 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     if isinstance(files, list):
         raise registry.missing_error(area, files, folder)
     checks = list(_checksums(files, registry.pinned(folder)))
+    mended = {kind: _mended(area, kind, files, folder) for kind in ("", "_spikes")}
     try:
         data = assemble(area, files)
         checks += _counts(data.header)
@@ -113,7 +118,11 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
         checks += _trials(data.header)
         checks += _averages(data, files)
         stored = open_area(area, path, chunks=None, download=False, progressbar=False)
-        checks.append(_stored(data, stored))
+        checks.append(_stored(data, stored, mended[""]))
+        if mended["_spikes"] is not None:
+            header = data.header
+            del data  # whose memory the spikes may need
+            checks.append(_spikes(header, files, path, mended["_spikes"]))
     except ReleaseError as error:
         checks.append(
             _Check("files can be read", "whole files", "a broken file", False, str(error))
@@ -307,18 +316,23 @@ def _columns(data: AreaData, sounds: NDArray[np.bool_], columns: list[int]) -> N
     return np.take(table, inside, axis=0)
 
 
-def _stored(data: AreaData, stored: xr.Dataset) -> _Check:
+def _mended(area: str, kind: str, files: AreaFiles, folder: Path) -> str | None:
+    """Why a converted file will be made anew when it is opened; None if there is none yet."""
+    name = f"{area}{kind}_nat4xr-v{SCHEMA}.nc"
+    places = folder, Path(pooch.os_cache("nat4xr")) / _digest(folder)
+    there = [place / name for place in places if (place / name).exists()]
+    if not there:
+        return None
+    if any(_is_whole(file, files.fingerprint()) for file in there):
+        return ""
+    stale = any(_is_whole(file, None) for file in there)
+    why = "was made of files that have changed since" if stale else "was damaged"
+    return f"{why}, and has been converted anew"
+
+
+def _stored(data: AreaData, stored: xr.Dataset, mended: str | None) -> _Check:
     """The converted file, a few sounds at a time, against what has just been read."""
-    differ = [
-        name
-        for name, fresh in data.header.variables.items()
-        if name not in stored.variables or not _identical(fresh, stored[name].variable)
-    ]
-    own = ("nat4xr_version",)
-    if {k: v for k, v in data.header.attrs.items() if k not in own} != {
-        k: v for k, v in stored.attrs.items() if k not in own
-    }:
-        differ.append("attributes")
+    differ = _differing(data.header, stored)
     for first in range(0, data.header.sizes["stim"], DISK_CHUNKS["stim"]):
         stims = slice(first, first + DISK_CHUNKS["stim"])
         block = stored.isel(stim=stims)
@@ -334,10 +348,40 @@ def _stored(data: AreaData, stored: xr.Dataset) -> _Check:
             )
             if not same:
                 differ.append(f"response of sounds {first} to {stims.stop - 1}, repeat {rep}")
+    return _sameness("converted file against its sources", differ, mended)
+
+
+def _spikes(
+    header: xr.Dataset, files: AreaFiles, path: str | os.PathLike[str] | None, mended: str
+) -> _Check:
+    """The converted spikes against those of a fresh conversion."""
+    stored = open_spikes(header.attrs["area"], path, download=False, progressbar=False)
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "spikes.nc")
+        _write_spikes(header, files, file, False)
+        with open_with_labels(file) as fresh:
+            differ = _differing(fresh, stored)
+    return _sameness("converted spikes against their sources", differ, mended)
+
+
+def _sameness(check: str, differ: list[str], mended: str | None) -> _Check:
     found = "differs" if differ else "the same"
-    return _Check(
-        "converted file against its sources", "the same", found, not differ, _listed(differ)
+    detail = "; ".join(text for text in (mended, _listed(differ)) if text)
+    return _Check(check, "the same", found, not differ, detail)
+
+
+def _differing(fresh: xr.Dataset, stored: xr.Dataset) -> list[str]:
+    """The variables of a fresh read that a converted file does not have so, and attributes."""
+    differ = [
+        str(name)
+        for name, variable in fresh.variables.items()
+        if name not in stored.variables or not _identical(variable, stored[name].variable)
+    ]
+    ours, theirs = (
+        {name: value for name, value in ds.attrs.items() if name != "nat4xr_version"}
+        for ds in (fresh, stored)
     )
+    return differ if ours == theirs else [*differ, "attributes"]
 
 
 def _identical(a: Any, b: xr.Variable) -> bool:

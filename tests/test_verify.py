@@ -27,7 +27,7 @@ from releases import (
     write,
 )
 
-from nat4xr import assemble, fetch, store
+from nat4xr import assemble, fetch, open_spikes, store
 from nat4xr.cli import main
 from nat4xr.verify import PUBLISHED
 from nat4xr.verify import verify as verify_area
@@ -36,6 +36,7 @@ COUNTS = ["cells", "auditory", "sites", "cells by animal", "est", "val", "repeat
 VAL_CHECK = "mean over val trials against published average"
 EST_CHECK = "est responses against the spikes of the sites"
 STORED_CHECK = "converted file against its sources"
+SPIKES_CHECK = "converted spikes against their sources"
 
 
 def verify(release: dict[str, Any] | Path, folder: Path | None = None) -> pd.DataFrame:
@@ -286,8 +287,23 @@ def test_spikes_in_wrong_bins_are_found(tmp_path: Path, monkeypatch: pytest.Monk
     assert failed(verify(tiny_release(), tmp_path)) == [VAL_CHECK]
 
 
-def stored_file(folder: Path) -> Path:
-    return next(folder.glob("A1_nat4xr-*.nc"))
+def stored_file(folder: Path, kind: str = "") -> Path:
+    return next(folder.glob(f"A1{kind}_nat4xr-*.nc"))
+
+
+def change(file: Path, variable: str, place: tuple[int, ...]) -> None:
+    """Change a value of a converted file as if it had been written so: its record fits it."""
+    with h5py.File(file, "r+") as content:
+        content[variable][place] += 1
+    record = json.loads(file.with_suffix(".json").read_text())
+    record |= {"bytes": file.stat().st_size, "crc32": isal_zlib.crc32(file.read_bytes())}
+    file.with_suffix(".json").write_text(json.dumps(record))
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
 
 
 @pytest.mark.parametrize(
@@ -304,16 +320,62 @@ def test_a_converted_file_that_differs_from_its_sources_is_found(
 ) -> None:
     write(tiny_release(), tmp_path)
     store.open_area("A1", tmp_path, progressbar=False)
-    file = stored_file(tmp_path)
-    with h5py.File(file, "r+") as content:
-        content[variable][place] += 1
-    # As if it had been written so: its record fits it.
-    record = json.loads(file.with_suffix(".json").read_text())
-    record |= {"bytes": file.stat().st_size, "crc32": isal_zlib.crc32(file.read_bytes())}
-    file.with_suffix(".json").write_text(json.dumps(record))
+    change(stored_file(tmp_path), variable, place)
     checks = verify(tmp_path)
     assert failed(checks) == [STORED_CHECK]
     assert variable in checks.loc[STORED_CHECK, "detail"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "place"),
+    [
+        ("spike_time", (5,)),
+        ("spike_sample", (5,)),
+        ("spike_neuron", (5,)),
+        ("trial_onset", (3,)),
+        ("n_outside", (1,)),
+    ],
+)
+def test_a_converted_file_of_spikes_that_differs_from_its_sources_is_found(
+    variable: str, place: tuple[int, ...], tmp_path: Path
+) -> None:
+    write(tiny_release(), tmp_path)
+    open_spikes("A1", tmp_path, progressbar=False)
+    change(stored_file(tmp_path, "_spikes"), variable, place)
+    checks = verify(tmp_path)
+    assert failed(checks) == [SPIKES_CHECK]
+    assert checks.loc[SPIKES_CHECK, "detail"] == variable
+
+
+def test_spikes_are_checked_where_they_were_converted_and_nowhere_else(tmp_path: Path) -> None:
+    write(tiny_release(), tmp_path)
+    assert SPIKES_CHECK not in verify(tmp_path).index
+    assert not list(tmp_path.glob("*_spikes_*"))
+    open_spikes("A1", tmp_path, progressbar=False)
+    row = verify(tmp_path).loc[SPIKES_CHECK]
+    assert (row["found"], row["ok"], row["detail"]) == ("the same", True, "")
+
+
+@pytest.mark.parametrize(("kind", "check"), [("", STORED_CHECK), ("_spikes", SPIKES_CHECK)])
+def test_a_converted_file_that_was_damaged_is_made_anew_and_that_is_said(
+    kind: str, check: str, tmp_path: Path
+) -> None:
+    write(tiny_release(), tmp_path)
+    open_spikes("A1", tmp_path, progressbar=False)
+    flip(stored_file(tmp_path, kind))
+    row = verify(tmp_path).loc[check]
+    assert (row["found"], row["ok"]) == ("the same", True)
+    assert row["detail"] == "was damaged, and has been converted anew"
+    assert verify(tmp_path).loc[check, "detail"] == ""
+
+
+def test_a_converted_file_of_other_sources_is_made_anew_and_that_is_said(tmp_path: Path) -> None:
+    write(tiny_release(), tmp_path)
+    store.open_area("A1", tmp_path, progressbar=False)
+    checks = verify(changed(VAL[0], 1.0), tmp_path)
+    assert checks.loc[STORED_CHECK, "detail"] == (
+        "was made of files that have changed since, and has been converted anew"
+    )
 
 
 # --- what cannot be read -----------------------------------------------------------------------
