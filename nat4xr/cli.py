@@ -20,6 +20,7 @@ data_path = click.option(
 subset_option = click.option(
     "--subset", type=click.Choice(["all", "est", "val"]), default="all", show_default=True
 )
+_EXPECTED = (ReleaseError, DownloadError, OSError, ImportError, ValueError)
 
 
 class _Commands(click.Group):
@@ -28,7 +29,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ReleaseError, DownloadError, OSError, ImportError, ValueError) as error:
+        except _EXPECTED as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -128,11 +129,18 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
 
     from .verify import verify
 
-    table = verify(area, path)
+    try:
+        table = verify(area, path)
+    except _EXPECTED as error:
+        if as_json:
+            report = {"area": area, "ok": False, "error": str(error), "checks": []}
+            click.echo(json.dumps(report, indent=1))
+        raise
     checks = table.astype(object).where(table.notna(), None).to_dict("records")
     failed = sum(check["ok"] is False for check in checks)
     if as_json:
-        click.echo(json.dumps({"area": area, "ok": not failed, "checks": checks}, indent=1))
+        report = {"area": area, "ok": not failed, "checks": checks}
+        click.echo(json.dumps(report, indent=1, allow_nan=False))
     else:
         for check in checks:
             mark = {True: "ok", False: "FAILED", None: "-"}[check["ok"]]

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from . import registry
 from .assemble import BIN_S, AreaData, assemble, read_sites, spike_samples
 from .errors import ReleaseError
+from .labels import match_cells
 from .release import AreaFiles, check_options, find_area
 from .spikes import _write_spikes, open_spikes
 from .store import DISK_CHUNKS, SCHEMA, _digest, _is_whole, open_area, open_with_labels
+from .tables import read_table
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "A1": {
@@ -62,12 +64,12 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
 
     Nothing is downloaded. The checks are: the md5 of each file against that of the Zenodo
     record, if the files were fetched; the number of cells, auditory cells, sites, cells by
-    animal, sounds and repeats; the labels parsed from the names of cells; the cells whose
-    trials were found, under the same name or under one that differs in zeros; the average over
-    the trials of each cell against the one that the population recording holds, which proves
-    that trials are cut, binned and given to cells and sounds as they were when the release was
-    made; and the converted file, made if there is none, and that of the spikes, if there is
-    one, against the files they were made from.
+    animal, sounds and repeats; the labels parsed from the names of cells; the cells that the
+    table lacks; the cells whose trials were found, under the same name or under one that
+    differs in zeros; the average over the trials of each cell against the one that the
+    population recording holds, which proves that trials are cut, binned and given to cells and
+    sounds as they were when the release was made; and the converted file, made if there is
+    none, and that of the spikes, if there is one, against the files they were made from.
 
     Parameters
     ----------
@@ -109,12 +111,13 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     files = find_area(area, folder)
     if isinstance(files, list):
         raise registry.missing_error(area, files, folder)
-    checks = list(_checksums(files, registry.pinned(folder)))
+    checks = list(_checksums(area, files, folder))
     mended = {kind: _mended(area, kind, files, folder) for kind in ("", "_spikes")}
     try:
         data = assemble(area, files)
         checks += _counts(data.header)
         checks += _labels(data.header)
+        checks.append(_rows(data.header, files.table))
         checks += _trials(data.header)
         checks += _averages(data, files)
         stored = open_area(area, path, chunks=None, download=False, progressbar=False)
@@ -130,15 +133,20 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     return pd.DataFrame(checks).astype({"ok": "boolean"})
 
 
-def _checksums(files: AreaFiles, pin: dict[str, registry.Entry]) -> Iterator[_Check]:
+def _checksums(area: str, files: AreaFiles, folder: Path) -> Iterator[_Check]:
+    pin = registry.pinned(folder)
+    unknown = "the record was not asked: the files were not fetched by nat4xr"
+    if (folder / registry.PIN).exists() and not pin.keys() >= set(registry.FILES[area]):
+        unknown = f"{registry.PIN} does not say it"
+        again = f"it is damaged; nat4xr fetch {area} asks the record anew"
+        yield _Check(f"{registry.PIN} lists the files", "yes", "no", False, again)
     for file in (files.population, files.sites, files.table):
         check = f"md5 of {file.name}"
         entry = pin.get(file.name)
         if file.is_dir():
             yield _Check(check, "not known", "a folder", None, "unpacked files have no md5")
         elif entry is None:
-            why = "the record was not asked: the files were not fetched by nat4xr"
-            yield _Check(check, "not known", pooch.file_hash(file, alg="md5"), None, why)
+            yield _Check(check, "not known", pooch.file_hash(file, alg="md5"), None, unknown)
         else:
             found = pooch.file_hash(file, alg="md5")
             yield _Check(
@@ -165,7 +173,8 @@ def _counts(header: xr.Dataset) -> Iterator[_Check]:
 
 def _stated(header: xr.Dataset) -> dict[str, Any]:
     """What a simulated release states of itself."""
-    stated = json.loads(header.attrs.get("simulation", "{}"))
+    # Infinity and NaN, which are no JSON and no counts, become text.
+    stated = json.loads(header.attrs.get("simulation", "{}"), parse_constant=str)
     return stated if isinstance(stated, dict) else {}
 
 
@@ -215,6 +224,15 @@ def _labels(header: xr.Dataset) -> Iterator[_Check]:
     yield _Check("sounds whose names are parsed", n_stims, found, ok, _listed(unparsed))
 
 
+def _rows(header: xr.Dataset, table: Path) -> _Check:
+    cells = header["neuron"].values.tolist()
+    rows = match_cells(cells, set(read_table(table.read_bytes(), ["cellid"])["cellid"]))
+    lacking = [cell for cell in cells if cell not in rows]
+    return _Check(
+        "cells without a row in the table", 0, len(lacking), not lacking, _listed(lacking)
+    )
+
+
 def _trials(header: xr.Dataset) -> Iterator[_Check]:
     cells, names = header["neuron"].values, header["trials_cell_id"].values
     without = cells[names == ""].tolist()
@@ -225,8 +243,12 @@ def _trials(header: xr.Dataset) -> Iterator[_Check]:
         "cells with trials under another number of zeros", "", len(pairs), None, _listed(pairs)
     )
     known = _stated(header).get("cells_without_trials")
-    expected = "not known" if known is None else len(known)
-    ok = None if known is None else sorted(known) == sorted(without)
+    expected: Any = known
+    ok: bool | None = False
+    if known is None:
+        expected, ok = "not known", None
+    elif isinstance(known, list):
+        expected, ok = len(known), sorted(map(str, known)) == sorted(without)
     yield _Check("cells without trials", expected, len(without), ok, _listed(without))
     sites = set(header["site"].values.tolist())
     empty = sorted(sites - set(header["site"].values[names != ""].tolist()))
@@ -326,7 +348,7 @@ def _mended(area: str, kind: str, files: AreaFiles, folder: Path) -> str | None:
     if any(_is_whole(file, files.fingerprint()) for file in there):
         return ""
     stale = any(_is_whole(file, None) for file in there)
-    why = "was made of files that have changed since" if stale else "was damaged"
+    why = "did not fit the size or time of its sources" if stale else "was damaged"
     return f"{why}, and has been converted anew"
 
 

@@ -87,6 +87,17 @@ def test_nothing_is_wrong_with_the_release_that_nems0_wrote(
     assert checks.loc[[VAL_CHECK, EST_CHECK, STORED_CHECK], "ok"].all()
 
 
+def test_the_published_counts_are_those_of_the_papers() -> None:
+    a1, peg = PUBLISHED["A1"], PUBLISHED["PEG"]
+    assert (a1["cells"], peg["cells"]) == (849, 398)
+    assert (a1["auditory"], peg["auditory"]) == (777, 339)
+    assert (a1["sites"], peg["sites"]) == (22, 11)
+    assert a1["cells_by_animal"] == {"ARM": 165, "CRD": 36, "DRX": 244, "TNC": 404}
+    assert peg["cells_by_animal"] == {"ARM": 398}
+    for counts in (a1, peg):
+        assert (counts["est"], counts["val"], counts["repeats"]) == (575, 18, 20)
+
+
 def test_a_part_of_the_release_need_not_have_the_published_counts(tmp_path: Path) -> None:
     checks = verify(tiny_release(), tmp_path)
     assert checks.loc["release", "found"] == "partial"
@@ -137,6 +148,14 @@ def test_counts_that_a_simulation_does_not_state_are_not_judged(
     assert checks.loc[~checks.index.isin(judged), "expected"].eq("not known").all()
 
 
+@pytest.mark.parametrize(
+    "names", [5, "ARM029a-07-6", [1, "a"], [[1], {}], {"a": 1}], ids=lambda names: str(names)
+)
+def test_what_a_simulation_states_may_be_of_any_type(names: Any, tmp_path: Path) -> None:
+    checks = verify(simulated(cells_without_trials=names), tmp_path)
+    assert failed(checks) == ["cells without trials"]
+
+
 # --- md5 ---------------------------------------------------------------------------------------
 
 
@@ -166,6 +185,21 @@ def test_without_the_record_no_md5_is_expected(tmp_path: Path) -> None:
     assert md5["ok"].isna().all()
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b'{"files": []}'])
+def test_a_damaged_record_is_not_taken_for_none(
+    content: bytes, release_server: ReleaseServer, tmp_path: Path
+) -> None:
+    fetch("A1", tmp_path, progressbar=False)
+    (tmp_path / "registry.json").write_bytes(content)
+    checks = verify(tmp_path)
+    check = "registry.json lists the files"
+    assert failed(checks) == [check]
+    assert "nat4xr fetch A1" in checks.loc[check, "detail"]
+    md5 = checks[checks.index.str.startswith("md5")]
+    assert md5["ok"].isna().all()
+    assert md5["detail"].eq("registry.json does not say it").all()
+
+
 def test_unpacked_files_are_checked_but_for_their_md5(tmp_path: Path) -> None:
     checks = verify(write(tiny_release(), tmp_path, unpack=[POPULATION, SITES]))
     assert checks.loc[f"md5 of {POPULATION.removesuffix('.tgz')}", "ok"] is pd.NA
@@ -187,6 +221,15 @@ def test_cells_without_trials_are_listed_and_their_site_is_missed(tmp_path: Path
     assert checks.loc["cells without trials", "detail"] == "TNC013a-22-3"
     assert failed(checks) == ["sites whose trials are there"]
     assert checks.loc["sites whose trials are there", "detail"] == "TNC013a"
+
+
+def test_cells_that_the_table_lacks_are_listed(tmp_path: Path) -> None:
+    release = tiny_release()
+    release[TABLE] = b"\n".join(release[TABLE].splitlines()[:-1])
+    checks = verify(release, tmp_path)
+    check = "cells without a row in the table"
+    assert failed(checks) == [check]
+    assert checks.loc[check, ["found", "detail"]].tolist() == [1, "TNC013a-22-3"]
 
 
 @pytest.mark.parametrize("name", ["what?", "TNC013a-22", "TNC013-22-3", "TNC013a-99999-3"])
@@ -374,7 +417,7 @@ def test_a_converted_file_of_other_sources_is_made_anew_and_that_is_said(tmp_pat
     store.open_area("A1", tmp_path, progressbar=False)
     checks = verify(changed(VAL[0], 1.0), tmp_path)
     assert checks.loc[STORED_CHECK, "detail"] == (
-        "was made of files that have changed since, and has been converted anew"
+        "did not fit the size or time of its sources, and has been converted anew"
     )
 
 
@@ -411,7 +454,7 @@ def run(*arguments: object) -> Any:
 def test_the_command_succeeds_when_all_checks_hold(tmp_path: Path) -> None:
     result = run("--path", write(tiny_release(), tmp_path))
     assert result.exit_code == 0
-    assert "None of 20 checks failed" in result.stdout
+    assert "None of 21 checks failed" in result.stdout
 
 
 def test_the_command_fails_when_a_check_fails(tmp_path: Path) -> None:
@@ -435,3 +478,34 @@ def test_the_command_fails_when_files_are_missing(tmp_path: Path) -> None:
     result = run("--path", tmp_path)
     assert result.exit_code == 1
     assert "Fetch with" in result.output
+
+
+@pytest.mark.parametrize("folder", [".", "missing"])
+def test_machines_read_as_json_that_files_are_missing(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["verify", "A1", "--json", "--path", str(tmp_path / folder)])
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    error = report.pop("error")
+    assert POPULATION in error
+    assert (stopped.value.code, report) == (1, {"area": "A1", "ok": False, "checks": []})
+    assert printed.err == f"Error: {error}\n"
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999"])
+def test_the_json_is_strict_whatever_a_simulation_states(number: str, tmp_path: Path) -> None:
+    release = simulated()
+    meta = f'{{"simulated": {{"cells": {number}, "cells_by_animal": [{number}]}}}}'
+    release[POPULATION]["A1_NAT4/A1_NAT4.meta.json"] = meta.encode()
+    result = run("--json", "--path", write(release, tmp_path))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    report = json.loads(result.stdout, parse_constant=refuse)
+    checks = {check["check"]: check for check in report["checks"]}
+    stated = "Infinity" if number == "1e999" else number
+    assert (checks["cells"]["expected"], checks["cells"]["ok"]) == (stated, False)
+    assert checks["cells by animal"]["expected"] == [stated]
