@@ -120,8 +120,8 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
         checks.append(_rows(data.header, files.table))
         checks += _trials(data.header)
         checks += _averages(data, files)
-        stored = open_area(area, path, chunks=None, download=False, progressbar=False)
-        checks.append(_stored(data, stored, mended[""]))
+        with open_area(area, path, chunks=None, download=False, progressbar=False) as stored:
+            checks.append(_stored(data, stored, mended[""]))
         if mended["_spikes"] is not None:
             header = data.header
             del data  # whose memory the spikes may need
