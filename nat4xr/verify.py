@@ -138,7 +138,7 @@ def _checksums(area: str, files: AreaFiles, folder: Path) -> Iterator[_Check]:
     unknown = "the record was not asked: the files were not fetched by nat4xr"
     if (folder / registry.PIN).exists() and not pin.keys() >= set(registry.FILES[area]):
         unknown = f"{registry.PIN} does not say it"
-        again = f"it is damaged; nat4xr fetch {area} asks the record anew"
+        again = f"it is damaged or cannot be read; nat4xr fetch {area} asks the record anew"
         yield _Check(f"{registry.PIN} lists the files", "yes", "no", False, again)
     for file in (files.population, files.sites, files.table):
         check = f"md5 of {file.name}"
