@@ -138,7 +138,7 @@ def open_spikes(
 
     def write(area: str, files: AreaFiles, target: Path, progressbar: bool) -> None:
         header = open_area(area, path, chunks=None, download=False, progressbar=progressbar)
-        _write_spikes(header, files, target, progressbar)
+        write_spikes(header, files, target, progressbar)
 
     file = converted_file(area, path, "_spikes", write, download=download, progressbar=progressbar)
     spikes = set_labels(open_with_labels(file))
@@ -339,7 +339,7 @@ def _select_subset(spikes: xr.Dataset, subset: str) -> xr.Dataset:
     )
 
 
-def _write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressbar: bool) -> None:
+def write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressbar: bool) -> None:
     """Convert the spikes of the site recordings, labelled as the area's converted file is."""
     sites: dict[str, _Site] = {}
     recordings = read_sites(files)

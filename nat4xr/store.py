@@ -207,33 +207,39 @@ def converted_file(
     pathlib.Path
     """
     folder = registry.data_dir(path)
-    name = f"{area}{kind}_nat4xr-v{SCHEMA}.nc"
-    cache = Path(pooch.os_cache("nat4xr")) / _digest(folder)
+    places = converted_places(area, kind, folder)
     files = find_area(area, folder)
     fingerprint = files.fingerprint() if isinstance(files, AreaFiles) else None
-    for place in (folder, cache):
-        if _is_whole(place / name, fingerprint):
-            return place / name
+    for file in places:
+        if is_whole(file, fingerprint):
+            return file
     if isinstance(files, list):
         if not download:
             raise registry.missing_error(area, files, folder)
         registry.fetch(area, path, progressbar=progressbar)
         return converted_file(area, path, kind, write, download=False, progressbar=progressbar)
-    place = folder if _is_writable(folder) else cache
+    file = places[0] if _is_writable(folder) else places[1]
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(
-            f"neither {folder} nor {cache} can be written to ({error.strerror}): "
+            f"neither {folder} nor {file.parent} can be written to ({error.strerror}): "
             "set NAT4XR_DATA_DIR to a folder that can be, or change the permissions"
         ) from error
-    registry.refuse_in_the_way(place / name, _record_of(place / name), place / f".{name}.lock")
-    with filelock.FileLock(place / f".{name}.lock"):
+    lock = file.with_name(f".{file.name}.lock")
+    registry.refuse_in_the_way(file, _record_of(file), lock)
+    with filelock.FileLock(lock):
         # Another process may have made it meanwhile.
-        if not _is_whole(place / name, fingerprint):
-            with _moved_into_place(place / name, fingerprint) as part:
+        if not is_whole(file, fingerprint):
+            with _moved_into_place(file, fingerprint) as part:
                 write(area, files, part, progressbar)
-    return place / name
+    return file
+
+
+def converted_places(area: str, kind: str, folder: Path) -> tuple[Path, Path]:
+    """Where a converted file may stand: in the data folder, or else under the cache folder."""
+    name = f"{area}{kind}_nat4xr-v{SCHEMA}.nc"
+    return folder / name, Path(pooch.os_cache("nat4xr")) / _digest(folder) / name
 
 
 def open_converted(file: Path, chunks: Any) -> xr.Dataset:
@@ -385,7 +391,7 @@ def _compress(block: NDArray[np.float32], variable: h5py.Dataset) -> Iterator[tu
         yield neuron, isal_zlib.compress(chunk, 1)
 
 
-def _is_whole(file: Path, fingerprint: str | None) -> bool:
+def is_whole(file: Path, fingerprint: str | None) -> bool:
     """Whether a converted file is what was once written, from sources that are still the same.
 
     Sources that are gone (``fingerprint`` None) are taken to be the same.

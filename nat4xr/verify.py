@@ -21,8 +21,8 @@ from .assemble import BIN_S, AreaData, assemble, read_sites, spike_samples
 from .errors import ReleaseError
 from .labels import match_cells
 from .release import AreaFiles, check_options, find_area
-from .spikes import _write_spikes, open_spikes
-from .store import DISK_CHUNKS, SCHEMA, _digest, _is_whole, open_area, open_with_labels
+from .spikes import open_spikes, write_spikes
+from .store import DISK_CHUNKS, converted_places, is_whole, open_area, open_with_labels
 from .tables import read_table
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -340,14 +340,12 @@ def _columns(data: AreaData, sounds: NDArray[np.bool_], columns: list[int]) -> N
 
 def _mended(area: str, kind: str, files: AreaFiles, folder: Path) -> str | None:
     """Why a converted file will be made anew when it is opened; None if there is none yet."""
-    name = f"{area}{kind}_nat4xr-v{SCHEMA}.nc"
-    places = folder, Path(pooch.os_cache("nat4xr")) / _digest(folder)
-    there = [place / name for place in places if (place / name).exists()]
+    there = [file for file in converted_places(area, kind, folder) if file.exists()]
     if not there:
         return None
-    if any(_is_whole(file, files.fingerprint()) for file in there):
+    if any(is_whole(file, files.fingerprint()) for file in there):
         return ""
-    stale = any(_is_whole(file, None) for file in there)
+    stale = any(is_whole(file, None) for file in there)
     why = "did not fit the size or time of its sources" if stale else "was damaged"
     return f"{why}, and has been converted anew"
 
@@ -380,7 +378,7 @@ def _spikes(
     stored = open_spikes(header.attrs["area"], path, download=False, progressbar=False)
     with TemporaryDirectory() as folder:
         file = Path(folder, "spikes.nc")
-        _write_spikes(header, files, file, False)
+        write_spikes(header, files, file, False)
         with open_with_labels(file) as fresh:
             differ = _differing(fresh, stored)
     return _sameness("converted spikes against their sources", differ, mended)

@@ -134,7 +134,7 @@ def test_a_killed_conversion_of_spikes_is_made_good_by_the_next(
 ) -> None:
     program = SPIKES.format(folder=str(folder))
     content(folder)
-    since = "_write_spikes"
+    since = "write_spikes"
     kill(run, program, random.Random(seed).randint(1, calls[SPIKES, since]), since)
     spikes = nat4xr.open_spikes("A1", folder, download=False, progressbar=False)
     n_spikes = sum(len(times) for site in tiny_sites().values() for times in site.spikes.values())
