@@ -395,6 +395,37 @@ def test_one_stimulus_has_no_coherence(rate) -> None:
     assert metrics.coherence(rate.isel(stim=[0]), rate.isel(stim=[0])).isnull().all()
 
 
+def test_stimuli_of_one_time_bin_have_no_coherence(rate) -> None:
+    assert metrics.coherence(rate.isel(time=[0]), rate.isel(time=[0])).isnull().all()
+
+
+# Below, rounding alone would give a sign to what is zero, and divide by it.
+
+
+@pytest.mark.parametrize("reps", [2, 5, 12, 20])
+def test_a_cell_that_spiked_once_in_all_has_no_signal_power_and_no_score(reps: int) -> None:
+    response = xr.DataArray(np.zeros((1, reps, 5)), dims=("stim", "rep", "time"))
+    response[0, 0, 1] = 1
+    pred = xr.DataArray([[0.0, 1, 2, 0, 1]], dims=("stim", "time"))
+    assert metrics.signal_power(response) == 0
+    for name in ("snr", "cc_norm_schoppe", "cc_norm_hsu", "cc_max", "corrcoef_max"):
+        assert METRICS[name](pred, response).isnull(), name
+
+
+@pytest.mark.parametrize("reps", [2, 8, 20])
+def test_presentations_that_are_all_alike_have_no_noise_power_and_no_ratio(reps: int) -> None:
+    response = xr.DataArray([[[0.0, 2, 1, 0, 3]] * reps], dims=("stim", "rep", "time"))
+    assert metrics.noise_power(response) == 0
+    assert metrics.snr(response).isnull()
+
+
+def test_halves_without_correlation_have_no_ceiling() -> None:
+    response = xr.DataArray(
+        [[[1, 1, 1, 0, 1, 0], [0, 0, 0, 1, 2, 0]]], dims=("stim", "rep", "time")
+    )
+    assert metrics.cc_max(response).isnull()
+
+
 # --- labels and layout ---------------------------------------------------------------------------
 
 
