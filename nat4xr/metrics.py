@@ -49,6 +49,9 @@ Array = NDArray[Any]
 # A variance this small beside the squared mean is what rounding leaves of a constant.
 _ROUNDING = 1e-20
 
+# A difference this small beside what was subtracted is what rounding leaves of zero.
+_CANCELLED = 1e-12
+
 # Longest segment of a spectrum, in time bins.
 _SEGMENT = 256
 
@@ -144,7 +147,7 @@ def corrcoef_max(response: xr.DataArray) -> xr.DataArray:
     variance = ((psth - mean) ** 2).sum(bins) / (n_bins - 1)
     noise = noise.sum(bins) / n_bins
     signal = 1 - noise / variance.where(variance > _ROUNDING * mean**2)
-    ceiling = signal.where(signal > 0) ** 0.5
+    ceiling = signal.where(signal > _CANCELLED) ** 0.5
     return _named(ceiling, "corrcoef_max", "noise ceiling of the correlation", "1")
 
 
@@ -386,12 +389,12 @@ def cc_norm(
     """
     if method not in ("schoppe", "hsu"):
         raise ValueError(f"method must be 'schoppe' or 'hsu', not {method!r}")
-    psth, signal_power, _, n_bins = _average(response)
-    psth = psth.where(signal_power.notnull())
+    psth, *powers = _average(response)
+    psth = psth.where(powers[0].notnull())
     if method == "hsu":
         ratio = corrcoef(pred, psth) / cc_max(response)
     else:
-        signal = _mean_over_stimuli(signal_power, n_bins)
+        signal, _ = _mean_powers(*powers)
         _, _, _, var_pred, _, cov = _moments(pred, psth)
         ratio = cov / np.sqrt(var_pred * signal.where(signal > 0))
     return _named(ratio, "cc_norm", f"normalised correlation coefficient ({method})", "1")
@@ -629,8 +632,16 @@ def _average(response: xr.DataArray) -> tuple[xr.DataArray, ...]:
 
 
 def _powers(response: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    _, signal, noise, n_bins = _average(response)
-    return _mean_over_stimuli(signal, n_bins), _mean_over_stimuli(noise, n_bins)
+    return _mean_powers(*_average(response)[1:])
+
+
+def _mean_powers(
+    signal: xr.DataArray, noise: xr.DataArray, n_bins: xr.DataArray
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Signal and noise power over stimuli; zero where rounding alone would give them a sign."""
+    signal, noise = _mean_over_stimuli(signal, n_bins), _mean_over_stimuli(noise, n_bins)
+    rounding = _CANCELLED * (signal + noise)
+    return signal.where(~(abs(signal) <= rounding), 0), noise.where(~(abs(noise) <= rounding), 0)
 
 
 # --- kernels: plain arrays, float64 ------------------------------------------------------------
@@ -794,7 +805,7 @@ def _ceiling(x: Array, signs: Array) -> Array:
     # Splits with a half without variance have no correlation; they do not count.
     n_defined = np.isfinite(cc_half).sum(-1)
     cc_half = np.nansum(cc_half, axis=-1) / np.where(n_defined, n_defined, np.nan)
-    cc_half = np.where(cc_half > 0, cc_half, np.nan)
+    cc_half = np.where(cc_half > _CANCELLED, cc_half, np.nan)
     return np.sqrt(2 / (1 + np.sqrt(1 / cc_half**2)))
 
 
@@ -805,6 +816,8 @@ def _mean_coherence(y: Array, x: Array) -> Array:
         raise ImportError("coherence needs scipy: pip install 'nat4xr[analysis]'") from error
 
     n_time = x.shape[-1]
+    if n_time < 2:  # no frequency above 0
+        return np.full(np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), np.nan)
     length = min(n_time, _SEGMENT)
     per_stimulus = (n_time - length // 2) // (length - length // 2)
     n_segments = p_xx = p_yy = p_xy = np.zeros(())

@@ -1,5 +1,6 @@
-"""Exports: the whole and any selection, read back by plain xarray."""
+"""Exports: the whole and any selection, read back by plain xarray; files of earlier versions."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,8 +9,10 @@ from pathlib import Path
 import netCDF4
 import pytest
 import xarray as xr
+from conftest import DATA
 
 import nat4xr
+from nat4xr.store import SCHEMA
 
 SELECTIONS: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     "all of it": lambda ds: ds,
@@ -88,3 +91,45 @@ def test_an_exported_selection_keeps_chunks_of_one_repeat(ds: xr.Dataset, tmp_pa
     ds.sel(subset="val").to_netcdf(tmp_path / "val.nc")
     with netCDF4.Dataset(tmp_path / "val.nc") as file:
         assert file["response"].chunking()[1] == 1
+
+
+# --- files that earlier versions wrote -----------------------------------------------------------
+
+# tests/data/schema-v<n> has what the first version with that SCHEMA made of area A1 of
+# tests/data/release. It stays as it is. When SCHEMA is raised, a folder is added: the converted
+# files are made anew from their sources then, but exports of every version must keep opening.
+EXPORTS = sorted(DATA.glob("schema-v*/export-v*.nc"))
+
+
+@pytest.fixture(scope="module")
+def anew(nems0_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the release and no converted file."""
+    return shutil.copytree(nems0_release, tmp_path_factory.mktemp("anew") / "release")
+
+
+@pytest.mark.parametrize("opener", ["open_area", "open_spikes"])
+def test_a_converted_file_of_this_schema_opens_without_its_sources(
+    opener: str, anew: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(DATA / f"schema-v{SCHEMA}", tmp_path, dirs_exist_ok=True)
+    before, now = (
+        getattr(nat4xr, opener)("A1", folder, download=False, progressbar=False)
+        for folder in (tmp_path, anew)
+    )
+    with before, now:
+        before.attrs["nat4xr_version"] = now.attrs["nat4xr_version"]
+        xr.testing.assert_identical(before, now)
+        assert {name: v.dtype for name, v in before.variables.items()} == {
+            name: v.dtype for name, v in now.variables.items()
+        }
+
+
+@pytest.mark.parametrize("file", EXPORTS, ids=lambda file: file.stem)
+def test_an_export_of_any_version_still_opens(file: Path, anew: Path) -> None:
+    with (
+        nat4xr.open_area("A1", anew, download=False, progressbar=False) as ds,
+        xr.open_dataset(file) as plain,
+    ):
+        xr.testing.assert_equal(plain.drop_indexes(plain.xindexes), ds.drop_indexes(ds.xindexes))
+        labels = {"subset": "val", "animal": "DRX"}
+        xr.testing.assert_equal(nat4xr.set_labels(plain).sel(labels), ds.sel(labels))

@@ -1,6 +1,8 @@
 """nat4xr.metrics: reference values, the statistics they promise, labels, NaN, laziness."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from itertools import combinations
 
 import dask
@@ -8,6 +10,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import DATA
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nat4xr import metrics
 from nat4xr.index import set_labels
@@ -391,6 +395,231 @@ def test_a_negative_signal_power_gives_nan(name: str) -> None:
 
 def test_one_stimulus_has_no_coherence(rate) -> None:
     assert metrics.coherence(rate.isel(stim=[0]), rate.isel(stim=[0])).isnull().all()
+
+
+def test_stimuli_of_one_time_bin_have_no_coherence(rate) -> None:
+    assert metrics.coherence(rate.isel(time=[0]), rate.isel(time=[0])).isnull().all()
+
+
+# Below, rounding alone would give a sign to what is zero, and divide by it.
+
+
+@pytest.mark.parametrize("reps", [2, 5, 12, 20])
+def test_a_cell_that_spiked_once_in_all_has_no_signal_power_and_no_score(reps: int) -> None:
+    response = xr.DataArray(np.zeros((1, reps, 5)), dims=("stim", "rep", "time"))
+    response[0, 0, 1] = 1
+    pred = xr.DataArray([[0.0, 1, 2, 0, 1]], dims=("stim", "time"))
+    assert metrics.signal_power(response) == 0
+    for name in ("snr", "cc_norm_schoppe", "cc_norm_hsu", "cc_max", "corrcoef_max"):
+        assert METRICS[name](pred, response).isnull(), name
+
+
+@pytest.mark.parametrize("reps", [2, 8, 20])
+def test_presentations_that_are_all_alike_have_no_noise_power_and_no_ratio(reps: int) -> None:
+    response = xr.DataArray([[[0.0, 2, 1, 0, 3]] * reps], dims=("stim", "rep", "time"))
+    assert metrics.noise_power(response) == 0
+    assert metrics.snr(response).isnull()
+
+
+def test_halves_without_correlation_have_no_ceiling() -> None:
+    response = xr.DataArray(
+        [[[1, 1, 1, 0, 1, 0], [0, 0, 0, 1, 2, 0]]], dims=("stim", "rep", "time")
+    )
+    assert metrics.cc_max(response).isnull()
+
+
+# --- any small recording -------------------------------------------------------------------------
+
+Recording = tuple[xr.DataArray, xr.DataArray]
+
+RANGES = dict.fromkeys(["corrcoef", "ttrc"], (-1, 1)) | {"fve": (-np.inf, 1)}
+RANGES |= dict.fromkeys(["coherence", "cc_max", "corrcoef_max"], (0, 1))
+# An odd number of presentations is split without the last, so that their order matters there.
+SPLIT = ("cc_max", "cc_norm_hsu")
+
+
+@st.composite
+def recordings(draw: Callable[[st.SearchStrategy], object]) -> Recording:
+    """A prediction and a response: short, sparse, ragged, constant, huge or tiny.
+
+    Values are small multiples of 1/4 times powers of two, in single precision too: no decision,
+    such as whether a variance is zero, hangs on how they were rounded.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    stims, reps, bins, cells = shape = [draw(st.integers(1, most)) for most in (4, 5, 12, 3)]
+    rates = rng.choice([0, 0.05, 0.3, 1, 5], (stims, 1, 1, cells))
+    response = rng.poisson(np.broadcast_to(rates, shape))
+    pred = rng.integers(-8, 9, (stims, bins, cells)) / 4 + draw(st.sampled_from([0, 1000]))
+
+    kind = draw(st.sampled_from(["noisy", "all alike", "one not silent", "one constant", "flat"]))
+    if kind == "all alike":
+        response[:] = response[:, :1]
+    elif kind == "one not silent":
+        response[:, 1:] = 0
+    elif kind == "one constant":
+        response[:, 0] = 2
+    elif kind == "flat":
+        response[..., 0] = 1
+        pred[..., 0] = 0.25
+    if draw(st.booleans()):
+        pred[rng.random(pred.shape) < 0.2] = np.nan
+    for lost in draw(st.sets(st.sampled_from(["presentations", "bins", "values"]))):
+        sizes = {"presentations": (stims, reps, 1, cells), "bins": (stims, 1, bins, 1)}
+        response = np.where(rng.random(sizes.get(lost, shape)) < 0.2, np.nan, response)
+
+    dtype, other = (draw(st.sampled_from([np.float32, np.float64])) for _ in range(2))
+    scale, other_scale = (2.0 ** draw(st.sampled_from([0, 100, -100])) for _ in range(2))
+    if not (response.dtype.kind == "i" and draw(st.booleans())):  # integers stay some
+        response = (response * scale).astype(dtype)
+    return (
+        xr.DataArray((pred * other_scale).astype(other), dims=("stim", "time", "neuron")),
+        xr.DataArray(response, dims=("stim", "rep", "time", "neuron")),
+    )
+
+
+def covariance(a: Sequence[Fraction], b: Sequence[Fraction]) -> Fraction:
+    mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
+    return sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True)) / (len(a) - 1)
+
+
+def variance(a: Sequence[Fraction]) -> Fraction:
+    return covariance(a, a)
+
+
+def over_root(a: Fraction, squared: Fraction) -> float:
+    return float(a) / math.sqrt(squared) if squared > 0 else math.nan
+
+
+def weighted_mean(values: list[tuple[int, Fraction]]) -> Fraction | float:
+    return sum(n * v for n, v in values) / sum(n for n, _ in values) if values else math.nan
+
+
+def by_formula(pred: np.ndarray, psth: np.ndarray, response: np.ndarray) -> dict[str, float]:
+    """The metrics of one cell as their docstrings define them, in exact fractions."""
+    expected = dict.fromkeys(
+        ["corrcoef", "fve", "corrcoef_max", "cc_norm_schoppe", "snr"], math.nan
+    )
+
+    valid = ~(np.isnan(pred) | np.isnan(psth))
+    p, y = ([Fraction(float(v)) for v in values[valid]] for values in (pred, psth))
+    if len(y) > 1:
+        expected["corrcoef"] = over_root(covariance(p, y), variance(p) * variance(y))
+        if variance(y):
+            errors = sum((a - b) ** 2 for a, b in zip(p, y, strict=True))
+            expected["fve"] = float(1 - errors / (variance(y) * (len(y) - 1)))
+
+    signals, noises, pairs = [], [], []  # (bins, value) of each stimulus
+    strung, noise = [], []  # of each bin
+    both = []  # prediction and PSTH
+    for stim, reps in enumerate(response):
+        presented = reps[~np.isnan(reps).all(1)]
+        bins = np.flatnonzero(~np.isnan(presented).any(0))
+        r = [[Fraction(float(v)) for v in rep[bins]] for rep in presented]
+        n, n_bins = len(r), len(bins)
+        if n < 2:
+            continue
+        by_bin = list(zip(*r, strict=True))
+        y = [sum(some) / n for some in by_bin]
+        strung += y
+        noise += [variance(some) / n for some in by_bin]
+        if n_bins < 2:
+            continue
+        mean_power = sum(map(variance, r)) / n
+        signal = (n * variance(y) - mean_power) / (n - 1)
+        signals.append((n_bins, signal))
+        noises.append((n_bins, mean_power - signal))
+        both += [(pred[stim, t], v) for t, v in zip(bins, y, strict=True)]
+        varying = list(combinations([rep for rep in r if variance(rep)], 2))
+        if varying:
+            cc = [over_root(covariance(a, b), variance(a) * variance(b)) for a, b in varying]
+            pairs.append((n_bins, sum(cc) / len(cc)))
+
+    if len(strung) > 1 and variance(strung):
+        share = 1 - sum(noise) / len(noise) / variance(strung)
+        expected["corrcoef_max"] = math.sqrt(share) if share > 0 else math.nan
+    signal, noise = weighted_mean(signals), weighted_mean(noises)
+    if signal > 0 and noise > 0:
+        expected["snr"] = float(signal / noise)
+    both = [(Fraction(float(p)), y) for p, y in both if not np.isnan(p)]
+    if signal > 0 and len(both) > 1:
+        p, y = zip(*both, strict=True)
+        expected["cc_norm_schoppe"] = over_root(covariance(p, y), variance(p) * signal)
+    return expected | {
+        "signal_power": float(signal),
+        "noise_power": float(noise),
+        "ttrc": float(weighted_mean(pairs)),
+    }
+
+
+def scores(recording: Recording) -> xr.Dataset:
+    return xr.Dataset({name: metric(*recording) for name, metric in METRICS.items()})
+
+
+def assert_same_but_for_rounding(actual: xr.Dataset, expected: xr.Dataset, of: Recording) -> None:
+    """To 1e-9: of the value, or of 1, or for powers of the largest squared response."""
+    squared = float(np.nan_to_num(of[1]).astype(float).max()) ** 2
+    for name in expected:
+        atol = 1e-9 * (squared if "power" in str(name) else 1)
+        np.testing.assert_allclose(
+            actual[name], expected[name], rtol=1e-9, atol=atol, err_msg=str(name)
+        )
+
+
+@given(recordings())
+@settings(max_examples=35)
+def test_any_value_is_that_of_its_formula(recording: Recording) -> None:
+    pred, response = recording
+    cells = zip(
+        pred.transpose("neuron", ...).values,
+        response.mean("rep").transpose("neuron", ...).values,
+        response.transpose("neuron", ...).values,
+        strict=True,
+    )
+    values = [by_formula(*cell) for cell in cells]
+    expected = {name: ("neuron", [value[name] for value in values]) for name in values[0]}
+    assert_same_but_for_rounding(scores(recording), xr.Dataset(expected), recording)
+
+
+@given(recordings())
+@settings(max_examples=25)
+def test_any_value_is_finite_or_nan_and_in_its_range(recording: Recording) -> None:
+    for name, value in scores(recording).items():
+        assert not np.isinf(value).any(), name
+        lowest, highest = RANGES.get(str(name), (-np.inf, np.inf))
+        known = value.dropna("neuron")
+        assert ((known >= lowest - 1e-9) & (known <= highest + 1e-9)).all(), name
+
+
+@given(recordings(), st.data())
+@settings(max_examples=12)
+def test_the_value_of_a_cell_does_not_depend_on_the_others(recording: Recording, data) -> None:
+    one = data.draw(st.integers(0, recording[0].sizes["neuron"] - 1))
+    alone = tuple(array.isel(neuron=[one]) for array in recording)
+    assert_same_but_for_rounding(scores(alone), scores(recording).isel(neuron=[one]), recording)
+
+
+@given(recordings(), st.data())
+@settings(max_examples=8)
+def test_the_order_of_stimuli_and_of_presentations_changes_nothing(recording, data) -> None:
+    pred, response = recording
+    expected = scores(recording)
+    order = data.draw(st.permutations(range(response.sizes["stim"])))
+    turned = pred.isel(stim=order), response.isel(stim=order)
+    assert_same_but_for_rounding(scores(turned), expected, recording)
+    order = data.draw(st.permutations(range(response.sizes["rep"])))
+    turned = pred, response.isel(rep=order)
+    assert_same_but_for_rounding(scores(turned), expected.drop_vars(SPLIT), recording)
+
+
+@given(recordings(), st.data())
+@settings(max_examples=2)
+def test_any_chunks_give_the_same(recording: Recording, data) -> None:
+    lazy = tuple(
+        array.chunk({dim: data.draw(st.integers(1, size)) for dim, size in array.sizes.items()})
+        for array in recording
+    )
+    with dask.config.set(scheduler="synchronous"):
+        assert_same_but_for_rounding(scores(lazy).compute(), scores(recording), recording)
 
 
 # --- labels and layout ---------------------------------------------------------------------------
