@@ -34,6 +34,7 @@ OPERATIONS: dict[str, Callable[[xr.Dataset], Any]] = {
     "cc_norm": lambda ds: metrics.cc_norm(ds.psth, ds.response),
     "cc_norm, hsu": lambda ds: metrics.cc_norm(ds.psth, ds.response, method="hsu"),
     "cc_max": lambda ds: metrics.cc_max(ds.response),
+    "corrcoef_max": lambda ds: metrics.corrcoef_max(ds.response),
     "ttrc": lambda ds: metrics.ttrc(ds.response),
     "minmax": lambda ds: preprocess.minmax(ds.psth),
     "zscore": lambda ds: preprocess.zscore(ds.psth),
