@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -177,7 +178,7 @@ def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
 
 
 def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
-    """The flag ``sig_auditory`` of each cell; False where the table has no row.
+    """The flag ``sig_auditory`` of each cell; False, with a warning, where there is no row.
 
     Parameters
     ----------
@@ -204,6 +205,12 @@ def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
             if flags.setdefault(cell_id, flag) != flag:
                 raise ValueError(f"sig_auditory of {cell_id} is given twice, and differs")
         listed = match_cells(cell_ids, flags)
+    if lacking := len(cell_ids) - len(listed):
+        warnings.warn(
+            f"{table} has no row for {lacking} of {len(cell_ids)} cells, which count as not "
+            "auditory: was it cut?",
+            stacklevel=2,
+        )
     return [flags[listed[cell_id]] if cell_id in listed else False for cell_id in cell_ids]
 
 

@@ -245,17 +245,20 @@ def test_flags_are_read_however_they_are_written(yes: str, no: str, tmp_path: Pa
     assert flags(text, tmp_path) == [True, False, True]
 
 
-def test_a_cell_without_a_row_is_not_auditory(tmp_path: Path) -> None:
-    assert flags(f"cellid,sig_auditory\n{CELLS[1]},True\n", tmp_path) == [False, True, False]
+def test_a_cell_without_a_row_is_not_auditory_and_a_warning_says_so(tmp_path: Path) -> None:
+    text = f"cellid,sig_auditory\n{CELLS[1]},True\n"
+    with pytest.warns(UserWarning, match=f"{TABLE} has no row for 2 of 3 cells"):
+        assert flags(text, tmp_path) == [False, True, False]
 
 
 def test_a_cell_is_found_under_its_padded_name(tmp_path: Path) -> None:
-    assert flags("cellid,sig_auditory\nTNC013a-022-3,True\n", tmp_path) == [False, False, True]
+    text = "cellid,sig_auditory\nTNC013a-022-3,True\n"
+    assert flags(text, tmp_path, CELLS[2:]) == [True]
 
 
 def test_other_columns_and_cells_do_not_matter(tmp_path: Path) -> None:
     text = f',sig_auditory,"a,b",cellid\n0,True,nan,{CELLS[0]}\n1,True,,DRX006b-1-1\n'
-    assert flags(text, tmp_path) == [True, False, False]
+    assert flags(text, tmp_path, CELLS[:1]) == [True]
 
 
 @pytest.mark.parametrize(
