@@ -215,7 +215,9 @@ def converted_file(
             return file
     if isinstance(files, list):
         if not download:
-            raise registry.missing_error(area, files, folder)
+            error = registry.missing_error(area, files, folder)
+            damaged = ", ".join(str(file) for file in places if file.exists())
+            raise FileNotFoundError(f"{damaged} is damaged. {error}") if damaged else error
         registry.fetch(area, path, progressbar=progressbar)
         return converted_file(area, path, kind, write, download=False, progressbar=progressbar)
     file = places[0] if _is_writable(folder) else places[1]

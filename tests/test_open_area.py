@@ -436,7 +436,7 @@ def test_the_sources_are_not_needed_any_more(gone: list[str], converted: Path) -
 def test_a_damaged_file_without_sources_is_not_opened(converted: Path) -> None:
     remove(converted, POPULATION, SITES, TABLE)
     flip(converted / STORE, 0.5)
-    with pytest.raises(FileNotFoundError, match=rf"(?s){POPULATION}.*nat4xr fetch A1"):
+    with pytest.raises(FileNotFoundError, match=rf"(?s){STORE} is damaged.*{POPULATION}.*fetch A1"):
         opened(converted)
 
 
