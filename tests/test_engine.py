@@ -568,7 +568,7 @@ def test_an_archive_cut_short_before_its_proof_is_not_claimed(tmp_path: Path) ->
         "a\0b.tgz",
         "",
         b"demo.tgz",
-        io.BytesIO(b"\x1f\x8b"),
+        pytest.param(io.BytesIO(b"\x1f\x8b"), id="BytesIO"),
         b"\x1f\x8b",
         None,
         3,
