@@ -148,7 +148,7 @@ def corrcoef_max(response: xr.DataArray) -> xr.DataArray:
     noise = noise.sum(bins) / n_bins
     signal = 1 - noise / variance.where(variance > _ROUNDING * mean**2)
     ceiling = signal.where(signal > _CANCELLED) ** 0.5
-    return _named(ceiling, "corrcoef_max", "noise ceiling of the correlation", "1")
+    return _named(ceiling, "corrcoef_max", "noise ceiling, sounds strung together", "1")
 
 
 def fve(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
@@ -457,7 +457,9 @@ def cc_max(response: xr.DataArray, *, splits: int = 126, seed: int = 0) -> xr.Da
         raise ValueError(f"splits must be at least 1, not {splits}")
     kernel = partial(_half_split_ceiling, splits=splits, seed=seed)
     ceiling, n_bins = _per_stimulus(kernel, response, [(), ()])
-    return _named(_mean_over_stimuli(ceiling, n_bins), "cc_max", "noise ceiling", "1")
+    return _named(
+        _mean_over_stimuli(ceiling, n_bins), "cc_max", "noise ceiling, within sounds", "1"
+    )
 
 
 def ttrc(response: xr.DataArray) -> xr.DataArray:
