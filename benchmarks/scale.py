@@ -68,7 +68,7 @@ def draw(by_cells: list[Point], by_sounds: list[Point]) -> None:
     for row, along, points in zip(axes, ("cells", "sounds"), (by_cells, by_sounds), strict=True):
         for ax, (quantity, label) in zip(row, labels.items(), strict=True):
             x, y = zip(*((getattr(p, along), getattr(p, quantity)) for p in points), strict=True)
-            ax.plot(x, y, "o-", color="black")
+            ax.plot(x, y, "o-", color="black", clip_on=False)
             ax.set(xlabel=along, ylabel=label, xlim=(0, None), ylim=(0, None))
             ax.spines[["top", "right"]].set_visible(False)
     FIGURE.parent.mkdir(exist_ok=True)

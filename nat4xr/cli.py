@@ -88,7 +88,7 @@ def info(area: str, path: Path | None) -> None:
 def export(
     area: str, file: Path, subset: Any, form: str | None, spikes: bool, path: Path | None
 ) -> None:
-    """Write an area to FILE, to be opened with plain xarray or any netCDF or zarr reader."""
+    """Write an area to FILE: netCDF for any reader of it, or zarr for xarray."""
     from .spikes import open_spikes
     from .store import open_area
 
