@@ -727,6 +727,56 @@ def test_event_times_must_be_plain_lists_of_times(
         read(recording() | {"R/R.spikes.h5": content})
 
 
+def of_twelve_bits(file: h5py.File) -> None:
+    """Integers whose bytes in the file are not those in memory."""
+    stored = h5py.h5t.STD_I16LE.copy()
+    stored.set_precision(12)
+    stored.set_offset(4)
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((3,))
+    settings.set_deflate(1)
+    space = h5py.h5s.create_simple((7,))
+    dataset = h5py.Dataset(h5py.h5d.create(file.id, b"x", stored, space, settings))
+    dataset[...] = np.arange(7)
+
+
+def partly_written(file: h5py.File) -> None:
+    options = {"chunks": (3,), "compression": "gzip", "fillvalue": 2.0}
+    file.create_dataset("x", (10,), float, **options)[8:9] = 0.5
+
+
+TIMES_X = np.arange(1000) / 7
+STORAGE = {
+    "one piece": hdf5(lambda f: f.update(x=TIMES_X)),
+    "deflated chunks": hdf5(
+        lambda f: f.create_dataset("x", data=TIMES_X, chunks=(64,), compression="gzip")
+    ),
+    "shuffled": hdf5(
+        lambda f: f.create_dataset("x", data=TIMES_X, compression="gzip", shuffle=True)
+    ),
+    "with checksums": hdf5(
+        lambda f: f.create_dataset("x", data=TIMES_X, compression="gzip", fletcher32=True)
+    ),
+    "big-endian": hdf5(
+        lambda f: f.create_dataset("x", data=TIMES_X.astype(">f8"), compression="gzip")
+    ),
+    "small floats": hdf5(
+        lambda f: f.create_dataset("x", data=TIMES_X.astype("f2"), compression="gzip")
+    ),
+    "integers of 12 bits": hdf5(of_twelve_bits),
+    "partly written chunks": hdf5(partly_written),
+}
+
+
+@pytest.mark.parametrize("content", STORAGE.values(), ids=STORAGE.keys())
+def test_event_times_are_those_of_hdf5_however_they_are_stored(content: bytes) -> None:
+    with h5py.File(io.BytesIO(content)) as file:
+        expected = file["x"][()]
+    found = read(recording() | {"R/R.spikes.h5": content}).signals["spikes"].data["x"]
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.float64
+
+
 def test_tiles_must_fit_their_channels() -> None:
     with pytest.raises(ReleaseError, match=r"'stim' of R.tgz.*\(3, 3\).*2 channels"):
         read(tiled() | {"R/R.stim.h5": h5({"STIM_a.wav": np.ones((3, 3))})})
