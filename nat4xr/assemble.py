@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,8 +118,11 @@ class AreaData:
 
     def psth(self, stims: slice) -> NDArray[np.float32]:
         """Spikes per bin averaged over presentations, (stim, time, neuron)."""
-        n_time = self.header.sizes["time"]
-        return np.stack([self.rates.dense(on, on + n_time) for on in self.onsets[stims]])
+        onsets, n_time = self.onsets[stims], self.header.sizes["time"]
+        block = np.empty((len(onsets), n_time, self.rates.n_channels), np.float32)
+        for values, onset in zip(block, onsets, strict=True):
+            values[:] = self.rates.dense(onset, onset + n_time)
+        return block
 
     def response(self, stims: slice, rep: int) -> NDArray[np.float32] | None:
         """Spikes per bin of one repeat, (stim, time, neuron); None if there was no such repeat.
@@ -156,7 +161,9 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
         A file is broken, or two of them contradict each other.
     """
     name = files.population.name
-    population = nems.read(files.population, signals=("stim", "resp"), label=name)
+    with ThreadPoolExecutor(1) as other_core:
+        sites = other_core.submit(deque, read_sites(files))
+        population = nems.read(files.population, signals=("stim", "resp"), label=name)
     stim, resp = population.signals["stim"], population.signals["resp"]
     cells = resp.channels
     with explained(name):
@@ -175,8 +182,9 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     n_reps[is_val] = 0
     trials_cell_id = dict.fromkeys(cells, "")
     bins = []
-    sites = read_sites(files)
-    for recording in tqdm(sites, f"Reading the sites of {area}", disable=not progressbar):
+    recordings = sites.result()
+    for _ in tqdm(range(len(recordings)), f"Sites of {area}", disable=not progressbar):
+        recording = recordings.popleft()  # so that it is not held any longer
         site = recording.signals["resp"]
         with explained(recording.label):
             matches = labels.match_cells(cells, site.channels)
@@ -196,7 +204,8 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
             rep, stim_number, time, neuron = _val_bins(
                 site, trials, is_val, dict(zip(matches.values(), columns, strict=True))
             )
-        bins.append(((rep * n_val + val_number[stim_number]) * n_time + time) * len(cells) + neuron)
+        position = ((rep * n_val + val_number[stim_number]) * n_time + time) * len(cells) + neuron
+        bins.append(position.astype(np.int32))  # as MAX_GRID allows
     shape = (max(N_REPEATS, n_reps.max(initial=0)), n_val, n_time, len(cells))
     _check_grid(name, *shape)
     val_counts = np.zeros(shape, np.uint16)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
@@ -347,17 +348,29 @@ def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) ->
             {"long_name": "spikes per bin, mean over presentations", "units": "1"}
             | simulated_attr(data.header),
         )
-    with h5py.File(target, "r+") as file:
-        # HDF5 would compress with zlib, which takes five times as long.
+    n_cores = min(2, os.cpu_count() or 1)  # more would hold more blocks
+    with h5py.File(target, "r+") as file, ThreadPoolExecutor(n_cores) as cores:
         response, psth = file["response"], file["psth"]
-        for first in range(0, n_stims, DISK_CHUNKS["stim"]):
+        count_chunk, psth_chunk = (np.zeros(v.chunks, v.dtype) for v in (response, psth))
+
+        def compressed(first: int) -> list[tuple[h5py.Dataset, tuple[int, ...], bytes]]:
+            """The chunks of some sounds, and where they belong."""
             stims = slice(first, first + DISK_CHUNKS["stim"])
-            for neuron, chunk in _compress(data.psth(stims), psth):
-                psth.id.write_direct_chunk((first, 0, neuron), chunk)
+            chunks: list[tuple[h5py.Dataset, tuple[int, ...], bytes]] = [
+                (psth, (first, 0, neuron), chunk)
+                for neuron, chunk in _compress(data.psth(stims), psth_chunk)
+            ]
             for rep in range(n_reps):
                 if (block := data.response(stims, rep)) is not None:
-                    for neuron, chunk in _compress(block, response):
-                        response.id.write_direct_chunk((first, rep, 0, neuron), chunk)
+                    chunks += [
+                        (response, (first, rep, 0, neuron), chunk)
+                        for neuron, chunk in _compress(block, count_chunk[:, 0])
+                    ]
+            return chunks
+
+        for chunks in cores.map(compressed, range(0, n_stims, DISK_CHUNKS["stim"])):
+            for variable, offset, chunk in chunks:
+                variable.id.write_direct_chunk(offset, chunk)
 
 
 def _add_variable(
@@ -381,15 +394,16 @@ def _add_variable(
     variable.setncatts(attrs)
 
 
-def _compress(block: NDArray[np.float32], variable: h5py.Dataset) -> Iterator[tuple[int, bytes]]:
-    """Chunks of a (stim, time, neuron) block as HDF5's deflate filter writes them."""
-    n_stims, n_neurons = variable.chunks[0], variable.chunks[-1]
+def _compress(block: NDArray[np.float32], empty: NDArray[Any]) -> Iterator[tuple[int, bytes]]:
+    """A (stim, time, neuron) block in chunks like an empty one, deflated as HDF5 does it."""
+    n_neurons = empty.shape[-1]
     for neuron in range(0, block.shape[-1], n_neurons):
         part = block[..., neuron : neuron + n_neurons]
-        if variable.dtype == np.uint8:
+        if empty.dtype == np.uint8:
             part = np.where(np.isnan(part), 255, part)
-        chunk = np.zeros((n_stims, block.shape[1], n_neurons), variable.dtype)
+        chunk = np.zeros_like(empty)
         chunk[: part.shape[0], :, : part.shape[2]] = part
+        # HDF5 would compress with zlib, which takes five times as long.
         yield neuron, isal_zlib.compress(chunk, 1)
 
 
