@@ -5,7 +5,8 @@ sounds, each presented 20 times, in the auditory cells; the score is the mean ov
 linear baseline, from end to end::
 
     ds = nat4xr.open_area("A1")
-    spectrogram = nat4xr.preprocess.log_minmax(ds.spectrogram)
+    est = ds.spectrogram.sel(subset="est")
+    spectrogram = nat4xr.preprocess.log_minmax(ds.spectrogram, reference=est)
     model = nat4xr.strf.fit(spectrogram.sel(subset="est"), ds.psth.sel(subset="est"))
     pred = nat4xr.strf.predict(model, spectrogram.sel(subset="val"))
     nat4xr.benchmark.leaderboard({"STRF": nat4xr.benchmark.evaluate(pred, ds)})

@@ -18,7 +18,11 @@ data_path = click.option(
     help="Folder of the data. Default: $NAT4XR_DATA_DIR, or else the user's cache folder.",
 )
 subset_option = click.option(
-    "--subset", type=click.Choice(["all", "est", "val"]), default="all", show_default=True
+    "--subset",
+    type=click.Choice(["all", "est", "val"]),
+    default="all",
+    show_default=True,
+    help="est: sounds presented once; val: those presented 20 times.",
 )
 _EXPECTED = (ReleaseError, DownloadError, OSError, ImportError, ValueError)
 
@@ -39,7 +43,7 @@ def main() -> None:
     """NAT4: ferret auditory-cortex responses to natural sounds, as labelled xarray objects."""
 
 
-@main.command()
+@main.command(short_help="Download an area or the sounds.")
 @click.argument("part", metavar="A1|PEG|wav", type=click.Choice(["A1", "PEG", "wav"]))
 @data_path
 def fetch(part: str, path: Path | None) -> None:
@@ -50,7 +54,7 @@ def fetch(part: str, path: Path | None) -> None:
         click.echo(file)
 
 
-@main.command()
+@main.command(short_help="Count cells, sounds and spikes.")
 @click.argument("area", type=AREA)
 @data_path
 def info(area: str, path: Path | None) -> None:
@@ -73,7 +77,7 @@ def info(area: str, path: Path | None) -> None:
     click.echo("outside: spikes outside every trial; rate: spikes/s in trials, mean over cells")
 
 
-@main.command()
+@main.command(short_help="Write netCDF or zarr.")
 @click.argument("area", type=AREA)
 @click.argument("file", type=click.Path(path_type=Path))
 @subset_option
@@ -106,10 +110,10 @@ def export(
     click.echo(file)
 
 
-@main.command()
+@main.command(short_help="Write a simulated release.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--scale", default=0.02, show_default=True, help="Size, 1 being the real release's.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the random numbers.")
 def simulate(path: Path, scale: float, seed: int) -> None:
     """Write a simulated release, in the published layout, into the folder PATH."""
     from .simulate import simulate
@@ -117,7 +121,7 @@ def simulate(path: Path, scale: float, seed: int) -> None:
     click.echo(simulate(path, scale=scale, seed=seed))
 
 
-@main.command()
+@main.command(short_help="Check the files you have.")
 @click.argument("area", type=AREA)
 @data_path
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
@@ -152,7 +156,7 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
     ctx.exit(1 if failed else 0)
 
 
-@main.command()
+@main.command(short_help="Fit a model and score it.")
 @click.argument("area", type=AREA)
 @click.option(
     "--model",
@@ -191,7 +195,7 @@ def benchmark(
     click.echo(f"\nModels, predictions, scores of each cell and figures: {out}")
 
 
-@main.command()
+@main.command(short_help="See the package at work.")
 @click.argument("path", type=click.Path(path_type=Path), default=Path("nat4xr-demo"))
 def demo(path: Path) -> None:
     """Show the package at work on a small SIMULATED release, kept in the folder PATH."""

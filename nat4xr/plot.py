@@ -229,7 +229,7 @@ def psth(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Line2D:
             alpha=0.3,
             linewidth=0,
         )
-    _rate_axis(ax, mean, label)
+    _rate_axis(ax, label, mean)
     _time_axis(ax, mean, edges)
     _set_title(ax, _title(ds, _cell(mean), _sound(mean)))
     return line
@@ -583,7 +583,7 @@ def prediction(
             label="predicted" if np.isnan(r) else f"predicted (r = {r:.2f})",
         ),
     ]
-    _rate_axis(ax, recorded, label)
+    _rate_axis(ax, label, recorded, predicted)
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.3 * (high - low))  # room for the legend
     ax.legend(frameon=False, fontsize="small", loc="upper right")
@@ -918,9 +918,9 @@ def _time_axis(
         ax.axvspan(on, off, color=SOUND_SHADE, linewidth=0, zorder=0)
 
 
-def _rate_axis(ax: Any, response: xr.DataArray, label: str) -> None:
+def _rate_axis(ax: Any, label: str, *responses: xr.DataArray) -> None:
     ax.set_ylabel(label)
-    if (response.fillna(0) >= 0).all():
+    if all((response.fillna(0) >= 0).all() for response in responses):
         ax.set_ylim(bottom=0)
 
 

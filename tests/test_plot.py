@@ -585,6 +585,12 @@ def test_a_constant_prediction_has_no_correlation(one: xr.Dataset, ax: Axes) -> 
     assert predicted.get_label() == "predicted"
 
 
+def test_a_prediction_below_0_is_shown(one: xr.Dataset, ax: Axes) -> None:
+    with xr.set_options(keep_attrs=True):
+        _, predicted = plot.prediction(one["psth"] - 0.1, one, ax=ax)
+    assert ax.get_ylim()[0] < predicted.get_ydata().min() < 0
+
+
 def test_a_prediction_of_another_cell_is_refused(area: xr.Dataset, one: xr.Dataset) -> None:
     other = area["psth"].isel(neuron=0).sel(sound=SOUND)
     with pytest.raises(ValueError, match=f"pred is of cell 'ARM031a-04-1', psth of '{CELL}'"):
