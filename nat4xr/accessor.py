@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from html import escape
@@ -14,6 +16,7 @@ from .coverage import count_cells, drop_unrecorded
 
 _FIGURES = ("cell_response", "coverage", "population", "psth", "raster", "spectrogram")
 _METRICS = ("signal_power", "noise_power", "snr", "cc_max", "corrcoef_max", "ttrc")
+_COUNTED = {"n_reps", "animal", "site", "auditory", "subset"}
 
 
 @xr.register_dataset_accessor("nat4")
@@ -22,6 +25,11 @@ class Nat4:
 
     Each label of the sounds and cells is there too, so that its values complete:
     ``ds.nat4.site["ARM<tab>`` is ``ds.sel(site="ARM029a")``.
+
+    Parameters
+    ----------
+    ds : Dataset
+        From `nat4xr.open_area`, whole or selected, or an export of it.
 
     Examples
     --------
@@ -37,29 +45,84 @@ class Nat4:
         self._ds = ds
 
     def summary(self, by: str = "site") -> pd.DataFrame:
-        """Count cells and what they heard: `nat4xr.count_cells`."""
+        """Count cells and what they heard: `nat4xr.count_cells`.
+
+        Parameters
+        ----------
+        by : str, optional
+            Label of the cells to group by, such as ``"site"`` or ``"animal"``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a group: cells, auditory cells, and the share of the sounds of each subset
+            that a cell has a response to, in percent.
+
+        Raises
+        ------
+        ValueError
+            `by` is no label of the cells.
+
+        Examples
+        --------
+        >>> import nat4xr
+        >>> nat4xr.open_area("A1").nat4.summary("animal")["cells"].to_list()
+        [3, 2, 6, 6]
+        """
         return count_cells(self._ds, by)
 
     def drop_unrecorded(self) -> xr.Dataset:
-        """Drop cells and sounds without any response: `nat4xr.drop_unrecorded`."""
+        """Drop cells and sounds without any response: `nat4xr.drop_unrecorded`.
+
+        Returns
+        -------
+        Dataset
+            Without them; lazy arrays stay lazy.
+
+        Examples
+        --------
+        >>> import nat4xr
+        >>> val = nat4xr.open_area("A1", subset="val")
+        >>> val.sizes["neuron"], val.nat4.drop_unrecorded().sizes["neuron"]
+        (17, 16)
+        """
         return drop_unrecorded(self._ds)
 
     @property
     def plot(self) -> _Functions:
-        """The figures of `nat4xr.plot` that draw a Dataset."""
+        """The figures of `nat4xr.plot` that draw a Dataset.
+
+        Examples
+        --------
+        >>> import nat4xr
+        >>> ds = nat4xr.open_area("A1")
+        >>> dir(ds.nat4.plot)
+        ['cell_response', 'coverage', 'population', 'psth', 'raster', 'spectrogram']
+        >>> image = ds.isel(stim=0).nat4.plot.spectrogram()
+        """
         from . import plot
 
         return _Functions(plot, _FIGURES, self._ds)
 
     @property
     def metrics(self) -> _Functions:
-        """The functions of `nat4xr.metrics` that take only a response."""
+        """The functions of `nat4xr.metrics` that take only a response.
+
+        Examples
+        --------
+        >>> import nat4xr
+        >>> val = nat4xr.open_area("A1", subset="val")
+        >>> val.nat4.metrics.snr().dims
+        ('neuron',)
+        """
         from . import metrics
 
         return _Functions(metrics, _METRICS, self._ds["response"])
 
     def __getattr__(self, name: str) -> _Label:
-        if name.startswith("_") or name not in self._labels():
+        if name.startswith("_"):  # as what copies and pickles asks for, before there is a _ds
+            raise AttributeError(name)
+        if name not in self._labels():
             raise AttributeError(
                 f"there is no label {name!r}; there are {', '.join(self._labels())}"
             )
@@ -74,12 +137,20 @@ class Nat4:
             str(n) for n, c in self._ds.coords.items() if len(c.dims) == 1 and c.dims[0] in dims
         ]
 
+    def _title(self) -> str:
+        return str(self._ds.attrs.get("title", "NAT4"))
+
+    def __repr__(self) -> str:
+        if not set(self._ds.variables) >= _COUNTED:
+            return self._title()
+        return f"{self._title()}\n{self.summary('site')}"
+
     def _repr_html_(self) -> str:
         """Cells by animal and site, with a bar for how much of it was recorded."""
-        title = escape(str(self._ds.attrs.get("title", "NAT4")))
-        if not {"n_reps", "animal", "site", "auditory", "subset"} <= set(self._ds.variables):
-            return f"<h4>{title}</h4>"
-        return f"<h4>{title}</h4>{_table(self.summary('animal'))}{_table(self.summary('site'))}"
+        title = f"<h4>{escape(self._title())}</h4>"
+        if not set(self._ds.variables) >= _COUNTED:
+            return title
+        return f"{title}{_table(self.summary('animal'))}{_table(self.summary('site'))}"
 
 
 class _Functions:
@@ -92,6 +163,8 @@ class _Functions:
         return iter(self._names)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
         if name not in self._names:
             raise AttributeError(f"there is no {name!r}; there are {', '.join(self._names)}")
         function = getattr(self._module, name)
@@ -119,14 +192,59 @@ class _Label:
 
 
 def _table(counts: pd.DataFrame) -> str:
-    html: str = counts.rename(index=lambda label: escape(str(label))).to_html(
-        formatters={name: _bar for name in counts.columns if name.endswith("%")}, escape=False
+    html: str = counts.rename(index=_as_text, columns=_as_text).to_html(
+        formatters={_as_text(name): _bar for name in counts.columns if name.endswith("%")},
+        escape=False,
     )
     return html
 
 
+def _as_text(label: object) -> str:
+    return escape(str(label))
+
+
 def _bar(percent: Any) -> str:
+    if percent != percent:  # no sound, no share
+        return ""
     return (
-        f'<div style="width:6em;background:#ddd"><div style="width:{percent:.1f}%;'
-        f'background:#1f77b4;color:#fff;text-align:left">&nbsp;{percent:.1f}</div></div>'
+        f'{percent:.1f} <div style="width:6em;background:#ddd"><div style="width:{percent:.1f}%;'
+        'height:0.4em;background:#1f77b4"></div></div>'
     )
+
+
+# --- tab in IPython and Jupyter ----------------------------------------------------------------
+
+_BEFORE_CURSOR = re.compile(r"""(\w+)\.nat4\.(\w+)(\.|\[["']?)([^"'\]]*)$""")
+
+
+def _complete_in(shell: Any) -> None:
+    """Let tab complete ``ds.nat4.site["`` and ``ds.nat4.plot.``.
+
+    IPython evaluates nothing of the kind by itself, as a Dataset has a ``__getattr__``.
+    """
+    from IPython.core.completer import SimpleCompletion, context_matcher
+
+    @context_matcher(priority=200)  # type: ignore[untyped-decorator, unused-ignore]
+    def complete(context: Any) -> dict[str, Any]:
+        before = _BEFORE_CURSOR.search(context.text_until_cursor)
+        ds = shell.user_ns.get(before[1]) if before else None
+        found = getattr(ds.nat4, before[2], None) if before and isinstance(ds, xr.Dataset) else None
+        if before and isinstance(found, _Label) and before[3] != ".":
+            quoted = before[3] != "["
+            values = found._ipython_key_completions_()
+            texts = [v if quoted and isinstance(v, str) else repr(v) for v in values]
+        elif before and isinstance(found, _Functions) and before[3] == ".":
+            texts = dir(found)
+        else:
+            return {"completions": []}
+        return {
+            "completions": [SimpleCompletion(t) for t in texts if t.startswith(before[4])],
+            "suppress": True,
+            "matched_fragment": before[4],
+        }
+
+    shell.Completer.custom_matchers.append(complete)
+
+
+if "IPython" in sys.modules and (_shell := sys.modules["IPython"].get_ipython()) is not None:
+    _complete_in(_shell)
