@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from . import __version__, labels, nems, registry
 from .errors import ReleaseError, explained
-from .release import AreaFiles, auditory_flags, site_recordings
+from .release import AreaFiles, auditory_flags, count_sites, site_recordings
 
 MAX_GRID = 2**28
 """So many bins of all val trials and cells are held at most; A1 has 46 million."""
@@ -162,7 +162,8 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     """
     name = files.population.name
     with ThreadPoolExecutor(1) as other_core:
-        sites = other_core.submit(deque, read_sites(files))
+        title = f"Reading the sites of {area}"
+        sites = other_core.submit(deque, read_sites(files, title, progressbar=progressbar))
         population = nems.read(files.population, signals=("stim", "resp"), label=name)
     stim, resp = population.signals["stim"], population.signals["resp"]
     cells = resp.channels
@@ -183,7 +184,7 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     trials_cell_id = dict.fromkeys(cells, "")
     bins = []
     recordings = sites.result()
-    for _ in tqdm(range(len(recordings)), f"Sites of {area}", disable=not progressbar):
+    while recordings:
         recording = recordings.popleft()  # so that it is not held any longer
         site = recording.signals["resp"]
         with explained(recording.label):
@@ -322,9 +323,13 @@ def _time_attrs(epochs: pd.DataFrame) -> dict[str, Any]:
     return attrs
 
 
-def read_sites(files: AreaFiles) -> Iterator[nems.Recording]:
+def read_sites(
+    files: AreaFiles, title: str = "", *, progressbar: bool = False
+) -> Iterator[nems.Recording]:
     """The site recordings of an area one after another."""
-    for label, source in site_recordings(files.sites):
+    n_sites = count_sites(files.sites) if progressbar else None
+    sites = tqdm(site_recordings(files.sites), title, n_sites, disable=not progressbar)
+    for label, source in sites:
         recording = nems.read(source, signals=("resp",), label=label)
         if recording.signals["resp"].kind != "points":
             raise ReleaseError(f"{label}: signal 'resp' holds no spike times")

@@ -60,7 +60,7 @@ def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
     Raises
     ------
     ValueError
-        The trial does not divide into bins of this width.
+        The trial does not divide into bins of this width, or `spikes` is not from `open_spikes`.
 
     Notes
     -----
@@ -143,6 +143,12 @@ def coarser(ds: xr.Dataset, width: int) -> dict[str, xr.Variable]:
     return variables | {"n_reps": ds["n_reps"].variable}
 
 
+def check_spikes(spikes: xr.Dataset) -> None:
+    """Refuse what is not from `open_spikes`."""
+    if not {"trial_site", "first_spike"} <= set(spikes.variables):
+        raise ValueError("this takes the spikes that nat4xr.open_spikes opens, whole or selected")
+
+
 def check_width(dt_ms: float, widths: Sequence[int]) -> None:
     """Refuse a bin width that is none of these."""
     if dt_ms not in widths:
@@ -195,6 +201,7 @@ class TrialTable:
     @classmethod
     def of(cls, spikes: xr.Dataset) -> TrialTable:
         """The table of what `open_spikes` gives, whole or selected."""
+        check_spikes(spikes)
         first, n_spikes = spikes["first_spike"].values, spikes["n_spikes"].values
         if (first + n_spikes).max(initial=0) > spikes.sizes["spike"]:
             raise ValueError(

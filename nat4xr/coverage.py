@@ -90,14 +90,12 @@ def count_cells(ds: xr.Dataset, by: str = "site") -> pd.DataFrame:
     """
     if by not in ds.coords or not set(ds[by].dims) <= {"neuron"}:
         raise ValueError(f"by is a label of the cells, such as 'site' or 'animal', not {by!r}")
-    if "neuron" not in ds.dims:
-        ds = ds.expand_dims("neuron")
-    if "stim" not in ds.dims:
-        ds = ds.expand_dims("stim")
-    cells = pd.DataFrame({by: ds[by].values, "cells": 1, "auditory": ds["auditory"].values})
-    recorded = ds["n_reps"].transpose("stim", "neuron").values > 0
-    for subset in pd.unique(ds["subset"].values):
-        share = recorded[ds["subset"].values == subset].mean(axis=0)
+    label, auditory, subsets = (np.atleast_1d(ds[n].values) for n in (by, "auditory", "subset"))
+    cells = pd.DataFrame({by: label, "cells": 1, "auditory": auditory})
+    n_reps = ds["n_reps"].transpose("stim", "neuron", missing_dims="ignore").values
+    recorded = n_reps.reshape(len(subsets), len(label)) > 0
+    for subset in pd.unique(subsets):
+        share = recorded[subsets == subset].mean(axis=0)
         cells[f"{subset} %"] = 100 * share
     how = {name: "mean" if name.endswith("%") else "sum" for name in cells.columns[1:]}
     return cells.groupby(by).agg(how).round(1)

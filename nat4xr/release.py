@@ -149,6 +149,21 @@ def site_recordings(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
             raise ValueError("holds no site recording (.tgz)")
 
 
+def count_sites(sites: Path) -> int:
+    """How many site recordings `site_recordings` will find."""
+    with explained(sites.name):
+        if sites.is_dir():
+            return sum(1 for _ in _in_folder(sites))
+        with zipfile.ZipFile(sites) as archive:
+            return sum(map(_is_site, archive.namelist()))
+
+
+def _is_site(name: str) -> bool:
+    """Whether a file of a zip is a site recording, by its name."""
+    name = name.rpartition("/")[2]
+    return not name.startswith(".") and is_archive_name(name)
+
+
 def _in_folder(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
     inside = _visible(sites)
     if len(inside) == 1 and inside[0].is_dir() and not any(inside[0].glob("*.json")):
@@ -167,7 +182,7 @@ def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
             raise ValueError(f"holds more than {MAX_FILES:,} files")
         for member in archive.infolist():
             name = member.filename.rpartition("/")[2]
-            if name.startswith(".") or not is_archive_name(name):
+            if not _is_site(name):
                 archive.open(member).close()  # is it called so, or is the directory damaged?
                 continue
             if member.file_size > MAX_SITE_ARCHIVE:

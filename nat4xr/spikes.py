@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from . import bins, labels, nems
 from .assemble import BIN_S, find_trials, read_sites, spike_samples
@@ -177,7 +176,12 @@ def spike_trains(spikes: xr.Dataset, neuron: str, stim: str) -> list[NDArray[np.
     >>> len(trains), trains[0].dtype
     (20, dtype('float32'))
     """
-    table = TrialTable.of(spikes.sel(neuron=[neuron], stim=[stim]))
+    for dim, name in (("neuron", neuron), ("stim", stim)):
+        if dim in spikes.dims:
+            spikes = spikes.sel({dim: [name]})
+        elif spikes[dim].item() != name:
+            raise KeyError(f"no {dim} {name!r}: {spikes[dim].item()!r} alone was selected")
+    table = TrialTable.of(spikes)
     rows = np.flatnonzero((table.stim == 0) & (table.site == table.site_of[0]))
     trial, time, number = table.read(rows, spikes["spike_time"].variable, table.spike_neuron)
     trial, time = trial[number == table.number[0]], time[number == table.number[0]]
@@ -192,17 +196,21 @@ def session_trials(spikes: xr.Dataset, site: str) -> pd.DataFrame:
     spikes : xarray.Dataset
         From `open_spikes`, whole or selected.
     site : str
+        Recording site, such as ``"ARM029a"``.
 
     Returns
     -------
     pandas.DataFrame
-        A row a trial, by its ``position`` in the session (from 0): ``stim``, ``subset``,
-        ``rep`` (how often the sound had been presented before), ``onset`` (s of the session).
+        A row a trial of the sounds that are selected, by its ``position`` in the session (from
+        0): ``stim``, ``subset``, ``rep`` (int16: how often the sound had been presented before),
+        ``onset`` (float64, s of the session).
 
     Raises
     ------
     KeyError
         There is no such site.
+    ValueError
+        `spikes` is not from `open_spikes`.
 
     Examples
     --------
@@ -219,16 +227,19 @@ def session_trials(spikes: xr.Dataset, site: str) -> pd.DataFrame:
     >>> in_order.dims
     ('position', 'neuron')
     """
+    bins.check_spikes(spikes)
     sites = spikes["trial_site"].values
     if site not in sites:
         raise KeyError(f"no site {site!r}: there are {', '.join(np.unique(sites))}")
     subset = dict(
         zip(*(np.atleast_1d(spikes[name].values) for name in ("stim", "subset")), strict=True)
     )
-    trials = spikes[list(TRIAL_COORDS)].isel(trial=sites == site).to_dataframe()
-    trials = trials.rename(columns=lambda name: name.removeprefix("trial_"))
-    trials = trials[trials["stim"].isin(subset)].assign(subset=trials["stim"].map(subset))
-    in_order = trials.set_index("position").sort_index()
+    here = sites == site
+    trials = pd.DataFrame(
+        {name.removeprefix("trial_"): spikes[name].values[here] for name in TRIAL_COORDS}
+    )
+    trials["subset"] = trials["stim"].map(subset)
+    in_order = trials[trials["stim"].isin(subset)].set_index("position").sort_index()
     return in_order[["stim", "subset", "rep", "onset"]]
 
 
@@ -342,10 +353,9 @@ def _select_subset(spikes: xr.Dataset, subset: str) -> xr.Dataset:
 def write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressbar: bool) -> None:
     """Convert the spikes of the site recordings, labelled as the area's converted file is."""
     sites: dict[str, _Site] = {}
-    recordings = read_sites(files)
-    area = header.attrs["area"]
+    title = f"Reading the spikes of {header.attrs['area']}"
     left_out = []
-    for recording in tqdm(recordings, f"Reading the spikes of {area}", disable=not progressbar):
+    for recording in read_sites(files, title, progressbar=progressbar):
         signal = recording.signals["resp"]
         if not labels.match_cells(header["neuron"].values.tolist(), signal.channels):
             left_out += signal.channels  # a site of which no cell was published

@@ -1,15 +1,15 @@
 """Bridges to the tools that others use: each takes what nat4xr opens, and gives what a tool takes.
 
-===============  ====================================  =============================
-for              functions                             needs
-===============  ====================================  =============================
-pandas           :func:`cells`, :func:`sounds`
+===============  =========================================  ===============================
+for              functions                                  needs
+===============  =========================================  ===============================
+pandas           :func:`cells`, :func:`sounds`, :func:`trials`
 scikit-learn     :func:`design_matrix`
 model selection  :func:`split_est`
-PyTorch          :func:`torch_dataset`                 ``pip install nat4xr[torch]``
-pynapple         :func:`to_pynapple`                   ``nat4xr[pynapple]``
-NWB              :func:`to_nwb`                        ``nat4xr[nwb]``
-===============  ====================================  =============================
+PyTorch          :func:`torch_dataset`                      ``pip install 'nat4xr[torch]'``
+pynapple         :func:`to_pynapple`                        ``'nat4xr[pynapple]'``
+NWB              :func:`to_nwb`                             ``'nat4xr[nwb]'``
+===============  =========================================  ===============================
 
 The tools themselves are imported when one of their functions is first asked for.
 """
@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .learning import design_matrix, split_est
-from .tables import cells, sounds
+from .tables import cells, sounds, trials
 
 if TYPE_CHECKING:
     from ._nwb import to_nwb as to_nwb
@@ -35,6 +35,7 @@ __all__ = [
     "to_nwb",
     "to_pynapple",
     "torch_dataset",
+    "trials",
 ]
 
 # By function: its module, the package that this imports, and the extra that installs it.

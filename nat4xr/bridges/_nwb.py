@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,8 @@ def to_nwb(spikes: xr.Dataset, site: str, path: str | os.PathLike[str]) -> None:
     KeyError
         There is no such site.
     ValueError
-        None of the selected cells of the site has trials.
+        None of the selected cells of the site has trials, or none of the selected sounds was
+        presented there; or `spikes` is not from `nat4xr.open_spikes`.
 
     Notes
     -----
@@ -86,8 +88,14 @@ def to_nwb(spikes: xr.Dataset, site: str, path: str | os.PathLike[str]) -> None:
             **{name: getattr(trial, name) for name in _TRIAL_COLUMNS},
         )
     _add_units(file, session, _electrodes(file, session.cells, site), spikes)
-    with NWBHDF5IO(path, "w") as io:
-        io.write(file)
+    path = Path(path).expanduser()
+    part = path.with_name(f".{path.name}")  # its own name when it is whole
+    try:
+        with NWBHDF5IO(part, "w") as io:
+            io.write(file)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _file(spikes: xr.Dataset, session: Session, site: str) -> NWBFile:

@@ -35,7 +35,8 @@ def to_pynapple(spikes: xr.Dataset, site: str) -> tuple[nap.TsGroup, nap.Interva
     KeyError
         There is no such site.
     ValueError
-        None of the selected cells of the site has trials.
+        None of the selected cells of the site has trials, or none of the selected sounds was
+        presented there; or `spikes` is not from `nat4xr.open_spikes`.
 
     References
     ----------

@@ -30,9 +30,12 @@ def read_session(spikes: xr.Dataset, site: str) -> Session:
     KeyError
         There is no such site.
     ValueError
-        None of the cells of the site that are selected has trials.
+        None of the selected cells of the site has trials, or none of the selected sounds was
+        presented there; or `spikes` is not from `open_spikes`.
     """
     trials = session_trials(spikes, site)
+    if trials.empty:
+        raise ValueError(f"none of the selected sounds was presented at site {site!r}")
     length = spikes["spike_time"].attrs["trial_duration"]
     trials = trials.assign(start=trials["onset"], stop=trials["onset"] + length)
 

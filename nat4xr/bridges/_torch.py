@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .learning import drop_empty_repeats
+from .tables import check_dims
 
 
 def torch_dataset(ds: xr.Dataset, *, stimulus: xr.DataArray | None = None) -> SoundDataset:
@@ -22,9 +23,10 @@ def torch_dataset(ds: xr.Dataset, *, stimulus: xr.DataArray | None = None) -> So
     ds : Dataset
         With ``response`` (stim, rep, time, neuron): from `nat4xr.open_area`, whole or selected.
     stimulus : DataArray, optional
-        What models are given, with the dim ``stim``: a spectrogram prepared by
-        `nat4xr.preprocess` or the waveforms of `nat4xr.open_waveforms`, for these sounds or
-        more. Default: ``ds.spectrogram``.
+        What models are given, with the dim ``stim``, for these sounds or more: a spectrogram
+        prepared by `nat4xr.preprocess`, or the waveforms of ``nat4xr.open_waveforms(stims=ds)``
+        (without ``stims``, they have the names of the files, which can differ in letter case).
+        Default: ``ds.spectrogram``.
 
     Returns
     -------
@@ -43,8 +45,10 @@ def torch_dataset(ds: xr.Dataset, *, stimulus: xr.DataArray | None = None) -> So
     ------
     KeyError
         If ``stimulus`` does not have a sound of ``ds``.
+    TypeError
+        If ``stimulus`` is no DataArray.
     ValueError
-        If a dim is missing.
+        If a dim is missing, or there is no sound or no cell.
 
     Notes
     -----
@@ -72,10 +76,12 @@ class SoundDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Stimulus, responses and valid mask of each sound: what `torch_dataset` returns."""
 
     def __init__(self, ds: xr.Dataset, stimulus: xr.DataArray) -> None:
+        check_dims(ds["response"], "stim", "rep", "time", "neuron")
         response = drop_empty_repeats(ds)["response"]
-        for dim in ("stim", "rep", "time", "neuron"):
-            if dim not in response.dims:
-                raise ValueError(f"response has no dim {dim!r}: .sel({dim}=[...]) keeps it")
+        if not response.size:
+            raise ValueError(f"there is no sound or no cell in the selection: {dict(ds.sizes)}")
+        if not isinstance(stimulus, xr.DataArray):
+            raise TypeError(f"stimulus must be a DataArray, not {type(stimulus).__name__}")
         if "stim" not in stimulus.dims:
             raise ValueError(f"the stimulus has no dim 'stim', but {stimulus.dims}")
         self.stims: list[str] = ds["stim"].values.tolist()

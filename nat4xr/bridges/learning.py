@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..strf import lagged
+from .tables import check_dims
 
 
 def split_est(
@@ -39,8 +40,10 @@ def split_est(
 
     Raises
     ------
+    KeyError
+        If there is no est sound.
     ValueError
-        If a part would be empty.
+        If a part would be empty, or there is no dim ``stim``.
 
     Examples
     --------
@@ -50,6 +53,7 @@ def split_est(
     >>> train.sizes["stim"], validation.sizes["stim"]
     (9, 3)
     """
+    check_dims(ds, "stim")
     est = drop_empty_repeats(ds.sel(subset="est"))
     names = est["stim"].values
     n_validation = round(fraction * names.size)
@@ -69,10 +73,11 @@ def split_est(
 
 
 def drop_empty_repeats(ds: xr.Dataset) -> xr.Dataset:
-    """Drop the repeats that no sound has."""
+    """Drop the repeats that no sound has, but for the first."""
     if "n_reps" not in ds or "rep" not in ds.dims:
         return ds
-    return ds.isel(rep=np.flatnonzero(ds["rep"].values < int(ds["n_reps"].max())))
+    n_reps = int((ds["rep"] < ds["n_reps"].max()).sum()) if ds["n_reps"].size else 0
+    return ds.isel(rep=slice(max(1, n_reps)))
 
 
 def design_matrix(
@@ -91,10 +96,10 @@ def design_matrix(
     Returns
     -------
     X : numpy.ndarray
-        (sample, freq * lag): the predictors of `nat4xr.strf.lagged`. A model's ``coef_`` reshaped
-        to (neuron, freq, lag) is so a kernel like those of `nat4xr.strf.fit`.
+        (sample, freq * lag), float32: the predictors of `nat4xr.strf.lagged`. A model's ``coef_``
+        reshaped to (neuron, freq, lag) is so a kernel like those of `nat4xr.strf.fit`.
     y : numpy.ndarray
-        (sample, neuron): the responses, ``psth``.
+        (sample, neuron), float32: the responses, ``psth``, spikes per bin.
     labels : pandas.DataFrame
         Of each sample ``stim``, ``time`` and the labels of the sound, all as columns.
         ``groups=labels["stim"]`` keeps the bins of a sound together in scikit-learn's
@@ -105,7 +110,8 @@ def design_matrix(
     Raises
     ------
     ValueError
-        If in every bin some cell has no response.
+        If in every bin some cell has no response, there is no dim ``stim``, ``time`` or ``freq``,
+        or ``n_lags`` is below 1.
 
     Notes
     -----
@@ -125,6 +131,7 @@ def design_matrix(
     >>> scores.shape
     (3,)
     """
+    check_dims(ds, "stim", "time", "freq")
     psth = ds["psth"]
     if "neuron" not in psth.dims:
         psth = psth.expand_dims("neuron")

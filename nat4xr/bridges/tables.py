@@ -1,9 +1,13 @@
-"""Tidy pandas tables of cells and of sounds."""
+"""Tidy pandas tables of cells, sounds and trials."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import xarray as xr
+
+from ..bins import check_spikes
+from ..spikes import session_trials
 
 
 def cells(obj: xr.Dataset | xr.DataArray) -> pd.DataFrame:
@@ -74,9 +78,52 @@ def sounds(obj: xr.Dataset | xr.DataArray) -> pd.DataFrame:
     return _table(obj, "stim")
 
 
+def trials(spikes: xr.Dataset) -> pd.DataFrame:
+    """List the trials of all sites, each in the order in which they were presented.
+
+    Parameters
+    ----------
+    spikes : Dataset
+        From `nat4xr.open_spikes`, whole or selected.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a trial, at a site of the cells that are selected, of a sound that is selected:
+        ``site``, and the columns of `nat4xr.session_trials`, ``position`` among them.
+
+    Raises
+    ------
+    ValueError
+        If `spikes` is not from `nat4xr.open_spikes`.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> table = nat4xr.bridges.trials(nat4xr.open_spikes("A1", subset="val"))
+    >>> table.groupby("site").size().head(2)
+    site
+    ARM029a    360
+    CRD016d    360
+    dtype: int64
+    """
+    check_spikes(spikes)
+    there = set(spikes["trial_site"].values)
+    sites = [site for site in pd.unique(np.atleast_1d(spikes["site"].values)) if site in there]
+    tables = {site: session_trials(spikes, site) for site in sites}
+    together: pd.DataFrame = pd.concat(tables, names=["site"]).reset_index()
+    return together
+
+
+def check_dims(obj: xr.Dataset | xr.DataArray, *dims: str) -> None:
+    """Refuse an object that lacks a dim, as after the selection of a single name."""
+    for dim in dims:
+        if dim not in obj.dims:
+            raise ValueError(f"there is no dim {dim!r}: .sel({dim}=[name]), with a list, keeps it")
+
+
 def _table(obj: xr.Dataset | xr.DataArray, dim: str) -> pd.DataFrame:
-    if dim not in obj.dims:
-        raise ValueError(f"there is no dim {dim!r}: .sel({dim}=[name]), with a list, keeps it")
+    check_dims(obj, dim)
     ds = obj if isinstance(obj, xr.Dataset) else obj.to_dataset(name=obj.name or "value")
     columns = {
         name: ds[name].values for name in (*ds.coords, *ds.data_vars) if ds[name].dims == (dim,)
