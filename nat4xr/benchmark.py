@@ -261,16 +261,17 @@ def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
     >>> table.loc[table["simulated"], "backbone"].tolist()
     ['STRF + isotonic']
     """
-    import matplotlib.pyplot as plt
-
     from . import plot, strf
 
+    plt = plot.pyplot()
+    _check_complete(ds)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     mark = "SIMULATED-" if ds.attrs["simulated"] else ""
-    prefix = f"{mark}{ds.attrs['area']}-strf-"
-    sound = preprocess.log_minmax(ds["spectrogram"])
+    prefix = f"{mark}{ds['area'].values.flat[0]}-strf-"
     est, val = (ds["subset"].values == subset for subset in ("est", "val"))
+    sound = ds["spectrogram"]
+    sound = preprocess.log_minmax(sound, reference=sound.isel(stim=est))
     model = strf.fit(sound.isel(stim=est), ds["psth"].isel(stim=est), nonlinearity="isotonic")
     pred = strf.predict(model, sound.isel(stim=val))
     result = evaluate(pred, ds)
@@ -317,8 +318,7 @@ def _row(name: str, result: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _val_trials(ds: xr.Dataset, cells: str) -> xr.Dataset:
-    """The val sounds, and the cells to be scored."""
+def _check_complete(ds: xr.Dataset) -> None:
     for name in ("response", "n_reps", "subset", "auditory", "area"):
         if name not in ds.variables:
             raise ValueError(f"ds must be as nat4xr.open_area returns it, but lacks {name!r}")
@@ -326,6 +326,11 @@ def _val_trials(ds: xr.Dataset, cells: str) -> xr.Dataset:
         raise ValueError(
             "ds.attrs['simulated'] has been lost: set it to 0 for recordings, 1 for simulated data"
         )
+
+
+def _val_trials(ds: xr.Dataset, cells: str) -> xr.Dataset:
+    """The val sounds, and the cells to be scored."""
+    _check_complete(ds)
     areas = np.unique(ds["area"].values)
     if areas.size > 1:
         raise ValueError(f"ds holds cells of {' and '.join(areas)}: evaluate one area at a time")

@@ -199,13 +199,12 @@ def benchmark(
 @click.argument("path", type=click.Path(path_type=Path), default=Path("nat4xr-demo"))
 def demo(path: Path) -> None:
     """Show the package at work on a small SIMULATED release, kept in the folder PATH."""
-    import matplotlib.pyplot as plt
-
     from . import plot
     from .coverage import drop_unrecorded
     from .simulate import simulate
     from .store import open_area
 
+    plt = plot.pyplot()
     release = path / "release"
     if not (release / "truth.nc").exists():
         click.echo(f"Simulating a small release in {release} (these are not recordings) ...")

@@ -289,7 +289,7 @@ def cell_response(ds: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> NDAr
     _check_recorded(one["response"])
 
     if axes is None:
-        axes = _pyplot().subplots(3, sharex=True, layout="constrained")[1]
+        axes = pyplot().subplots(3, sharex=True, layout="constrained")[1]
     stack = np.array(axes)
     spectrogram(one, ax=stack[0])
     raster(one, ax=stack[1])
@@ -344,7 +344,7 @@ def coverage(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> list[A
     """
     n_reps = _by_site(_selected(ds, "n_reps", ("neuron", "stim")).compute())
     n_sounds = n_reps.sizes["stim"]
-    subset = n_reps["subset"].values if "subset" in n_reps.coords else np.full(n_sounds, "")
+    subset = np.full(n_sounds, n_reps["subset"].values if "subset" in n_reps.coords else "")
     # val first, then est; or whatever there is.
     blocks = {name: n_reps.values[:, subset == name] for name in sorted(set(subset), reverse=True)}
     counts = np.unique(n_reps.values)
@@ -829,7 +829,12 @@ def _by_latency(response: xr.DataArray) -> xr.DataArray:
 # Axes.
 
 
-def _pyplot() -> Any:
+def __dir__() -> list[str]:
+    return __all__
+
+
+def pyplot() -> Any:
+    """Matplotlib's pyplot, or an error that says how to install it."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -840,7 +845,7 @@ def _pyplot() -> Any:
 def _axes(ax: Axes | None) -> Any:
     if ax is not None:
         return ax
-    plt = _pyplot()
+    plt = pyplot()
     return plt.gca() if plt.get_fignums() else plt.subplots(layout="constrained")[1]
 
 

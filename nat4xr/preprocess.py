@@ -92,7 +92,9 @@ def minmax(response: xr.DataArray, *, reference: xr.DataArray | None = None) -> 
     """
     source = _unscaled(response if reference is None else reference)
     dims = _all_but_neuron(source)
-    low, high = source.min(dims), source.max(dims)
+    # Of a neuron without any value, infinities: the minimum of nothing would be a warning.
+    low, high = source.fillna(np.inf).min(dims), source.fillna(-np.inf).max(dims)
+    low, high = low.where(np.isfinite(low)), high.where(np.isfinite(high))
     return _scaled(_unscaled(response), "minmax", low, high - low)
 
 
@@ -129,8 +131,11 @@ def zscore(array: xr.DataArray, *, reference: xr.DataArray | None = None) -> xr.
     """
     source = _unscaled(array if reference is None else reference)
     dims = _all_but_neuron(source)
-    mean = source.mean(dims, dtype=np.float64)
-    return _scaled(_unscaled(array), "zscore", mean, source.std(dims, dtype=np.float64))
+    n_values = source.count(dims)
+    n_values = n_values.where(n_values > 0)  # of none, the mean is NaN, without a warning
+    mean = source.sum(dims, dtype=np.float64) / n_values
+    std = ((source - mean) ** 2).sum(dims, dtype=np.float64) / n_values
+    return _scaled(_unscaled(array), "zscore", mean, std**0.5)
 
 
 def invert(scaled: xr.DataArray) -> xr.DataArray:
@@ -282,6 +287,8 @@ def _floating(array: xr.DataArray) -> xr.DataArray:
 
 def _unscaled(array: xr.DataArray) -> xr.DataArray:
     """`array` as floats, or an error if it has been scaled before."""
+    if not isinstance(array, xr.DataArray):
+        raise TypeError(f"this scales a DataArray, such as ds.psth, not a {type(array).__name__}")
     if "scaling" in array.attrs:
         raise ValueError(
             f"the array is scaled already, by {array.attrs['scaling']}: undo that first, with "
