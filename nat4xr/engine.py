@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray, BackendEntrypoint, CachingFileManager
 from xarray.core import indexing
 
+from . import accessor as accessor  # makes ds.nat4 known of whatever xarray opens
 from . import nems
 from .errors import ReleaseError
 

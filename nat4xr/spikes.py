@@ -202,7 +202,7 @@ def session_trials(spikes: xr.Dataset, site: str) -> pd.DataFrame:
     -------
     pandas.DataFrame
         A row a trial of the sounds that are selected, by its ``position`` in the session (from
-        0): ``stim``, ``subset``, ``rep`` (int16: how often the sound had been presented before),
+        0): ``stim``, ``subset``, ``rep`` (int: how often the sound had been presented before),
         ``onset`` (float64, s of the session).
 
     Raises
@@ -382,7 +382,7 @@ def write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressbar
     sound = {k: v for k, v in header["time"].attrs.items() if k.startswith("sound_")}
     trial_values = {
         "trial_stim": header["stim"].values[trials["stim"]],
-        "trial_rep": trials["rep"].to_numpy(np.int16),
+        "trial_rep": _narrow(trials["rep"].to_numpy()),
         "trial_site": trials["site"].to_numpy(np.str_),
         "trial_position": trials["position"].to_numpy(np.int32),
         "trial_onset": trials["onset"].to_numpy(),
@@ -529,9 +529,14 @@ def _read_site(signal: nems.Signal, header: xr.Dataset, label: str) -> _Site:
     spikes = pd.DataFrame(
         {
             "time": ((t * signal.fs - found.onset[trial]) / signal.fs).astype(np.float32),
-            "sample": (place // samples_a_ms).astype(np.int16),
+            "sample": _narrow(place // samples_a_ms),
             "neuron": neuron,
         }
     )
     left_out = sorted(set(signal.channels) - set(matches.values()))
     return _Site(name, trials, spikes.iloc[order], n_outside, left_out)
+
+
+def _narrow(values: NDArray[np.int64]) -> NDArray[Any]:
+    """As int16, which what is published fits, or else as int32."""
+    return values.astype(np.int16 if values.max(initial=0) < 2**15 else np.int32)

@@ -1,5 +1,11 @@
 """``ds.nat4``, the package as an interactive user finds it."""
 
+import copy
+import os
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -64,3 +70,62 @@ def test_it_survives_a_selection_and_a_reopened_export(ds, tmp_path):
     ds.sel(subset="val").to_netcdf(tmp_path / "val.nc")
     with xr.open_dataset(tmp_path / "val.nc") as reopened:
         assert reopened.nat4.summary().equals(ds.sel(subset="val").nat4.summary())
+
+
+def test_one_cell_has_a_summary_too(ds):
+    cell = ds.isel(neuron=0)
+    assert cell.site.item() in repr(cell.nat4)
+    assert cell.site.item() in cell.nat4._repr_html_()
+
+
+def test_names_of_subsets_are_shown_as_text(ds):
+    hostile = ds.drop_indexes(ds.xindexes.get_all_coords("subset"))
+    hostile["subset"] = ("stim", ["<script>"] * ds.sizes["stim"])
+    assert "<script>" not in hostile.nat4._repr_html_()
+
+
+def test_it_is_copied_and_pickled(ds):
+    for again in (copy.deepcopy(ds.nat4), pickle.loads(pickle.dumps(ds.nat4))):
+        assert repr(again) == repr(ds.nat4)
+    assert dir(copy.copy(ds.nat4.plot)) == dir(ds.nat4.plot)
+
+
+IPYTHON = """
+import sys
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+
+shell = InteractiveShell.instance()
+shell.run_cell(f"import nat4xr; ds = nat4xr.open_area('A1', {sys.argv[1]!r}, progressbar=False)")
+for text in sys.argv[2:]:
+    with provisionalcompleter():
+        print(*(c.text for c in shell.Completer.completions(text, len(text))))
+"""
+
+
+def test_tab_completes_in_ipython(ds, simulated_release, tmp_path):
+    typed = ['ds.nat4.animal["', "ds.nat4.site['TN", "ds.nat4.unit_in_electrode[", "ds.nat4.plot.p"]
+    done = subprocess.run(
+        [sys.executable, "-c", IPYTHON, simulated_release, *typed],
+        env={**os.environ, "IPYTHONDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    completed = [set(line.split()) for line in done.stdout.splitlines()]
+    assert completed == [
+        {"ARM", "CRD", "DRX", "TNC"},
+        {site for site in ds.site.values if site.startswith("TN")},
+        {str(unit) for unit in ds.unit_in_electrode.values},
+        {"population", "psth"},
+    ]
+
+
+@pytest.mark.parametrize("opening", ["nat4xr.open_area('A1', folder)", "xr.open_dataset(export)"])
+def test_whatever_is_opened_has_it(ds, simulated_release, tmp_path, opening):
+    ds.isel(stim=[0]).to_netcdf(tmp_path / "export.nc")
+    program = f"import xarray as xr, nat4xr, sys; folder, export = sys.argv[1:]; {opening}.nat4"
+    done = subprocess.run(
+        [sys.executable, "-c", program, simulated_release, tmp_path / "export.nc"]
+    )
+    assert done.returncode == 0

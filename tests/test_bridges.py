@@ -14,6 +14,7 @@ import xarray as xr
 
 import nat4xr
 from nat4xr import bridges
+from nat4xr.bridges.learning import drop_empty_repeats
 
 GEESE = "STIM_00cat172_rec1_geese_excerpt1.wav"
 SITE = "DRX006b"  # with a cell that has no trials
@@ -90,6 +91,15 @@ def test_sounds_has_a_row_a_sound_and_every_label(ds, spikes):
 def test_a_table_of_what_has_no_such_dim_is_refused(ds):
     with pytest.raises(ValueError, match="no dim 'neuron'"):
         bridges.cells(ds.isel(neuron=0))
+
+
+def test_trials_has_a_row_a_trial_of_the_sites_that_are_selected(spikes):
+    table = bridges.trials(spikes.sel(site=["ARM029a", SITE], subset="val"))
+    assert table["site"].drop_duplicates().to_list() == ["ARM029a", SITE]
+    there = table[table["site"] == SITE].drop(columns="site").set_index("position")
+    pd.testing.assert_frame_equal(
+        there, nat4xr.session_trials(spikes.sel(subset="val"), SITE), check_index_type=False
+    )
 
 
 # --- scikit-learn -------------------------------------------------------------------------------
@@ -181,6 +191,16 @@ def test_a_split_is_lazy_and_keeps_the_labels(ds):
 def test_a_split_with_an_empty_part_is_refused(ds, fraction):
     with pytest.raises(ValueError, match="fraction"):
         bridges.split_est(ds, fraction=fraction)
+
+
+def test_a_split_of_a_single_sound_says_how_to_keep_the_dim(ds):
+    with pytest.raises(ValueError, match=r"\.sel\(stim=\[name\]\)"):
+        bridges.split_est(ds.isel(stim=20))
+
+
+def test_a_cell_without_trials_keeps_one_repeat(ds):
+    val = ds.sel(subset="val").sel(neuron=[WITHOUT_TRIALS])
+    assert drop_empty_repeats(val).sizes["rep"] == 1
 
 
 # --- PyTorch ------------------------------------------------------------------------------------

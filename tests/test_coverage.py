@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from nat4xr.coverage import drop_unrecorded
+from nat4xr.coverage import count_cells, drop_unrecorded
 from nat4xr.index import LabelIndex, set_labels
 
 
@@ -106,6 +106,13 @@ def test_labels_and_the_original_are_kept(ds):
 def test_a_dataset_that_cannot_tell_is_refused(ds):
     with pytest.raises(ValueError, match=r"needs n_reps or response.*has spectrogram"):
         drop_unrecorded(ds[["spectrogram"]])
+
+
+@pytest.mark.parametrize("one", [{"neuron": 0}, {"stim": 0}, {"neuron": 0, "stim": 0}])
+def test_one_cell_or_sound_is_counted_like_a_list_of_one(ds, one):
+    ds = ds.assign_coords(auditory=("neuron", [True, False, True, True]))
+    listed = ds.isel({dim: [i] for dim, i in one.items()})
+    assert count_cells(ds.isel(one)).equals(count_cells(listed))
 
 
 shapes = array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=6)

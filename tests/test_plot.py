@@ -661,3 +661,9 @@ def test_scores_of_no_common_cell_are_refused(
 def test_scores_of_more_than_one_value_a_cell_are_refused(area: xr.Dataset) -> None:
     with pytest.raises(ValueError, match="ceiling must have one value a cell"):
         plot.scores(area["psth"][0, 0], area["psth"][0])
+
+
+def test_coverage_of_one_sound_is_drawn(area: xr.Dataset, ax: Axes) -> None:
+    (image,) = plot.coverage(area.isel(stim=[0]), ax=ax)
+    (same,) = plot.coverage(area.isel(stim=0).expand_dims("stim"), ax=ax)
+    np.testing.assert_array_equal(image.get_array(), same.get_array())

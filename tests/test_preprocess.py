@@ -307,3 +307,18 @@ def test_what_is_passed_in_stays_as_it_is(response, function) -> None:
     function(response)
     xr.testing.assert_identical(response, before)
     assert response.attrs == before.attrs
+
+
+@pytest.mark.parametrize("function", [preprocess.minmax, preprocess.zscore])
+@pytest.mark.parametrize("chunks", [None, {"neuron": 1}])
+def test_a_neuron_without_values_stays_so_without_a_warning(response, function, chunks) -> None:
+    gone = response.where(response.neuron != response.neuron[0])
+    scaled = function(gone if chunks is None else gone.chunk(chunks)).compute()
+    assert scaled.isel(neuron=0).isnull().all()
+    xr.testing.assert_allclose(scaled.isel(neuron=slice(1, None)),
+                               function(response).isel(neuron=slice(1, None)))  # fmt: skip
+
+
+def test_a_dataset_is_refused(response) -> None:
+    with pytest.raises(TypeError, match="scales a DataArray"):
+        preprocess.zscore(response.to_dataset(name="response"))

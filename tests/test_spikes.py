@@ -644,3 +644,46 @@ def test_converted_files_hold_no_strings_of_variable_length(release, spikes):
             text = [v.dtype for v in file.variables.values() if v.dtype.kind not in "fiu"]
         assert text
         assert set(text) == {np.dtype("S1")}
+
+
+def test_sounds_of_any_length_are_counted(tmp_path, monkeypatch):
+    """Those of NAT4 have 1500 samples of 1 ms: these have more than two bytes can count."""
+    monkeypatch.setattr("releases.TRIAL_S", 40.0)
+    monkeypatch.setattr("releases.N_TIME", 4000)
+    times = [0.0005, 32.7675, 32.7685, 39.9995]
+    sites = {
+        "ARM029a": Site({"ARM029a-04-1": times}, [(s, 40.0 * i) for i, s in enumerate(SOUNDS)])
+    }
+    release = write(tiny_release(sites), tmp_path)
+    spikes = open_spikes("A1", release, progressbar=False)
+    np.testing.assert_array_equal(spikes.spike_sample, [0, 32767, 32768, 39999])
+    fine = bin_spikes(spikes, 1).sel(stim=VAL[0], rep=0, neuron="ARM029a-04-1")
+    np.testing.assert_array_equal(np.flatnonzero(fine), spikes.spike_sample)
+
+
+def test_trials_are_listed_of_the_sounds_that_are_selected(spikes):
+    one = session_trials(spikes.sel(stim=VAL[0]), "ARM031a")
+    pd.testing.assert_frame_equal(one, session_trials(spikes.sel(stim=[VAL[0]]), "ARM031a"))
+    assert set(one["stim"]) == {VAL[0]}
+    none = session_trials(spikes.isel(stim=[]), "ARM031a")
+    assert list(none.columns) == list(one.columns)
+    assert none.empty
+
+
+def test_trains_of_a_selected_cell_and_sound_are_those_of_the_whole(spikes):
+    cell = spikes.neuron.values[0]
+    one = spikes.sel(neuron=cell, stim=VAL[0])
+    for ours, whole in zip(
+        spike_trains(one, cell, VAL[0]), spike_trains(spikes, cell, VAL[0]), strict=True
+    ):
+        np.testing.assert_array_equal(ours, whole)
+    with pytest.raises(KeyError, match=f"no neuron 'x': '{cell}' alone"):
+        spike_trains(one, "x", VAL[0])
+
+
+@pytest.mark.parametrize(
+    "function", [lambda ds: bin_spikes(ds, 10), lambda ds: session_trials(ds, "x")]
+)
+def test_what_is_not_from_open_spikes_is_refused(release, function):
+    with pytest.raises(ValueError, match=r"nat4xr\.open_spikes"):
+        function(nat4xr.open_area("A1", release, progressbar=False))
