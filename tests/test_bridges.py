@@ -14,6 +14,7 @@ import xarray as xr
 
 import nat4xr
 from nat4xr import bridges
+from nat4xr.bridges._session import read_session
 from nat4xr.bridges.learning import drop_empty_repeats
 
 GEESE = "STIM_00cat172_rec1_geese_excerpt1.wav"
@@ -270,6 +271,19 @@ def test_a_stimulus_that_lacks_sounds_is_refused(torch, ds):
         bridges.torch_dataset(ds, stimulus=ds.sel(subset="est").spectrogram)
 
 
+def test_what_is_no_stimulus_or_no_sound_is_refused(torch, ds):
+    with pytest.raises(TypeError, match="must be a DataArray, not Dataset"):
+        bridges.torch_dataset(ds, stimulus=ds[["spectrogram"]])
+    with pytest.raises(ValueError, match="no sound or no cell"):
+        bridges.torch_dataset(ds.isel(stim=[]))
+
+
+def test_a_cell_without_trials_is_never_valid(torch, ds):
+    _, response, valid = bridges.torch_dataset(ds.sel(subset="val").sel(neuron=[WITHOUT_TRIALS]))[0]
+    assert response.shape == (1, 1, ds.sizes["time"])
+    assert not valid.any()
+
+
 def test_a_loop_over_the_items_ends(torch, ds):
     sounds = bridges.torch_dataset(ds.isel(stim=slice(2)))
     assert len(list(sounds)) == 2
@@ -289,6 +303,13 @@ def trains(spikes: xr.Dataset, neuron: str) -> np.ndarray:
     return np.concatenate(
         [of_sound[t.stim][t.rep].astype(float) + t.onset for t in trials.itertuples()]
     )
+
+
+def test_a_session_of_one_sound_has_its_trials_and_of_none_is_refused(spikes):
+    one = read_session(spikes.sel(stim=GEESE), SITE)
+    assert len(one.trials) == 20
+    with pytest.raises(ValueError, match=f"none of the selected sounds was presented at .*{SITE}"):
+        read_session(spikes.isel(stim=[]), SITE)
 
 
 def test_a_pynapple_group_has_the_spikes_of_the_session_and_the_labels(spikes):
