@@ -78,12 +78,15 @@ def corrcoef(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
 
     Raises
     ------
+    TypeError
+        If `pred` or `psth` is not a DataArray.
     ValueError
-        If ``stim`` or ``time`` is missing, or the labels of the two differ.
+        If ``stim`` or ``time`` is missing or empty, or the labels of the two differ.
 
     Examples
     --------
     >>> import xarray as xr
+    >>> from nat4xr.metrics import corrcoef
     >>> psth = xr.DataArray([[[0.0, 2, 1]], [[1, 1, 3]]], dims=("stim", "neuron", "time"))
     >>> corrcoef(2 * psth + 1, psth).values.round(6)
     array([1.])
@@ -117,12 +120,20 @@ def corrcoef_max(response: xr.DataArray) -> xr.DataArray:
 
     Raises
     ------
+    TypeError
+        If `response` is not a DataArray.
     ValueError
-        If ``stim``, ``rep`` or ``time`` is missing.
+        If ``stim``, ``rep`` or ``time`` is missing or empty.
 
     See Also
     --------
     cc_max : The ceiling within stimuli, which differences between their mean rates do not raise.
+
+    Notes
+    -----
+    For a single stimulus the equation is, but for :math:`(T - 1) / T` and for what presentations
+    differ by in their mean over time, :math:`\sqrt{SP / \mathrm{var}_t(y)}`, where :math:`SP` is
+    :func:`signal_power`.
 
     References
     ----------
@@ -133,6 +144,7 @@ def corrcoef_max(response: xr.DataArray) -> xr.DataArray:
     Examples
     --------
     >>> import numpy as np, xarray as xr
+    >>> from nat4xr.metrics import corrcoef, corrcoef_max
     >>> rng = np.random.default_rng(0)
     >>> rate = xr.DataArray(rng.gamma(1, 0.1, (18, 150)), dims=("stim", "time"))
     >>> response = xr.DataArray(rng.poisson(rate, (20, 18, 150)), dims=("rep", "stim", "time"))
@@ -174,12 +186,15 @@ def fve(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
 
     Raises
     ------
+    TypeError
+        If `pred` or `psth` is not a DataArray.
     ValueError
-        If ``stim`` or ``time`` is missing, or the labels of the two differ.
+        If ``stim`` or ``time`` is missing or empty, or the labels of the two differ.
 
     Examples
     --------
     >>> import xarray as xr
+    >>> from nat4xr.metrics import fve
     >>> psth = xr.DataArray([[[0.0, 2, 1]], [[1, 1, 3]]], dims=("stim", "neuron", "time"))
     >>> fve(psth, psth).values
     array([1.])
@@ -220,19 +235,38 @@ def signal_power(response: xr.DataArray) -> xr.DataArray:
 
     Raises
     ------
+    TypeError
+        If `response` is not a DataArray.
     ValueError
-        If ``stim``, ``rep`` or ``time`` is missing.
+        If ``stim``, ``rep`` or ``time`` is missing or empty.
+
+    Notes
+    -----
+    A presentation has the power of signal and noise, the average over :math:`N` of them that of
+    the signal and one :math:`N`-th of that of the noise:
+
+    .. math:: \overline{\mathrm{var}_t(r_n)} = SP + NP, \qquad
+              \mathrm{var}_t(\overline{r_n}) = SP + NP / N
+
+    Solved for :math:`SP`, this is the estimator of Sahani and Linden (2003). Their power is the
+    average squared deviation from the mean over time (divisor :math:`T`). The divisor
+    :math:`T - 1` is that of the code of Schoppe et al. (2016),
+    https://github.com/OSchoppe/CCnorm, whose ``SP`` this is for one stimulus.
 
     References
     ----------
     Sahani M, Linden JF (2003). How linear are auditory cortical responses? Advances in Neural
     Information Processing Systems 15.
 
+    Schoppe O, Harper NS, Willmore BDB, King AJ, Schnupp JWH (2016). Measuring the performance of
+    neural models. Front. Comput. Neurosci. 10:10. doi:10.3389/fncom.2016.00010
+
     Examples
     --------
     Two identical presentations are all signal:
 
     >>> import xarray as xr
+    >>> from nat4xr.metrics import noise_power, signal_power
     >>> response = xr.DataArray([[[0.0, 2, 1], [0, 2, 1]]], dims=("stim", "rep", "time"))
     >>> float(signal_power(response)), float(noise_power(response))
     (1.0, 0.0)
@@ -263,17 +297,20 @@ def noise_power(response: xr.DataArray) -> xr.DataArray:
 
     Raises
     ------
+    TypeError
+        If `response` is not a DataArray.
     ValueError
-        If ``stim``, ``rep`` or ``time`` is missing.
+        If ``stim``, ``rep`` or ``time`` is missing or empty.
 
     References
     ----------
     Sahani M, Linden JF (2003). How linear are auditory cortical responses? Advances in Neural
-    Information Processing Systems 15.
+    Information Processing Systems 15. The equations are in the notes on :func:`signal_power`.
 
     Examples
     --------
     >>> import xarray as xr
+    >>> from nat4xr.metrics import noise_power
     >>> response = xr.DataArray([[[0.0, 2, 1], [0, 1, 2]]], dims=("stim", "rep", "time"))
     >>> float(noise_power(response))
     0.5
@@ -283,7 +320,9 @@ def noise_power(response: xr.DataArray) -> xr.DataArray:
 
 
 def snr(response: xr.DataArray) -> xr.DataArray:
-    """Signal-to-noise ratio of one presentation: signal power over noise power.
+    r"""Signal-to-noise ratio of one presentation: signal power over noise power.
+
+    .. math:: SNR = SP / NP
 
     A ratio of powers, not decibels, of the two averages that :func:`signal_power` and
     :func:`noise_power` return.
@@ -296,21 +335,25 @@ def snr(response: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        float64, dims (neuron). NaN where the signal or the noise power is not positive.
+        Above 0, dimensionless, float64, dims (neuron). NaN where the signal or the noise power is
+        not positive.
 
     Raises
     ------
+    TypeError
+        If `response` is not a DataArray.
     ValueError
-        If ``stim``, ``rep`` or ``time`` is missing.
+        If ``stim``, ``rep`` or ``time`` is missing or empty.
 
     References
     ----------
     Sahani M, Linden JF (2003). How linear are auditory cortical responses? Advances in Neural
-    Information Processing Systems 15.
+    Information Processing Systems 15. (The two powers.)
 
     Examples
     --------
     >>> import xarray as xr
+    >>> from nat4xr.metrics import snr
     >>> response = xr.DataArray([[[0.0, 2, 1], [0, 1, 2]]], dims=("stim", "rep", "time"))
     >>> float(snr(response))
     1.0
@@ -356,11 +399,22 @@ def cc_norm(
 
     Raises
     ------
+    TypeError
+        If `pred` or `response` is not a DataArray.
     ValueError
-        If a dim is missing, the labels of the two differ, or `method` is unknown.
+        If a dim is missing or empty, the labels of the two differ, or `method` is unknown.
 
     Notes
     -----
+    The two equations, with :math:`T` time bins, are
+
+    .. math:: CC_{norm} = \frac{\mathrm{cov}(\hat r, y)}{\sqrt{\mathrm{var}(\hat r)\,SP}}, \qquad
+              CC_{norm} = \frac{CC}{CC_{max}}
+
+    The first is that of Schoppe et al. (2016). Their code, https://github.com/OSchoppe/CCnorm,
+    divides covariance and variance by :math:`T`, but :math:`SP` by :math:`T - 1`: for one stimulus
+    it gives :math:`\sqrt{(T - 1) / T}` of the value here. The second is that of Hsu et al. (2004).
+
     Both are ratios of estimates and can exceed 1. With ``"schoppe"``, differences between the mean
     rates of stimuli are part of the covariance, but not of the signal power: the true rate itself
     scores :math:`\sqrt{v / SP}`, where :math:`v` is its variance over all bins and :math:`SP` that
@@ -379,6 +433,7 @@ def cc_norm(
     Examples
     --------
     >>> import numpy as np, xarray as xr
+    >>> from nat4xr.metrics import cc_norm
     >>> rng = np.random.default_rng(0)
     >>> rate = xr.DataArray(rng.gamma(1, 0.5, (18, 150)), dims=("stim", "time"))
     >>> response = xr.DataArray(rng.poisson(rate, (20, 18, 150)), dims=("rep", "stim", "time"))
@@ -430,12 +485,21 @@ def cc_max(response: xr.DataArray, *, splits: int = 126, seed: int = 0) -> xr.Da
 
     Raises
     ------
+    TypeError
+        If `response` is not a DataArray.
     ValueError
-        If ``stim``, ``rep`` or ``time`` is missing, or `splits` is less than 1.
+        If ``stim``, ``rep`` or ``time`` is missing or empty, or `splits` is less than 1.
 
     See Also
     --------
     corrcoef_max : The ceiling over all stimuli strung together, as models are scored.
+
+    Notes
+    -----
+    The equation is that of Hsu et al. (2004). The code of Schoppe et al. (2016),
+    https://github.com/OSchoppe/CCnorm, splits nothing, and has
+    :math:`\sqrt{SP / \mathrm{var}_t(y)}` for :math:`CC_{max}`, where :math:`SP` is
+    :func:`signal_power` and :math:`y` the PSTH.
 
     References
     ----------
@@ -449,6 +513,7 @@ def cc_max(response: xr.DataArray, *, splits: int = 126, seed: int = 0) -> xr.Da
     Examples
     --------
     >>> import xarray as xr
+    >>> from nat4xr.metrics import cc_max
     >>> response = xr.DataArray([[[0.0, 2, 1], [0, 2, 1]]], dims=("stim", "rep", "time"))
     >>> float(cc_max(response))
     1.0
@@ -482,12 +547,15 @@ def ttrc(response: xr.DataArray) -> xr.DataArray:
 
     Raises
     ------
+    TypeError
+        If `response` is not a DataArray.
     ValueError
-        If ``stim``, ``rep`` or ``time`` is missing.
+        If ``stim``, ``rep`` or ``time`` is missing or empty.
 
     Examples
     --------
     >>> import xarray as xr
+    >>> from nat4xr.metrics import ttrc
     >>> response = xr.DataArray([[[0.0, 2, 1], [0, 1, 2]]], dims=("stim", "rep", "time"))
     >>> float(ttrc(response).round(6))
     0.5
@@ -522,8 +590,17 @@ def coherence(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
 
     Raises
     ------
+    TypeError
+        If `pred` or `psth` is not a DataArray.
     ValueError
-        If ``stim`` or ``time`` is missing, or the labels of the two differ.
+        If ``stim`` or ``time`` is missing or empty, or the labels of the two differ.
+    ImportError
+        Without scipy; with dask-backed input, once the result is computed.
+
+    Notes
+    -----
+    The spectra are those of ``scipy.signal.csd`` (Welch's method). Noise is not taken into
+    account: the true rate of a noisy cell stays below 1.
 
     References
     ----------
@@ -534,6 +611,7 @@ def coherence(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
     Examples
     --------
     >>> import numpy as np, xarray as xr
+    >>> from nat4xr.metrics import coherence
     >>> psth = np.random.default_rng(0).gamma(1, 0.5, (18, 150))
     >>> psth = xr.DataArray(psth, dims=("stim", "time"))
     >>> float(coherence(3 * psth + 1, psth).round(6))
