@@ -8,6 +8,8 @@ and :func:`invert` reads them to undo the scaling.
 With dask-backed input the result is lazy, and so are the coordinates. Only the numbers that go
 into attrs have to be computed at once, in one pass over the array (or over `reference`: if that is
 in memory, nothing is computed).
+
+Results have the float dtype of their input; integers become float64.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ def log_minmax(spectrogram: xr.DataArray, *, reference: xr.DataArray | None = No
     Examples
     --------
     >>> import numpy as np, xarray as xr
+    >>> from nat4xr.preprocess import log_minmax
     >>> spectrogram = xr.DataArray(np.expm1([[0.0, 1], [2, 4]]), dims=("freq", "time"))
     >>> log_minmax(spectrogram).values.round(6)
     array([[0.  , 0.25],
@@ -85,6 +88,7 @@ def minmax(response: xr.DataArray, *, reference: xr.DataArray | None = None) -> 
     Examples
     --------
     >>> import xarray as xr
+    >>> from nat4xr.preprocess import minmax
     >>> response = xr.DataArray([[0.0, 2, 4], [3, 3, 4]], dims=("neuron", "time"))
     >>> minmax(response).values
     array([[0. , 0.5, 1. ],
@@ -124,6 +128,7 @@ def zscore(array: xr.DataArray, *, reference: xr.DataArray | None = None) -> xr.
     Examples
     --------
     >>> import xarray as xr
+    >>> from nat4xr.preprocess import zscore
     >>> response = xr.DataArray([[1.0, 3], [2, 6]], dims=("neuron", "time"))
     >>> zscore(response).values
     array([[-1.,  1.],
@@ -151,7 +156,8 @@ def invert(scaled: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        In the units from before, but for rounding.
+        Same dims, labels (but for those of the scale) and float dtype, in the units from before;
+        the values too, but for rounding.
 
     Raises
     ------
@@ -161,6 +167,7 @@ def invert(scaled: xr.DataArray) -> xr.DataArray:
     Examples
     --------
     >>> import xarray as xr
+    >>> from nat4xr.preprocess import invert, minmax
     >>> response = xr.DataArray([[0.0, 2, 4], [3, 3, 4]], dims=("neuron", "time"))
     >>> invert(minmax(response)).equals(response)
     True
@@ -210,11 +217,13 @@ def smooth(response: xr.DataArray, *, window_ms: float = 21) -> xr.DataArray:
     Raises
     ------
     ValueError
-        If ``time`` is missing, has no coordinate, or is not evenly spaced.
+        If ``time`` is missing, has no coordinate of two bins or more, or is not evenly spaced, or
+        `window_ms` is not above 0.
 
     Examples
     --------
     >>> import numpy as np, xarray as xr
+    >>> from nat4xr.preprocess import smooth
     >>> response = xr.DataArray([0.0, 0, 4, 0, 0], dims="time", coords={"time": np.arange(5) / 100})
     >>> smooth(response).values
     array([0., 1., 2., 1., 0.])

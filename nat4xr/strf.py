@@ -43,7 +43,7 @@ def lagged(spectrogram: xr.DataArray, n_lags: int = 25) -> xr.DataArray:
     Parameters
     ----------
     spectrogram : xarray.DataArray
-        Dims freq, time (and stim).
+        Dims freq, time (and stim), in any unit.
     n_lags : int, default: 25
         Number of time bins, the present one included.
 
@@ -56,12 +56,16 @@ def lagged(spectrogram: xr.DataArray, n_lags: int = 25) -> xr.DataArray:
 
     Raises
     ------
+    TypeError
+        If `spectrogram` is not a DataArray.
     ValueError
-        If a dim is missing, the time bins are not evenly spaced, or `n_lags` is less than 1.
+        If a dim is missing or empty, the time bins are not evenly spaced, or `n_lags` is less
+        than 1.
 
     Examples
     --------
     >>> import xarray as xr
+    >>> from nat4xr.strf import lagged
     >>> spectrogram = xr.DataArray([[[1.0, 2, 3]]], dims=("stim", "freq", "time"))
     >>> lagged(spectrogram, 2).squeeze()
     <xarray.DataArray (time: 3, lag: 2)> Size: 48B
@@ -103,8 +107,8 @@ def fit(
         Dims stim, freq, time, without NaN; compressed (:func:`nat4xr.preprocess.log_minmax`), and
         0 in silence.
     psth : xarray.DataArray
-        Response of one or several cells to these sounds, dims stim, time (and neuron). Bins that
-        are NaN are left out, for the cells that lack them.
+        Response of one or several cells to these sounds, dims stim, time (and neuron), in any
+        unit. Bins that are NaN are left out, for the cells that lack them.
     n_lags : int, default: 25
         Length of the kernels in time bins; lag 0 is the present bin.
     penalties : sequence of float, optional
@@ -133,9 +137,13 @@ def fit(
 
     Raises
     ------
+    TypeError
+        If `spectrogram` or `psth` is not a DataArray.
     ValueError
-        If a dim is missing, sounds or time bins of the two differ, the spectrogram has NaN or is 0
-        throughout, or an option is out of range.
+        If a dim is missing or empty, sounds or time bins of the two differ or are not evenly
+        spaced, the spectrogram has NaN or is 0 throughout, or an option is out of range.
+    ImportError
+        Without scipy.
 
     Notes
     -----
@@ -161,6 +169,7 @@ def fit(
     A cell that follows the lower of two bands after one time bin:
 
     >>> import numpy as np, xarray as xr
+    >>> from nat4xr.strf import fit, predict
     >>> sounds = np.random.default_rng(0).gamma(1, 1, (20, 2, 50))
     >>> spectrogram = xr.DataArray(sounds, dims=("stim", "freq", "time"))
     >>> psth = 0.1 + 0.5 * spectrogram.isel(freq=0).shift(time=1, fill_value=0)
@@ -236,7 +245,8 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
     Parameters
     ----------
     model : xarray.Dataset
-        Of one or several cells; as fitted, a selection from it, or read back from a file.
+        ``kernel`` (neuron, freq, lag) and ``intercept`` (neuron) of one or several cells; as
+        fitted, a selection from it, or read back from a file.
     spectrogram : xarray.DataArray
         Dims freq, time (and stim), prepared as the one that was fitted.
 
@@ -249,12 +259,17 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
 
     Raises
     ------
+    TypeError
+        If `spectrogram` is not a DataArray.
     ValueError
-        If a dim is missing, or frequencies or bin width are not those of the model.
+        If a dim is missing or empty, or frequencies or bin width are not those of the model.
+    KeyError
+        If `model` lacks ``kernel`` or ``intercept``.
 
     Examples
     --------
     >>> import xarray as xr
+    >>> from nat4xr.strf import predict
     >>> model = xr.Dataset(
     ...     {"kernel": (("neuron", "freq", "lag"), [[[0.0, 2.0]]]), "intercept": ("neuron", [0.5])}
     ... )
