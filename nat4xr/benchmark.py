@@ -63,6 +63,7 @@ def published() -> pd.DataFrame:
 
     Examples
     --------
+    >>> from nat4xr.benchmark import published
     >>> print(published()[["area", "backbone", "cc_raw", "cc_norm"]])
       area     backbone  cc_raw  cc_norm
     0   A1     StateNet    46.6     65.1
@@ -106,10 +107,12 @@ def evaluate(
 
     Raises
     ------
+    TypeError
+        If `pred` is not a DataArray.
     ValueError
         If `pred` has none of the val sounds or cells, has no names, names something twice, has
         other time bins, or has gaps; if `ds` has no val trials, cells of two areas, or lacks
-        something that :func:`nat4xr.open_area` returns.
+        something that :func:`nat4xr.open_area` returns; if `cells` is unknown.
 
     Notes
     -----
@@ -118,9 +121,19 @@ def evaluate(
     variance scores 0. A cell without a spike, or whose estimated signal power is not above 0, has
     no score (NaN) whatever the model, and the means leave it out.
 
+    References
+    ----------
+    The table on the NAT4 page of deepSTRF, https://github.com/urancon/deepSTRF, beside which these
+    scores are to stand. It does not say by which equation its CCnorm was computed.
+
+    Pennington JR, David SV (2023). A convolutional neural network provides a generalizable model
+    of natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol.
+    19:e1011110. doi:10.1371/journal.pcbi.1011110. The sounds, the cells, and which are auditory.
+
     Examples
     --------
     >>> import numpy as np, xarray as xr
+    >>> from nat4xr.benchmark import evaluate
     >>> rng = np.random.default_rng(0)
     >>> labels = {
     ...     "stim": ["STIM_00cat1.wav", "STIM_00cat2.wav"],
@@ -186,7 +199,7 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
     Parameters
     ----------
     results : xarray.Dataset or mapping of str to xarray.Dataset
-        What :func:`evaluate` returned; several by the names of the models.
+        What :func:`evaluate` returned; several by the names of the models, at least one.
 
     Returns
     -------
@@ -204,6 +217,7 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
     Examples
     --------
     >>> import xarray as xr
+    >>> from nat4xr.benchmark import leaderboard
     >>> result = xr.Dataset(
     ...     {"cc_raw": ("neuron", [0.3, 0.5]), "cc_norm": ("neuron", [0.6, 0.8])},
     ...     attrs={"area": "PEG", "n_stims": 18, "simulated": 1},
@@ -253,11 +267,17 @@ def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
     ------
     ValueError
         As :func:`nat4xr.strf.fit` and :func:`evaluate`.
+    ImportError
+        Without matplotlib or scipy.
+
+    References
+    ----------
+    As :func:`evaluate` for the protocol, and :func:`nat4xr.strf.fit` for the model.
 
     Examples
     --------
     >>> import nat4xr
-    >>> table = run_strf(nat4xr.open_area("PEG"), "results")
+    >>> table = nat4xr.benchmark.run_strf(nat4xr.open_area("PEG"), "results")
     >>> table.loc[table["simulated"], "backbone"].tolist()
     ['STRF + isotonic']
     """
