@@ -70,6 +70,7 @@ def spectrogram(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Qua
         With ``spectrogram`` (freq, time), or that itself: linear magnitudes, or scaled by
         :func:`nat4xr.preprocess.log_minmax`, which are drawn as they are.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw into; by default the current ones, or those of a new figure.
 
     Returns
     -------
@@ -79,12 +80,16 @@ def spectrogram(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Qua
     Raises
     ------
     ValueError
-        If several sounds are selected, or none.
+        If several sounds are selected, or none, or one that is NaN throughout; if ``spectrogram``,
+        ``freq`` or ``time`` is missing, or a coordinate of these two.
+    ImportError
+        Without matplotlib.
 
     Examples
     --------
     >>> import numpy as np, xarray as xr
     >>> from matplotlib.figure import Figure
+    >>> from nat4xr.plot import spectrogram
     >>> sound = xr.DataArray(
     ...     np.ones((3, 4)),
     ...     dims=("freq", "time"),
@@ -119,6 +124,7 @@ def raster(
         With ``response`` (rep, time), or that itself: spikes per bin. Or the spike times in s
         from trial onset, an array a presentation, as from :func:`nat4xr.spike_trains`.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw into; by default the current ones, or those of a new figure.
 
     Returns
     -------
@@ -129,12 +135,16 @@ def raster(
     Raises
     ------
     ValueError
-        If several cells or sounds are selected, or none; if there are no trials, or no counts.
+        If several cells or sounds are selected, or none; if there are no trials, or no counts; if
+        ``response``, ``rep`` or ``time`` is missing, or the coordinate of ``time``.
+    ImportError
+        Without matplotlib.
 
     Examples
     --------
     >>> import xarray as xr
     >>> from matplotlib.figure import Figure
+    >>> from nat4xr.plot import raster
     >>> response = xr.DataArray(
     ...     [[0, 1, 0], [2, 0, 0]],
     ...     dims=("rep", "time"),
@@ -189,6 +199,7 @@ def psth(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Line2D:
         With ``response`` (rep, time), ``psth`` (time), or both; or one of the two. Spikes per
         bin; a response scaled by :mod:`nat4xr.preprocess` is drawn as it is.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw into; by default the current ones, or those of a new figure.
 
     Returns
     -------
@@ -198,12 +209,16 @@ def psth(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Line2D:
     Raises
     ------
     ValueError
-        If several cells or sounds are selected, or none; if the cell was not recorded.
+        If several cells or sounds are selected, or none; if the cell was not recorded; if there is
+        neither ``response`` nor ``psth``, no ``time``, or no coordinate of it.
+    ImportError
+        Without matplotlib.
 
     Examples
     --------
     >>> import xarray as xr
     >>> from matplotlib.figure import Figure
+    >>> from nat4xr.plot import psth
     >>> response = xr.DataArray(
     ...     [[0, 1, 0], [2, 0, 0]],
     ...     dims=("rep", "time"),
@@ -241,24 +256,30 @@ def cell_response(ds: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> NDAr
     Parameters
     ----------
     ds : xarray.Dataset
-        With ``spectrogram`` and ``response``, of one cell and one sound.
+        With ``spectrogram`` (freq, time) and ``response`` (rep, time; spikes per bin), of one cell
+        and one sound.
     axes : sequence of three matplotlib.axes.Axes, optional
         From top to bottom; by default in a new figure.
 
     Returns
     -------
     numpy.ndarray of matplotlib.axes.Axes
-        The three, as from ``plt.subplots``.
+        Shape (3,), top to bottom, as from ``plt.subplots``.
 
     Raises
     ------
     ValueError
-        If several cells or sounds are selected, or none; if the cell has no trials of the sound.
+        If several cells or sounds are selected, or none; if the cell has no trials of the sound,
+        or no counts; if a variable is missing, a dim, or the coordinate of ``freq`` or ``time``;
+        if `axes` are not three.
+    ImportError
+        Without matplotlib.
 
     Examples
     --------
     >>> import xarray as xr
     >>> from matplotlib.figure import Figure
+    >>> from nat4xr.plot import cell_response
     >>> ds = xr.Dataset(
     ...     {
     ...         "spectrogram": (("freq", "time"), [[0, 1, 0, 0], [0, 1, 2, 0]]),
@@ -315,6 +336,7 @@ def coverage(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> list[A
     ds : xarray.Dataset or xarray.DataArray
         With ``n_reps`` (stim, neuron), or that itself.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw into; by default the current ones, or those of a new figure.
 
     Returns
     -------
@@ -325,11 +347,14 @@ def coverage(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> list[A
     ------
     ValueError
         If ``n_reps`` is missing or empty, or a dim of it.
+    ImportError
+        Without matplotlib.
 
     Examples
     --------
     >>> import xarray as xr
     >>> from matplotlib.figure import Figure
+    >>> from nat4xr.plot import coverage
     >>> n_reps = xr.DataArray(
     ...     [[20, 0, 20], [1, 1, 1]],
     ...     dims=("stim", "neuron"),
@@ -407,6 +432,7 @@ def population(
         the time from sound onset to half the peak above the mean rate before the sound; cells
         whose rate does not rise come last.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw into; by default the current ones, or those of a new figure.
 
     Returns
     -------
@@ -418,13 +444,17 @@ def population(
     Raises
     ------
     ValueError
-        If there is nothing to draw, no ``neuron`` dim, or no time before the sound that a latency
-        could be measured against.
+        If there is nothing to draw, no ``psth``, no ``neuron`` or ``time`` dim, no coordinate of
+        ``time``, or no time before the sound that a latency could be measured against; if `sort`
+        is unknown.
+    ImportError
+        Without matplotlib.
 
     Examples
     --------
     >>> import xarray as xr
     >>> from matplotlib.figure import Figure
+    >>> from nat4xr.plot import population
     >>> rate = xr.DataArray(
     ...     [[0, 0, 0, 1.0], [0, 0, 1.0, 0]],
     ...     dims=("neuron", "time"),
@@ -484,6 +514,7 @@ def strf(kernel: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> QuadMe
         With ``kernel`` (freq, lag), as from :func:`nat4xr.strf.fit`, or that itself. ``lag`` is
         in s, or in the ms that its attr ``units`` says.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw into; by default the current ones, or those of a new figure.
 
     Returns
     -------
@@ -493,12 +524,16 @@ def strf(kernel: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> QuadMe
     Raises
     ------
     ValueError
-        If several cells are selected, or none; if the kernel is all NaN.
+        If several cells are selected, or none; if the kernel is all NaN; if ``kernel``, ``freq`` or
+        ``lag`` is missing, or the coordinate of ``freq``.
+    ImportError
+        Without matplotlib.
 
     Examples
     --------
     >>> import xarray as xr
     >>> from matplotlib.figure import Figure
+    >>> from nat4xr.plot import strf
     >>> kernel = xr.DataArray(
     ...     [[0, 0.5, -0.1], [0, 0.2, 0.0]],
     ...     dims=("freq", "lag"),
@@ -541,6 +576,7 @@ def prediction(
     psth : xarray.Dataset or xarray.DataArray
         With ``psth`` (time), or that itself: spikes per bin.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw into; by default the current ones, or those of a new figure.
 
     Returns
     -------
@@ -551,12 +587,16 @@ def prediction(
     ------
     ValueError
         If several cells or sounds are selected, or none; if the two are of different cells,
-        sounds, times or scales.
+        sounds, times or scales; if one is all NaN; if ``psth`` or ``time`` is missing, or the
+        coordinate of ``time``.
+    ImportError
+        Without matplotlib.
 
     Examples
     --------
     >>> import xarray as xr
     >>> from matplotlib.figure import Figure
+    >>> from nat4xr.plot import prediction
     >>> psth = xr.DataArray([0.1, 0.3, 0.2], {"time": [0, 0.01, 0.02]}, "time")
     >>> recorded, predicted = prediction(psth / 2, psth, ax=Figure().subplots())
     >>> predicted.get_label()
@@ -605,6 +645,7 @@ def scores(
         Its noise ceiling (neuron), such as :func:`nat4xr.metrics.corrcoef_max`. Cells that either
         of the two lacks are left out.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw into; by default the current ones, or those of a new figure.
 
     Returns
     -------
@@ -615,12 +656,16 @@ def scores(
     Raises
     ------
     ValueError
-        If no cell has both a score and a ceiling.
+        If no cell has both a score and a ceiling, or either has other dims than ``neuron``; if
+        ``cc_raw`` is missing.
+    ImportError
+        Without matplotlib.
 
     Examples
     --------
     >>> import xarray as xr
     >>> from matplotlib.figure import Figure
+    >>> from nat4xr.plot import scores
     >>> coords = {"animal": ("neuron", ["ARM", "ARM", "TNC"])}
     >>> score = xr.DataArray([0.3, 0.2, 0.6], coords, "neuron")
     >>> ceiling = xr.DataArray([0.6, float("nan"), 0.7], coords, "neuron")
