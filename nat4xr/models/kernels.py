@@ -24,12 +24,20 @@ def kernel(fitted: Fitted) -> xr.DataArray:
     -------
     xarray.DataArray
         Dims (neuron, freq, lag), lag in s; with AdapTrans (neuron, polarity, freq, lag), polarity
-        ``"on"`` and ``"off"``. Per unit of the scaled spectrogram, before the softplus.
+        ``"on"`` and ``"off"``. Per unit of the scaled spectrogram, before the softplus; float32.
 
     Raises
     ------
     ValueError
         For other models, which have none: :func:`gradient_strf` is for all.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
+    >>> dict(nat4xr.models.kernel(fitted).sizes)
+    {'neuron': 8, 'freq': 18, 'lag': 25}
     """
     config = fitted.config
     if config["model"] != "ln":
@@ -60,7 +68,8 @@ def gradient_strf(
         Any model.
     ds : xarray.Dataset
         The sounds to average over, and the cells: all or some of those that were fitted. It takes
-        a backward pass through all sounds for each cell.
+        a backward pass through all sounds for each cell. Its ``spectrogram`` (stim, freq, time)
+        has the frequency bands and the bin width of the fit.
     n_lags : int, default: 25
         Length of the kernels in time bins; lag 0 is the present bin.
     seed : int, default: 0
@@ -69,12 +78,33 @@ def gradient_strf(
     Returns
     -------
     xarray.DataArray
-        Dims (neuron, freq, lag), lag in s; spikes per bin per unit of the scaled spectrogram.
+        Dims (neuron, freq, lag), lag in s; spikes per bin per unit of the scaled spectrogram,
+        float32, with every label of the cells in `ds`.
 
     Raises
     ------
     ValueError
-        If the sounds are shorter than `n_lags`, or a cell was not fitted.
+        If `n_lags` is less than 1 or more than the time bins of a sound, or a cell was not fitted.
+
+    References
+    ----------
+    Keshishian M, Akbari H, Khalighinejad B, Herrero JL, Mehta AD, Mesgarani N (2020). Estimating
+    and interpreting nonlinear receptive field of sensory neural responses with deep neural network
+    models. eLife 9:e53445. doi:10.7554/eLife.53445. There the receptive field of each time is
+    looked at, here their mean.
+
+    Rançon U, Masquelier T, Cottereau BR (2025). Temporal recurrence as a general mechanism to
+    explain neural responses in the auditory system. Commun. Biol. 8:1456.
+    doi:10.1038/s42003-025-08858-3. There the gradient is that in silence.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> fitted = nat4xr.models.fit(ds, "statenet", max_epochs=1, progressbar=False)
+    >>> strfs = nat4xr.models.gradient_strf(fitted, ds.sel(subset="val", site="ARM019a"))
+    >>> strfs.dims, strfs.sizes["lag"]
+    (('neuron', 'freq', 'lag'), 25)
     """
     n_stims, n_time = ds.sizes["stim"], ds.sizes["time"]
     if not 1 <= n_lags <= n_time:
@@ -110,12 +140,21 @@ def adaptation(fitted: Fitted) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        ``tau`` (freq), the time constant in s, and ``weight`` (polarity, freq), from 0 to 1.
+        ``tau`` (freq), the time constant in s, and ``weight`` (polarity, freq), from 0 to 1, of
+        ``"on"`` and ``"off"``; float32.
 
     Raises
     ------
     ValueError
         If there is no AdapTrans in front.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> fitted = nat4xr.models.fit(ds, "ln", "adaptrans", max_epochs=1, progressbar=False)
+    >>> nat4xr.models.adaptation(fitted)["weight"].dims
+    ('polarity', 'freq')
     """
     front = fitted.network.prefilter
     if not isinstance(front, AdapTrans):

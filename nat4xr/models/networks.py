@@ -54,6 +54,17 @@ class AdapTrans(nn.Module):
     bin_s : float
         Width of a time bin, s.
 
+    Notes
+    -----
+    With time constant :math:`\tau_f`, bins of :math:`\Delta t`, and :math:`L` of them in a second,
+
+    .. math:: m_f(t) = \frac{\sum_{l=1}^{L} e^{-l\,\Delta t / \tau_f}\, x_f(t - l)}
+                           {\sum_{l=1}^{L} e^{-l\,\Delta t / \tau_f}}
+
+    What comes before the first bin is 0. The parametrisation is not that of the authors' package
+    deepSTRF, https://github.com/urancon/deepSTRF: there, ON and OFF have a time constant each and
+    share one weight, which OFF gives to the present, :math:`[m_f(t) - w_f\,x_f(t)]_+`.
+
     References
     ----------
     Rançon U, Masquelier T, Cottereau BR (2024). A general model unifying the adaptive, transient
@@ -62,6 +73,8 @@ class AdapTrans(nn.Module):
 
     Examples
     --------
+    >>> import torch
+    >>> from nat4xr.models import AdapTrans
     >>> sound = torch.zeros(1, 1, 1, 60)
     >>> sound[..., 20:40] = 1
     >>> on, off = AdapTrans(n_freq=1, bin_s=0.01)(sound)[0, :, 0]
@@ -252,7 +265,7 @@ class Network(nn.Module):
         Core and read-out.
     prefilter : {None, "adaptrans"}
         Front end.
-    mean_rate : Tensor
+    mean_rate : torch.Tensor
         Spikes per bin of each cell (neuron), above 0: about what it predicts before it is fitted.
     n_freq : int
         Number of frequency bands.
@@ -273,6 +286,8 @@ class Network(nn.Module):
 
     Examples
     --------
+    >>> import torch
+    >>> from nat4xr.models import MODELS, Network
     >>> network = Network("cnn", None, torch.ones(5), 18, 0.01, **MODELS["cnn"])
     >>> network(torch.zeros(2, 1, 18, 70)).shape
     torch.Size([2, 5, 70])

@@ -41,8 +41,10 @@ def run(
     ----------
     ds : xarray.Dataset
         One area, as :func:`nat4xr.open_area` returns it.
-    model, prefilter
-        As for :func:`fit`.
+    model : {"ln", "cnn", "statenet", "transformer"}, default: "statenet"
+        Which network, as for :func:`fit`.
+    prefilter : {None, "adaptrans"}, optional
+        Its front end, as for :func:`fit`.
     seeds : int, default: 5
         Number of fits, with the seeds from 0.
     out : path-like
@@ -60,7 +62,21 @@ def run(
     Raises
     ------
     ValueError
-        As :func:`fit` and :func:`nat4xr.benchmark.evaluate`.
+        If `seeds` is less than 1; and as :func:`fit` and :func:`nat4xr.benchmark.evaluate`.
+
+    References
+    ----------
+    As :func:`nat4xr.benchmark.evaluate` for the protocol, :class:`Network` for the models.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> options = {"seeds": 2, "max_epochs": 1, "progressbar": False}
+    >>> table = nat4xr.models.run(ds, "ln", out="results", **options)
+    >>> table.loc[table["simulated"], ["backbone", "n_seeds"]]
+      backbone  n_seeds
+    3       ln      2.0
     """
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, not {seeds}")

@@ -44,7 +44,16 @@ class Fitted:
         How it was made: model and options, names of the cells, scaling of the spectrogram, package
         version, fingerprint of the data, and whether those were simulated.
     history : xarray.Dataset
-        The learning curve: ``fit_loss`` and ``stop_loss`` (epoch).
+        The learning curve: ``fit_loss`` and ``stop_loss`` (epoch), float64, mean losses per bin on
+        the sounds that are fitted and on those set aside.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
+    >>> fitted.name, fitted.config["loss"], fitted.history.sizes["epoch"]
+    ('ln', 'mse', 1)
     """
 
     network: Network
@@ -62,7 +71,16 @@ class Fitted:
         Parameters
         ----------
         path : path-like
-            The file; replaced if it is there.
+            The file; replaced if it is there. Its folder must exist.
+
+        Examples
+        --------
+        >>> import nat4xr
+        >>> ds = nat4xr.open_area("PEG")
+        >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
+        >>> fitted.save("ln.safetensors")
+        >>> nat4xr.models.load("ln.safetensors").name
+        'ln'
         """
         about = {"config": self.config, "history": self.history.to_dict()}
         part = Path(f"{os.fspath(path)}.part")
@@ -76,7 +94,7 @@ def load(path: str | os.PathLike[str]) -> Fitted:
     Parameters
     ----------
     path : path-like
-        The file.
+        The file. One of another format raises a ``SafetensorError``.
 
     Returns
     -------
@@ -87,6 +105,18 @@ def load(path: str | os.PathLike[str]) -> Fitted:
     ------
     ValueError
         If the file does not come from :meth:`Fitted.save`.
+    FileNotFoundError
+        If there is no such file.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
+    >>> fitted.save("ln.safetensors")
+    >>> loaded = nat4xr.models.load("ln.safetensors")
+    >>> nat4xr.models.predict(loaded, ds).equals(nat4xr.models.predict(fitted, ds))
+    True
     """
     with safe_open(path, "pt") as file:
         about = json.loads((file.metadata() or {}).get("nat4xr", "null"))
@@ -123,8 +153,9 @@ def fit(
     Parameters
     ----------
     ds : xarray.Dataset
-        As :func:`nat4xr.open_area` returns it, or a selection; its ``spectrogram`` and ``psth``
-        are used. Bins that are NaN in ``psth`` do not count.
+        As :func:`nat4xr.open_area` returns it, or a selection; its ``spectrogram`` (stim, freq,
+        time) and ``psth`` (stim, time, neuron) are used. Bins that are NaN in ``psth`` do not
+        count.
     model : {"ln", "cnn", "statenet", "transformer"}, default: "statenet"
         Which network; see :class:`Network`.
     prefilter : {None, "adaptrans"}, optional
@@ -138,8 +169,8 @@ def fit(
     sizes : mapping, optional
         Sizes other than those of ``MODELS[model]``, such as ``{"cell": "gru"}`` for StateNet or
         ``{"separable": True}`` for LN.
-    learning_rate, weight_decay : float
-        Of AdamW. Only the weights of core and read-out decay.
+    learning_rate, weight_decay : float, default: 2e-3 and 1e-2
+        Step size and weight decay of AdamW. Only the weights of core and read-out decay.
     batch_size : int, default: 16
         Sounds a step.
     max_epochs : int, default: 300
@@ -172,14 +203,20 @@ def fit(
     est sounds. ``config["fingerprint"]`` is a SHA-256 of the names of cells and est sounds and
     the number of spikes: NAT4 data have no fingerprint of their own.
 
+    References
+    ----------
+    Loshchilov I, Hutter F (2019). Decoupled weight decay regularization. International Conference
+    on Learning Representations. arXiv:1711.05101. (AdamW. The papers of the models are named by
+    :class:`Network`, that of the front end by :class:`AdapTrans`.)
+
     Examples
     --------
     >>> import nat4xr
     >>> ds = nat4xr.open_area("PEG")
-    >>> fitted = fit(ds, "ln", max_epochs=2, progressbar=False)
+    >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=2, progressbar=False)
     >>> fitted.history.sizes["epoch"], fitted.network.n_parameters_per_neuron
     (2, 452)
-    >>> predict(fitted, ds.sel(subset="val")).sizes
+    >>> nat4xr.models.predict(fitted, ds.sel(subset="val")).sizes
     Frozen({'stim': 18, 'time': 150, 'neuron': 8})
     """
     sizes = dict(sizes or {})
@@ -256,7 +293,8 @@ def predict(fitted: Fitted, ds: xr.Dataset) -> xr.DataArray:
     fitted : Fitted
         What :func:`fit` or :func:`load` returned.
     ds : xarray.Dataset
-        With ``spectrogram``, and ``psth`` for the labels of the cells.
+        As :func:`nat4xr.open_area` returns it, or a selection: with ``spectrogram`` (stim, freq,
+        time), and ``psth`` (stim, time, neuron) for the labels of the cells.
 
     Returns
     -------
@@ -270,6 +308,15 @@ def predict(fitted: Fitted, ds: xr.Dataset) -> xr.DataArray:
         If `ds` lacks something, or has other frequency bands or time bins.
     KeyError
         If `ds` lacks a cell that was fitted.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
+    >>> pred = nat4xr.models.predict(fitted, ds.sel(subset="val"))
+    >>> dict(pred.sizes), bool((pred >= 0).all())
+    ({'stim': 18, 'time': 150, 'neuron': 8}, True)
     """
     _check(ds)
     config = fitted.config
