@@ -37,7 +37,7 @@ def open_recording(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Da
 
     Parameters
     ----------
-    path : path
+    path : path-like
         A ``.tgz``, ``.tar.gz`` or ``.tar`` file, or the folder unpacked from it.
     chunks : int, dict, "auto" or None, optional
         As for ``xr.open_dataset``: ``"auto"`` gives dask arrays, None arrays that are read
@@ -45,7 +45,7 @@ def open_recording(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Da
 
     Returns
     -------
-    Dataset
+    xarray.Dataset
         With a variable for each signal, here called ``resp``, whose channels have their names
         along ``resp_channel``:
 
@@ -65,6 +65,8 @@ def open_recording(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Da
 
     Raises
     ------
+    TypeError
+        ``path`` is not a path.
     ReleaseError
         The recording is broken; the message names the file and what is wrong with it.
     FileNotFoundError
@@ -76,9 +78,9 @@ def open_recording(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Da
 
     Examples
     --------
-    >>> from nat4xr.engine import open_recording
+    >>> import nat4xr
     >>> from nat4xr.registry import data_dir
-    >>> rec = open_recording(data_dir() / "A1_NAT4_ozgf.fs100.ch18.tgz")
+    >>> rec = nat4xr.open_recording(data_dir() / "A1_NAT4_ozgf.fs100.ch18.tgz")
     >>> rec.resp.dims
     ('time', 'resp_channel')
     >>> first = rec.resp.sel(resp_channel="ARM029a-07-6", time=slice(0, 1.495))
@@ -105,13 +107,24 @@ class NemsBackendEntrypoint(BackendEntrypoint):
 
         Parameters
         ----------
-        filename_or_obj : path
+        filename_or_obj : path-like
+            As `path` of `open_recording`.
         drop_variables : str or iterable of str, optional
             Variables to leave out.
 
         Returns
         -------
-        Dataset
+        xarray.Dataset
+            As `open_recording` returns it.
+
+        Raises
+        ------
+        TypeError
+            ``filename_or_obj`` is not a path.
+        ReleaseError
+            The recording is broken.
+        FileNotFoundError
+            There is no such file or folder.
         """
         path = _path(filename_or_obj)
         if path is None:
@@ -128,10 +141,12 @@ class NemsBackendEntrypoint(BackendEntrypoint):
         Parameters
         ----------
         filename_or_obj : object
+            What ``xarray.open_dataset`` was given.
 
         Returns
         -------
         bool
+            True for an archive or folder that holds a recording.
         """
         path = _path(filename_or_obj)
         return path is not None and nems.is_recording(path)

@@ -74,12 +74,12 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
 
     Parameters
     ----------
-    path
+    path : path-like, optional
         The folder, if it is to be none of the defaults. ``~`` is the home folder.
 
     Returns
     -------
-    Path
+    pathlib.Path
         `path`, else the environment variable ``NAT4XR_DATA_DIR``, else the user's cache folder.
         It need not exist.
 
@@ -90,6 +90,7 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
 
     Examples
     --------
+    >>> from nat4xr.registry import data_dir
     >>> data_dir("data/NAT4").as_posix()
     'data/NAT4'
     """
@@ -125,17 +126,17 @@ def fetch(
 
     Parameters
     ----------
-    part
+    part : {"A1", "PEG", "wav"}
         ``"A1"`` (108 MB) or ``"PEG"`` (50 MB), the recordings of one area, or ``"wav"``, the
         source sounds.
-    path
+    path : path-like, optional
         The data folder; by default see `data_dir`.
-    progressbar
+    progressbar : bool, optional
         Show the progress of each download.
 
     Returns
     -------
-    list of Path
+    list of pathlib.Path
         The files of the part, in the order of ``FILES[part]``.
 
     Raises
@@ -143,7 +144,10 @@ def fetch(
     ValueError
         If there is no such part.
     DownloadError
-        If a file cannot be had whole; the message says what happened and what to try.
+        If a file cannot be had whole, or the folder not be written to; the message says what
+        happened and what to try.
+    OSError
+        If the name of the data folder is not UTF-8, or a file in it cannot be read.
 
     Warns
     -----
@@ -152,9 +156,10 @@ def fetch(
 
     Examples
     --------
-    >>> fetch("PEG")  # doctest: +SKIP
+    >>> import nat4xr
+    >>> nat4xr.fetch("PEG")  # doctest: +SKIP
     [PosixPath('/home/me/.cache/nat4xr/PEG_NAT4_ozgf.fs100.ch18.tgz'), ...]
-    >>> fetch("V1")
+    >>> nat4xr.fetch("V1")
     Traceback (most recent call last):
     ...
     ValueError: The release has no part 'V1': choose one of 'A1', 'PEG', 'wav'.
@@ -196,7 +201,7 @@ def pinned(folder: Path) -> dict[str, Entry]:
 
     Parameters
     ----------
-    folder
+    folder : pathlib.Path
         The data folder.
 
     Returns
@@ -216,9 +221,9 @@ def flaw(file: Path, entry: Entry) -> str | None:
 
     Parameters
     ----------
-    file
+    file : pathlib.Path
         The file on disk.
-    entry
+    entry : Entry
         What the record says of it.
 
     Returns
@@ -242,11 +247,11 @@ def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundEr
 
     Parameters
     ----------
-    part
+    part : str
         The part of the release: ``"A1"``, ``"PEG"`` or ``"wav"``.
-    missing
+    missing : list of str
         The names of the missing files.
-    folder
+    folder : pathlib.Path
         Where they were looked for.
 
     Returns

@@ -103,7 +103,7 @@ def open_area(
     ----------
     area : {"A1", "PEG"}
         Primary or secondary auditory cortex.
-    path : path, optional
+    path : path-like, optional
         The data folder, to which the release is fetched or in which its files were placed by
         hand. Default: the environment variable ``NAT4XR_DATA_DIR``, or else the user's cache
         folder.
@@ -134,12 +134,16 @@ def open_area(
 
     Raises
     ------
+    ValueError
+        There is no such area, subset or bin width, or ``chunks`` name no dim of the Dataset.
     ReleaseError
         A file of the release is broken.
     DownloadError
         A file could not be fetched.
     FileNotFoundError
         A file is missing, and ``download`` is False.
+    OSError
+        The converted file cannot be written, or the name of the data folder is not UTF-8.
 
     References
     ----------

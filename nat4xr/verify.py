@@ -74,6 +74,7 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     Parameters
     ----------
     area : {"A1", "PEG"}
+        Primary or secondary auditory cortex.
     path : path-like, optional
         The data folder, as for `open_area`.
 
@@ -85,8 +86,15 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
 
     Raises
     ------
+    ValueError
+        There is no such area.
     FileNotFoundError
         A file of the area is missing.
+    ReleaseError
+        It is not clear which unpacked folder is the area's, or one holds a link. What else is
+        broken is a check that fails.
+    OSError
+        The converted file cannot be written, or the name of the data folder is not UTF-8.
 
     Notes
     -----
@@ -98,8 +106,8 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     --------
     Of a small simulated release:
 
-    >>> from nat4xr.verify import verify
-    >>> checks = verify("PEG")
+    >>> import nat4xr
+    >>> checks = nat4xr.verify("PEG")
     >>> checks.loc[checks.check == "cells", ["expected", "found", "ok"]]
        expected found    ok
     4         8     8  True

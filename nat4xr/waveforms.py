@@ -53,9 +53,9 @@ def open_waveforms(
 
     Parameters
     ----------
-    path : path, optional
+    path : path-like, optional
         The data folder; by default as for `open_area`.
-    stims : Dataset, DataArray, str or iterable of str, optional
+    stims : xarray.Dataset, xarray.DataArray, str or iterable of str, optional
         Which sounds, in which order. An object with a ``stim`` coordinate, such as what
         `open_area` returns or a selection of it, gives the sounds the labels they have there,
         so that the waveforms align with it. Or names: epoch names with or without ``STIM_``
@@ -76,18 +76,24 @@ def open_waveforms(
 
     Returns
     -------
-    DataArray
+    xarray.DataArray
         ``waveform`` (stim, sample), float32, a dask chunk a sound. Full scale is 1: integer
         files give values from -1 to 1. Several channels are mixed down to their mean.
-        Coordinates: ``stim`` with the labels of the sounds, and ``sample_time``, s from trial
-        onset (not ``time``, so that ``xr.merge([ds, sounds])`` has room for both).
+        Coordinates: ``stim`` with the labels of the sounds, and ``sample_time``, float64, s from
+        trial onset (not ``time``, so that ``xr.merge([ds, sounds])`` has room for both).
 
     Raises
     ------
+    ValueError
+        ``fs`` is not a whole number above 0, or ``stims`` is an object without ``stim``.
+    TypeError
+        Something in ``stims`` is not a name.
     KeyError
         A sound is not in ``wav.zip``; the message tells which names are nearest.
     FileNotFoundError
         There is no ``wav.zip``, and it is not to be downloaded.
+    DownloadError
+        ``wav.zip`` could not be fetched.
     ReleaseError
         ``wav.zip`` is broken; or, once values are asked for, a sound in it is broken or does
         not last 1 s.
@@ -97,9 +103,8 @@ def open_waveforms(
     Examples
     --------
     >>> import nat4xr, xarray as xr
-    >>> from nat4xr.waveforms import open_waveforms
     >>> ds = nat4xr.open_area("A1", subset="val")
-    >>> sounds = open_waveforms(stims=ds)
+    >>> sounds = nat4xr.open_waveforms(stims=ds)
     >>> dict(sounds.sizes)
     {'stim': 18, 'sample': 66150}
     >>> geese = sounds.sel(sound="geese", sample_time=slice(0.25, 0.5))
