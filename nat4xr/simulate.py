@@ -722,18 +722,18 @@ def simulate(
     ----------
     path : path-like
         Folder to write into; made if it is not there.
-    areas : sequence of str
+    areas : sequence of str, default: ("A1", "PEG")
         ``"A1"``, ``"PEG"`` or both.
-    scale : float
+    scale : float, default: 0.02
         Number of cells as a fraction of the published 849 (A1) and 398 (PEG). At 1, cells,
         sites, animals and auditory cells have the published counts; small releases keep a
         few of the sites, and never fewer than 9 (A1) and 6 (PEG) cells. May exceed 1.
     sound_scale : float, optional
         Number of est sounds as a fraction of the published 575; by default `scale`, but at
         most 1. May exceed 1. The 18 val sounds with their 20 repeats are always there.
-    model : {"linear", "adaptive"}
+    model : {"linear", "adaptive"}, default: "linear"
         How the sounds drive the cells; see Notes.
-    seed : int
+    seed : int, default: 0
         Non-negative. The same arguments give the same bytes. Cells and sounds that are in
         releases of two scales are the same in both, though which cells are auditory may
         differ: their share is always the published one.
@@ -780,11 +780,22 @@ def simulate(
     The column `truth_test` of the cell table is the correlation of the true rate with the
     val PSTH. Every ``meta.json`` says under ``simulated`` how the release was made.
 
+    References
+    ----------
+    Rançon U, Masquelier T, Cottereau BR (2024). A general model unifying the adaptive, transient
+    and sustained properties of ON and OFF auditory neural responses. PLOS Comput. Biol.
+    20:e1012288. doi:10.1371/journal.pcbi.1012288. (AdapTrans, which the ON and OFF responses of
+    the *adaptive* model resemble. The time constants and weights are drawn, not published ones.)
+
+    Pennington JR, David SV (2023). A convolutional neural network provides a generalizable model
+    of natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol.
+    19:e1011110. doi:10.1371/journal.pcbi.1011110. (The recordings whose layout this is.)
+
     Examples
     --------
-    >>> import tempfile
+    >>> import nat4xr, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     release = simulate(folder, areas=["PEG"], scale=0.01)
+    ...     release = nat4xr.simulate(folder, areas=["PEG"], scale=0.01)
     ...     for file in sorted(release.iterdir()):
     ...         print(file.name)
     PEG_NAT4_ozgf.fs100.ch18.tgz
