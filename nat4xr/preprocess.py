@@ -45,6 +45,8 @@ def log_minmax(spectrogram: xr.DataArray, *, reference: xr.DataArray | None = No
 
     Raises
     ------
+    TypeError
+        If `spectrogram` or `reference` is not a DataArray.
     ValueError
         If an array is scaled already.
 
@@ -82,6 +84,8 @@ def minmax(response: xr.DataArray, *, reference: xr.DataArray | None = None) -> 
 
     Raises
     ------
+    TypeError
+        If `response` or `reference` is not a DataArray.
     ValueError
         If an array is scaled already, or `reference` has other neurons.
 
@@ -122,6 +126,8 @@ def zscore(array: xr.DataArray, *, reference: xr.DataArray | None = None) -> xr.
 
     Raises
     ------
+    TypeError
+        If `array` or `reference` is not a DataArray.
     ValueError
         If an array is scaled already, or `reference` has other neurons.
 
