@@ -98,7 +98,8 @@ class Nat4:
         >>> ds = nat4xr.open_area("A1")
         >>> dir(ds.nat4.plot)
         ['cell_response', 'coverage', 'population', 'psth', 'raster', 'spectrogram']
-        >>> image = ds.isel(stim=0).nat4.plot.spectrogram()
+        >>> from matplotlib.figure import Figure
+        >>> image = ds.isel(stim=0).nat4.plot.spectrogram(ax=Figure().subplots())
         """
         from . import plot
 

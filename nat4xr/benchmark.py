@@ -305,18 +305,19 @@ def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
     table.to_csv(out / f"{prefix}leaderboard.csv", index=False)
 
     trials = ds["response"].isel(stim=val).sel(neuron=result["neuron"].values)
-    plot.scores(result, metrics.corrcoef_max(trials))
-    plt.savefig(out / f"{prefix}scores.png", dpi=150)
-    plt.close()
+    figure, ax = plt.subplots(layout="constrained")
+    plot.scores(result, metrics.corrcoef_max(trials), ax=ax)
+    figure.savefig(out / f"{prefix}scores.png", dpi=150)
+    plt.close(figure)
     best = result["cc_raw"].idxmax("neuron").item()
-    _, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     plot.strf(model.sel(neuron=best), ax=axes[0])
     first = pred["stim"].values[0]
     plot.prediction(
         pred.sel(neuron=best, stim=first), ds["psth"].sel(neuron=best, stim=first), ax=axes[1]
     )
-    plt.savefig(out / f"{prefix}best.png", dpi=150)
-    plt.close()
+    figure.savefig(out / f"{prefix}best.png", dpi=150)
+    plt.close(figure)
     return table
 
 

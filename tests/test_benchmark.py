@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
@@ -402,3 +404,28 @@ def test_the_leaderboard_says_that_the_release_is_simulated(release) -> None:
 def test_a_leaderboard_of_anything_else_is_refused(results: Any) -> None:
     with pytest.raises(TypeError, match="must be what evaluate returned"):
         benchmark.leaderboard(results)
+
+
+def test_the_baseline_draws_into_figures_of_its_own(
+    simulated_release: Path, tmp_path: Path
+) -> None:
+    figure, ax = plt.subplots()
+    ax.set_xscale("log")
+    benchmark.run_strf(nat4xr.open_area("PEG", simulated_release, progressbar=False), tmp_path)
+    assert not ax.has_data()
+    assert plt.get_fignums() == [figure.number]
+    plt.close(figure)
+
+
+def test_the_baseline_learns_nothing_from_val_sounds(
+    simulated_release: Path, tmp_path: Path
+) -> None:
+    ds = nat4xr.open_area("PEG", simulated_release, progressbar=False).load()
+    louder = ds.assign(
+        spectrogram=ds.spectrogram * xr.where(ds.subset == "val", np.float32(10), np.float32(1))
+    )
+    models = []
+    for name, given in (("as it is", ds), ("louder", louder)):
+        benchmark.run_strf(given, tmp_path / name)
+        models.append(xr.load_dataset(tmp_path / name / "SIMULATED-PEG-strf-model.nc"))
+    xr.testing.assert_identical(*models)
