@@ -94,7 +94,7 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
 html_theme_options = {
-    "announcement": "Numbers and figures are of <b>simulated</b> data.",
+    "announcement": "Outputs of code and figures on this site are of <b>simulated</b> data.",
 }
 
 
