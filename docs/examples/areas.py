@@ -2,8 +2,8 @@
 A1 against PEG
 ==============
 
-The two areas as one Dataset: how fast do their cells respond to the onset of a sound, and how much
-of their response do sounds drive?
+The two areas as one Dataset: how does the rate of their cells follow a sound, and how much of their
+response do sounds drive?
 
 In the simulated release both areas follow the same model, so that no difference is to be seen but
 that between few cells and many.
@@ -16,7 +16,7 @@ import nat4xr
 from nat4xr import metrics
 
 areas = [nat4xr.open_area(area, subset="val").sel(auditory=True) for area in ("A1", "PEG")]
-ds = xr.concat(areas, "neuron", data_vars="minimal")
+ds = xr.concat(areas, "neuron", data_vars="minimal", combine_attrs="drop_conflicts")
 ds = nat4xr.drop_unrecorded(ds)
 
 # %%

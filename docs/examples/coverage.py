@@ -3,7 +3,7 @@ Which cell heard which sound
 ============================
 
 A map of presentations: sites along one side, sounds along the other. Cells whose trials are missing
-stand out.
+stand out. (This release is simulated: one cell lacks its trials.)
 """
 
 import matplotlib.pyplot as plt

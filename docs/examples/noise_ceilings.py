@@ -3,6 +3,8 @@ Noise ceilings by site
 ======================
 
 How well could a perfect model predict each cell, and do some sites hold cleaner cells than others?
+:func:`~nat4xr.metrics.corrcoef_max` is the correlation with the PSTH that the true rate is expected
+to have.
 """
 
 import matplotlib.pyplot as plt
@@ -12,7 +14,7 @@ import nat4xr
 from nat4xr import metrics
 
 ds = nat4xr.open_area("A1", subset="val").sel(auditory=True)
-ceiling = metrics.cc_max(ds.response).compute().dropna("neuron")
+ceiling = metrics.corrcoef_max(ds.response).compute().dropna("neuron")
 
 # %%
 # A point a cell, a line the median of the site.
@@ -27,6 +29,6 @@ for row, cells in enumerate(sites.values()):
 ax.set_yticks(range(len(sites)), [f"{site} ({cells.size})" for site, cells in sites.items()])
 ax.invert_yaxis()
 ax.set_xlim(0, 1)
-ax.set_xlabel("noise ceiling (CC max)")
+ax.set_xlabel(ceiling.attrs["long_name"])
 ax.set_title("A1 (simulated)")
 plt.show()

@@ -2,7 +2,7 @@
 Population response to one sound
 ================================
 
-All auditory cells of an area and one sound, the fastest on top.
+All auditory cells of an area and one sound, the fastest on top. (Cells and sound are simulated.)
 """
 
 import matplotlib.pyplot as plt
@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import nat4xr
 from nat4xr import plot
 
-ds = nat4xr.open_area("A1", subset="val").sel(auditory=True, sound="man_speaking")
+ds = nat4xr.open_area("A1", subset="val").sel(auditory=True, sound="geese")
 
 fig, (top, bottom) = plt.subplots(
     2, sharex=True, height_ratios=[1, 3], figsize=(6.4, 6), layout="constrained"

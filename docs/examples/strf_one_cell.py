@@ -6,12 +6,14 @@ Fit the spectro-temporal receptive field to est sounds, and predict a val sound 
 data are simulated, the true one can be drawn beside it.
 """
 
+import os
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import xarray as xr
 
 import nat4xr
 from nat4xr import plot, preprocess, strf
-from nat4xr.registry import data_dir
 
 ds = nat4xr.open_area("A1").sel(neuron=["ARM029a-07-6"])
 est, val = ds.sel(subset="est"), ds.sel(subset="val")
@@ -23,9 +25,10 @@ predicted = strf.predict(model, x_val)
 
 # %%
 # Red excites, blue suppresses. The two are in different units: the true kernel drives a rate
-# through a nonlinearity, and the fitted one predicts the rate itself.
+# through a nonlinearity, and the fitted one predicts the rate itself. The truth is a file in the
+# folder of a simulated release, which the environment variable ``NAT4XR_DATA_DIR`` names here.
 
-truth = xr.open_dataset(data_dir() / "truth.nc").sel(neuron="ARM029a-07-6")
+truth = xr.open_dataset(Path(os.environ["NAT4XR_DATA_DIR"]) / "truth.nc").sel(neuron="ARM029a-07-6")
 
 fig, axes = plt.subplot_mosaic(
     [["fitted", "true"], ["prediction", "prediction"]], figsize=(8, 6), layout="constrained"

@@ -24,8 +24,9 @@ tuning = later.where(loud).mean(["stim", "time"])
 average = later.where(during).mean()
 
 # %%
-# The cell prefers the bands whose points are above its average during sound. (The bands are
-# smoothed by each other: neighbours in frequency are loud at the same time.)
+# Nearly all points are above the average during sound, since a band is loud where the whole sound
+# is: look at the peak. (Neighbours in frequency are loud at the same time, which smooths the curve.
+# Bars are standard errors, as if bins were independent; neighbouring bins are not.)
 
 error = later.where(loud).std(["stim", "time"]) / np.sqrt(loud.sum(["stim", "time"]))
 fig, ax = plt.subplots(layout="constrained")

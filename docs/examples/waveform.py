@@ -2,7 +2,7 @@
 What was heard, and what a cell answered
 ========================================
 
-Waveform, spectrogram and spikes of one sound, on one axis of time.
+Waveform, spectrogram and spikes of one sound, on one axis of time. (Sound and cell are simulated.)
 """
 
 import matplotlib.pyplot as plt
@@ -15,7 +15,7 @@ sound = nat4xr.open_waveforms(stims=ds).squeeze()
 
 fig, axes = plt.subplots(4, sharex=True, figsize=(6.4, 7), layout="constrained")
 axes[0].plot(sound.sample_time, sound, color="black", linewidth=0.2)
-axes[0].set_ylabel("pressure")
+axes[0].set_ylabel("waveform\n(full scale is 1)")
 axes[0].spines[["top", "right"]].set_visible(False)
 plot.cell_response(ds, axes=axes[1:])
 axes[0].set_title(axes[1].get_title(), fontsize="medium")
