@@ -62,9 +62,8 @@ def test_dataset_page_lists_every_attribute(ds: xr.Dataset) -> None:
     assert set(ds.attrs) <= listed
 
 
-@pytest.mark.parametrize("title", ["Coming from deepSTRF", "Coming from NEMS"])
 def test_selections_set_beside_those_of_other_tools_run(
-    ds: xr.Dataset, simulated_release: Path, title: str
+    ds: xr.Dataset, simulated_release: Path
 ) -> None:
     given = {
         "nat4xr": nat4xr,
@@ -77,7 +76,7 @@ def test_selections_set_beside_those_of_other_tools_run(
         "sites": ["ARM029a", "DRX006b"],
         "snr": nat4xr.metrics.snr(ds["response"].sel(subset="val")).compute(),
     }
-    for task, _, expression in table("selecting.md", title):
+    for task, _, _, expression in table("selecting.md", "Coming from deepSTRF or NEMS"):
         if "(" in expression and not expression.startswith("["):
             name = ds["stim" if "sound" in task or "repeats" in task else "neuron"].values[0]
             eval(expression, given | {"name": name, "names": [name]})

@@ -1,15 +1,15 @@
 """Bridges to the tools that others use: each takes what nat4xr opens, and gives what a tool takes.
 
-===============  =========================================  ===============================
-for              functions                                  needs
-===============  =========================================  ===============================
+===============  ==============================================  ===============================
+for              functions                                       needs
+===============  ==============================================  ===============================
 pandas           :func:`cells`, :func:`sounds`, :func:`trials`
 scikit-learn     :func:`design_matrix`
 model selection  :func:`split_est`
-PyTorch          :func:`torch_dataset`                      ``pip install 'nat4xr[torch]'``
-pynapple         :func:`to_pynapple`                        ``'nat4xr[pynapple]'``
-NWB              :func:`to_nwb`                             ``'nat4xr[nwb]'``
-===============  =========================================  ===============================
+PyTorch          :func:`torch_dataset`                           ``pip install 'nat4xr[torch]'``
+pynapple         :func:`to_pynapple`                             ``'nat4xr[pynapple]'``
+NWB              :func:`to_nwb`                                  ``'nat4xr[nwb]'``
+===============  ==============================================  ===============================
 
 The tools themselves are imported when one of their functions is first asked for.
 """
