@@ -324,7 +324,12 @@ def _tar_members(source: Path | bytes) -> Generator[tuple[str, Stream, int]]:
         with igzip.open(file) if gzipped else file as stream:
             bounded = _Bounded(stream)
             with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as tar:
+                last = -1
                 for member in tar:
+                    # A header may claim what sends tarfile back to where it was.
+                    if member.size < 0 or member.offset <= last:
+                        raise ValueError(f"{member.name!r} claims {member.size:,} bytes")
+                    last = member.offset
                     if member.isdir():
                         continue
                     if not member.isreg() or member.issparse():
@@ -347,7 +352,7 @@ class _Bounded:
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int) -> bytes:
-        if self.tell() + size > self.end:
+        if size < 0 or self.tell() + size > self.end:
             raise ValueError("holds more between its files than tar headers")
         content: bytes = self._stream.read(size)
         return content

@@ -566,6 +566,31 @@ def test_a_member_that_claims_terabytes_is_refused(name: str) -> None:
         nems.read(member(name, size=2**42) + tar(recording()), label="R.tar")
 
 
+def pax(kind: bytes = tarfile.XHDTYPE, **entries: str) -> bytes:
+    """An extended header, of entries of less than 1,000 bytes."""
+    records = [f" {key}={value}\n".encode() for key, value in entries.items()]
+    content = b"".join(b"%03d%s" % (len(record) + 3, record) for record in records)
+    return member("pax", kind, len(content)) + content + bytes(-len(content) % 512)
+
+
+@pytest.mark.parametrize("name", ["R/.hidden", "R/note"])
+@pytest.mark.parametrize("header", ["extended", "plain"])
+def test_a_member_that_leads_back_to_itself_is_refused(
+    name: str, header: str, tmp_path: Path
+) -> None:
+    loop = pax(size="-1536") + member(name) if header == "extended" else member(name, size=-512)
+    (tmp_path / "R.tar").write_bytes(member("R/.first") + loop + tar(recording()))
+    assert not nems.is_recording(tmp_path / "R.tar")
+    with pytest.raises(ReleaseError, match=rf"R.tar: '{name}' claims -"):
+        nems.read(tmp_path / "R.tar")
+
+
+def test_a_header_of_negative_size_is_not_read_to_the_end() -> None:
+    content = member("R/x", tarfile.XHDTYPE, size=-512) + bytes(2**20) + tar(recording())
+    with pytest.raises(ReleaseError, match=r"R.tar: holds more between its files"):
+        nems.read(content, label="R.tar")
+
+
 def test_a_member_that_is_there_twice_is_refused() -> None:
     content = tar({"R/R.resp.json": b"{}"}).rstrip(b"\0").ljust(1024, b"\0") + tar(recording())
     with pytest.raises(ReleaseError, match=r"R.tar: holds R/R.resp.json twice"):
