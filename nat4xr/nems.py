@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 import tarfile
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing
@@ -27,8 +28,8 @@ from numpy.typing import NDArray
 from .errors import ReleaseError, explained
 from .tables import parse_numbers, read_table
 
-MAX_MEMBERS = 10_000
-"""A recording of more files than this is refused."""
+MAX_MEMBERS = 1000
+"""A recording of more files and folders than this is refused; a real one has some 20."""
 
 MAX_RECORDING = 64 * 2**30
 """The files of a recording are streamed, up to this many bytes in all."""
@@ -52,7 +53,10 @@ MAX_SEARCH = 4 * 2**30
 """Of an archive that may be a recording, this many bytes are searched for proof that it is."""
 
 _BLOCK = 2 * 2**20
-_HEADERS = 2**20  # bytes that may stand between two files of an archive
+_HEADERS = 2**14  # bytes that may stand between two files of an archive: names, mostly
+_DIGITS_IN_HEADERS = re.compile(rb"[0-9]{256}")  # Python before 3.11.10 takes their square in time
+_GLOBAL_HEADERS = 100  # which tarfile copies for each file
+_TAIL = 2**20  # zeros that may stand at the end of an archive
 _WORDS = ("head", "middle", "tail")
 # A value written with "%.18e" has 24 characters, which are handled as three words, and is
 # followed by a comma or a newline.
@@ -192,10 +196,8 @@ def read(
     names = set()
     total = 0
     with explained(label), closing(_members(source)) as members:
-        for count, (member, stream, size) in enumerate(members, 1):
+        for member, stream, size in members:
             total += size
-            if count > MAX_MEMBERS:
-                raise ValueError(f"holds more than {MAX_MEMBERS:,} files")
             if total > MAX_RECORDING:
                 raise ValueError(f"claims more than {MAX_RECORDING:,} bytes")
             parsed = _parse_name(member)
@@ -308,6 +310,8 @@ def _folder_members(folder: Path) -> Generator[tuple[str, Stream, int]]:
         if found and place != folder and place.is_symlink():
             raise ValueError(f"{place.name} is a link")
         files += found
+    if len(files) > MAX_MEMBERS:
+        raise ValueError(f"holds more than {MAX_MEMBERS:,} files")
     for file in files:
         if file.is_symlink() or not file.is_file():
             raise ValueError(f"{file.name} is not a plain file")
@@ -324,24 +328,37 @@ def _tar_members(source: Path | bytes) -> Generator[tuple[str, Stream, int]]:
         with igzip.open(file) if gzipped else file as stream:
             bounded = _Bounded(stream)
             with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as tar:
-                last = -1
-                for member in tar:
-                    # A header may claim what sends tarfile back to where it was.
-                    if member.size < 0 or member.offset <= last:
-                        raise ValueError(f"{member.name!r} claims {member.size:,} bytes")
-                    last = member.offset
-                    if member.isdir():
-                        continue
-                    if not member.isreg() or member.issparse():
-                        raise ValueError(f"{member.name!r} is not a plain file")
-                    if member.name.startswith("/") or ".." in member.name.split("/"):
-                        raise ValueError(f"holds a file with the unsafe name {member.name!r}")
+                for member in _plain_files(tar, bounded):
                     stream.seek(member.offset_data)
                     yield member.name, _Section(stream, member.size), member.size
-                    bounded.end = member.offset_data + member.size + _HEADERS
+            bounded.end = bounded.tell() + _TAIL
             while rest := bounded.read(2**16):  # on to the end, where gzip has its checksum
                 if rest.strip(b"\0"):  # tarfile takes a broken header for the end
                     raise ValueError("holds something that is no file")
+
+
+def _plain_files(tar: tarfile.TarFile, bounded: _Bounded) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar that are not folders, refusing what is no plain file."""
+    last = -1
+    for count, member in enumerate(iter(tar.next, None), 1):
+        tar.members.clear()  # type: ignore[attr-defined]  # or all would be held
+        if count > MAX_MEMBERS:
+            raise ValueError(f"holds more than {MAX_MEMBERS:,} files")
+        if len(tar.pax_headers) > _GLOBAL_HEADERS:
+            raise ValueError(f"has more than {_GLOBAL_HEADERS} global headers")
+        # A header may claim what sends tarfile back to where it was.
+        if member.size < 0 or member.offset <= last:
+            raise ValueError(f"{member.name!r} claims {member.size:,} bytes")
+        last = member.offset
+        bounded.end = member.offset_data + _HEADERS
+        if member.isdir():
+            continue
+        if not member.isreg() or member.issparse():
+            raise ValueError(f"{member.name!r} is not a plain file")
+        if member.name.startswith("/") or ".." in member.name.split("/"):
+            raise ValueError(f"holds a file with the unsafe name {member.name!r}")
+        bounded.end += member.size
+        yield member
 
 
 class _Bounded:
@@ -355,6 +372,8 @@ class _Bounded:
         if size < 0 or self.tell() + size > self.end:
             raise ValueError("holds more between its files than tar headers")
         content: bytes = self._stream.read(size)
+        if _DIGITS_IN_HEADERS.search(content):
+            raise ValueError("has a number of more than 255 digits in a header")
         return content
 
 
