@@ -40,6 +40,9 @@ MAX_TEXT = 16 * 2**20
 MAX_HDF5 = 256 * 2**20
 """An HDF5 file may have this many bytes, and hold as many."""
 
+MAX_DATASETS, MAX_CHUNKS = 2**12, 2**14
+"""An HDF5 file may have this many datasets and chunks; a real one has a tenth of either."""
+
 MAX_CHANNELS = 2**14
 """A raster of more channels than this is refused."""
 
@@ -432,9 +435,11 @@ def _read_h5(stream: Stream, size: int) -> dict[str, NDArray[Any]]:
     import h5py
 
     arrays = {}
-    total = 0
+    total = n_chunks = 0
     try:
         with h5py.File(io.BytesIO(_content(stream, size, MAX_HDF5)), "r") as file:
+            if len(file) > MAX_DATASETS:
+                raise ValueError(f"holds more than {MAX_DATASETS:,} datasets")
             for name in file:
                 # Nothing but plain datasets: a link could point to any file of this machine.
                 if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -448,6 +453,9 @@ def _read_h5(stream: Stream, size: int) -> dict[str, NDArray[Any]]:
                 total += 8 * max(dataset.size, math.prod(dataset.chunks or ()))
                 if total > MAX_HDF5:
                     raise ValueError(f"claims more than {MAX_HDF5:,} bytes of numbers")
+                n_chunks += dataset.id.get_num_chunks() if dataset.chunks else 0
+                if n_chunks > MAX_CHUNKS:
+                    raise ValueError(f"holds more than {MAX_CHUNKS:,} chunks")
                 arrays[name] = _read_dataset(dataset).astype(np.float64, copy=False)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"is not a readable HDF5 file: {error}") from error
@@ -472,8 +480,9 @@ def _read_dataset(dataset: Any) -> NDArray[Any]:
     plain = len(filters) == 1 and stored == h5t.py_create(dataset.dtype)
     values = np.full(dataset.shape, dataset.fillvalue, dataset.dtype)
     most = math.prod(dataset.chunks) * stored.get_size() + 16  # and a checksum
-    for i in range(dataset.id.get_num_chunks()):
-        offset = dataset.id.get_chunk_info(i).chunk_offset
+    chunks: list[Any] = []
+    dataset.id.chunk_iter(chunks.append)  # to ask for one after another takes the square in time
+    for offset in (chunk.chunk_offset for chunk in chunks):
         mask, content = dataset.id.read_direct_chunk(offset)
         inflate = isal_zlib.decompressobj()
         inflated = inflate.decompress(content, most)

@@ -770,6 +770,20 @@ def test_event_times_must_be_plain_lists_of_times(
         read(recording() | {"R/R.spikes.h5": content})
 
 
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_an_hdf5_file_of_too_many_chunks_is_refused(compression: str | None) -> None:
+    options = {"chunks": (1,), "compression": compression}
+    content = hdf5(lambda f: f.create_dataset("x", data=np.zeros(2**14 + 1), **options))
+    with pytest.raises(ReleaseError, match=r"R.spikes.h5 in R.tgz: holds more than 16,384 chunks"):
+        read(recording() | {"R/R.spikes.h5": content})
+
+
+def test_an_hdf5_file_of_too_many_datasets_is_refused() -> None:
+    content = hdf5(lambda f: [f.update({f"x{i}": f["y"]}) for i in range(2**12)])
+    with pytest.raises(ReleaseError, match=r"R.spikes.h5 in R.tgz: holds more than 4,096 datasets"):
+        read(recording() | {"R/R.spikes.h5": content})
+
+
 def of_twelve_bits(file: h5py.File) -> None:
     """Integers whose bytes in the file are not those in memory."""
     stored = h5py.h5t.STD_I16LE.copy()
