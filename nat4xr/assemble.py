@@ -28,6 +28,9 @@ from .release import AreaFiles, auditory_flags, count_sites, site_recordings
 MAX_GRID = 2**28
 """So many bins of all val trials and cells are held at most; A1 has 46 million."""
 
+MAX_SOUNDS = 2**14
+"""A population recording of more sounds than this is refused; A1 has 593."""
+
 N_VAL, N_REPEATS = 18, 20
 """Val sounds, and presentations of each at a site, by the design of the experiment."""
 
@@ -173,7 +176,8 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
         stim_names, stim_onsets, stim_time = _sounds(stim)
         if set(stim_names) != set(stims) or stim_time != n_time:
             raise ValueError("signals 'stim' and 'resp' do not have the same sounds")
-        stim_onsets = stim_onsets[[stim_names.index(stim) for stim in stims]]
+        stim_place = {name: place for place, name in enumerate(stim_names)}
+        stim_onsets = stim_onsets[[stim_place[stim] for stim in stims]]
 
     is_val = np.array([labels.is_val(stim) for stim in stims])
     val_number, n_val = np.cumsum(is_val) - 1, int(is_val.sum())
@@ -182,6 +186,7 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     n_reps = _unmissed(resp.data, onsets, n_time).astype(np.int64)
     n_reps[is_val] = 0
     trials_cell_id = dict.fromkeys(cells, "")
+    column = {cell: number for number, cell in enumerate(cells)}
     bins = []
     recordings = sites.result()
     while recordings:
@@ -197,7 +202,7 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
                 if trials_cell_id[cell]:
                     raise ValueError(f"cell {cell} has trials at another site as well")
                 trials_cell_id[cell] = found
-            columns = [cells.index(cell) for cell in matches]
+            columns = [column[cell] for cell in matches]
             presented = np.bincount(trials.stim[trials.stim >= 0], minlength=len(stims))
             if presented[is_val].max(initial=0) > np.iinfo(np.int8).max:
                 raise ValueError(f"a sound was presented {presented.max()} times")
@@ -417,6 +422,8 @@ def _sounds(signal: nems.Signal) -> tuple[list[str], NDArray[np.int64], int]:
         raise ValueError(f"signal {signal.name!r} is not a raster of 100 Hz")
     epochs = _sound_epochs(signal)
     names = epochs["name"].tolist()
+    if len(names) > MAX_SOUNDS:
+        raise ValueError(f"signal {signal.name!r} has more than {MAX_SOUNDS:,} sounds")
     if len(set(names)) < len(names):
         raise ValueError(f"signal {signal.name!r} presents a sound twice")
     _check_names(names)

@@ -456,6 +456,11 @@ BAD = {
         POPULATION,
         "twice",
     ),
+    "more sounds than can be": (
+        lambda: population_epochs([(f"STIM_{i}.wav", 0.0) for i in range(2**14 + 1)]),
+        POPULATION,
+        "more than 16,384 sounds",
+    ),
     "sounds that overlap": (
         lambda: population_epochs([(sound, 0.1 * i) for i, sound in enumerate(SOUNDS)]),
         POPULATION,
