@@ -13,7 +13,7 @@ import math
 import os
 import re
 import tarfile
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .errors import ReleaseError, explained
-from .tables import parse_numbers, read_table
+from .tables import MAX_ROWS, MAX_TABLE, parse_numbers, read_table
 
 MAX_MEMBERS = 1000
 """A recording of more files and folders than this is refused; a real one has some 20."""
@@ -34,8 +34,11 @@ MAX_MEMBERS = 1000
 MAX_RECORDING = 64 * 2**30
 """The files of a recording are streamed, up to this many bytes in all."""
 
-MAX_TEXT = 16 * 2**20
-"""JSON and epochs take much more memory than disk: they may have this many bytes each."""
+MAX_JSON = 4 * 2**20
+"""JSON can take a hundred times its size in memory: it may have this many bytes in all."""
+
+MAX_NAME = 255
+"""Channels and epochs with names of more characters are refused: arrays pad all to the longest."""
 
 MAX_HDF5 = 256 * 2**20
 """An HDF5 file may have this many bytes, and hold as many."""
@@ -197,7 +200,7 @@ def read(
     readers = _READERS if rasters else _READERS | {"csv": measure_raster}
     parts: dict[tuple[str, str], Any] = {}
     names = set()
-    total = 0
+    total = n_json = n_epochs = 0
     with explained(label), closing(_members(source)) as members:
         for member, stream, size in members:
             total += size
@@ -215,8 +218,14 @@ def read(
                 raise ValueError(f"holds more than one recording: {', '.join(sorted(names))}")
             if (signal, part) in parts:
                 raise ValueError(f"holds {member} twice")
+            n_json += size if part.endswith("json") else 0
+            if n_json > MAX_JSON:
+                raise ValueError(f"holds more than {MAX_JSON:,} bytes of JSON")
             with explained(f"{member} in {label}"):
                 parts[signal, part] = readers[part](stream, size)
+            n_epochs += len(parts[signal, part]) if part == "epoch.csv" else 0
+            if n_epochs > MAX_ROWS:
+                raise ValueError(f"holds more than {MAX_ROWS:,} epochs")
         if not names:
             raise ValueError("holds no NEMS recording (no <recording>.<signal>.json)")
     meta = parts.pop(("", "meta.json"), {})
@@ -408,7 +417,7 @@ def _content(stream: Stream, size: int, most: int) -> bytes:
 
 def _read_json(stream: Stream, size: int) -> dict[str, Any]:
     try:
-        content = json.loads(_content(stream, size, MAX_TEXT))
+        content = json.loads(_content(stream, size, MAX_JSON))
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -416,8 +425,15 @@ def _read_json(stream: Stream, size: int) -> dict[str, Any]:
     return content
 
 
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if len(name) > MAX_NAME:
+            raise ValueError(f"holds a name of {len(name):,} characters: {name[:20]!r}...")
+
+
 def _read_epochs(stream: Stream, size: int) -> pd.DataFrame:
-    table = read_table(_content(stream, size, MAX_TEXT), ["name", "start", "end"])
+    table = read_table(_content(stream, size, MAX_TABLE), ["name", "start", "end"])
+    _check_names(table["name"])
     epochs = pd.DataFrame(
         {
             "name": pd.Series(table["name"], dtype=str),
@@ -440,6 +456,7 @@ def _read_h5(stream: Stream, size: int) -> dict[str, NDArray[Any]]:
         with h5py.File(io.BytesIO(_content(stream, size, MAX_HDF5)), "r") as file:
             if len(file) > MAX_DATASETS:
                 raise ValueError(f"holds more than {MAX_DATASETS:,} datasets")
+            _check_names(file)
             for name in file:
                 # Nothing but plain datasets: a link could point to any file of this machine.
                 if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -701,6 +718,7 @@ def _signal(name: str, parts: dict[str, Any]) -> Signal:
         channels = _channel_names(name, parts)
     if not isinstance(channels, list) or not all(isinstance(c, str) for c in channels):
         raise ValueError("its JSON has no list of channel names (chans)")
+    _check_names(channels)
     if len(set(channels)) != len(channels):
         raise ValueError("its JSON names a channel twice")
     if isinstance(fs, bool) or not isinstance(fs, int | float) or not 0 < fs < MAX_FS:

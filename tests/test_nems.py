@@ -360,6 +360,10 @@ def about(part: str = "resp.json", **entries: Any) -> dict[str, Any]:
     return changed(recording(), part, **entries)
 
 
+def with_channels(n_characters: int) -> dict[str, Any]:
+    return about(chans=[*CHANNELS[:2], "c" * n_characters])
+
+
 def epoch_rows(*rows: str, header: str = "name,start,end") -> dict[str, Any]:
     return with_("resp.epoch.csv", "\n".join([header, *rows]).encode())
 
@@ -404,6 +408,9 @@ def epoch_rows(*rows: str, header: str = "name,start,end") -> dict[str, Any]:
         (epoch_rows("a,0,1_0"), "R/R.resp.epoch.csv in R.tgz", "1_0"),
         (epoch_rows("a,0,\u0661"), "R/R.resp.epoch.csv in R.tgz", "not a number"),
         (epoch_rows('"a"b,0,1'), "R/R.resp.epoch.csv in R.tgz", "not CSV"),
+        (epoch_rows("a" * 256 + ",0,1"), "R/R.resp.epoch.csv in R.tgz", "name of 256 characters"),
+        (with_channels(256), "'resp' of R.tgz", "name of 256 characters"),
+        (tiled() | {"R/R.stim.h5": h5({"a" * 256: [[1.0]]})}, "R.stim.h5", "name of 256 char"),
         (epoch_rows("a,0,inf"), "R/R.resp.epoch.csv in R.tgz", "or later"),
         (epoch_rows("a,0,1e300"), "R/R.resp.epoch.csv in R.tgz", "or later"),
         (epoch_rows("a,0,1", "b,1,2,3"), "R/R.resp.epoch.csv in R.tgz", "."),
@@ -669,6 +676,26 @@ def test_a_decompression_bomb_is_refused_before_it_takes_memory(
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()
+
+
+def test_an_epoch_may_have_a_long_name() -> None:
+    epochs = read(epoch_rows("a" * 255 + ",0,1")).signals["resp"].epochs
+    assert epochs["name"].tolist() == ["a" * 255]
+
+
+def test_json_that_would_take_too_much_memory_is_refused() -> None:
+    many = b'{"x": [' + b"{}," * 2**20 + b"{}]}"
+    with pytest.raises(ReleaseError, match=r"R.tgz: holds more than 4,194,304 bytes of JSON"):
+        read(with_("resp.json", many) | {"R/R.meta.json": many})
+
+
+def test_epochs_that_would_take_too_much_memory_are_refused() -> None:
+    header, row = b"name,start,end\n", b",,\n"
+    with pytest.raises(ReleaseError, match=r"R.resp.epoch.csv in R.tgz: has more than 262,144 ro"):
+        read(with_("resp.epoch.csv", header + row * (2**18 + 1)))
+    half = header + row * (2**17 + 1)
+    with pytest.raises(ReleaseError, match=r"R.tgz: holds more than 262,144 epochs"):
+        read(with_("resp.epoch.csv", half) | {"R/R.spikes.epoch.csv": half})
 
 
 @pytest.mark.parametrize(
