@@ -49,8 +49,11 @@ MAX_DATASETS, MAX_CHUNKS = 2**12, 2**14
 MAX_CHANNELS = 2**14
 """A raster of more channels than this is refused."""
 
+MAX_SAMPLES = 2**22
+"""A raster of more samples than this is refused; A1 has 88,950."""
+
 MAX_VALUES = 2**28
-"""A raster may have this many samples and values other than zero in all: they are held."""
+"""A raster may have this many values other than zero: they are held."""
 
 MAX_TIME, MAX_FS = 1e9, 1e9
 """Times in s and rates in Hz beyond these are refused: the number of a sample is an integer."""
@@ -526,8 +529,7 @@ def read_raster(stream: Stream, size: int) -> Raster:
     if not head:
         raise ValueError("is empty")
     n_channels = head.partition(b"\n")[0].count(b",") + 1
-    if n_channels > MAX_CHANNELS:
-        raise ValueError(f"has more than {MAX_CHANNELS:,} columns")
+    _check_shape(0, n_channels)
     n_samples, starts = 0, [np.zeros(1, np.int64)]
     channels, values = bytearray(), bytearray()  # grow in place, where a list is held twice
     for block in _whole_lines(stream, head, n_channels):
@@ -538,8 +540,9 @@ def read_raster(stream: Stream, size: int) -> Raster:
         channels += table.channels.data
         values += table.values.data
         n_samples += table.n_samples
-        if n_samples + starts[-1][-1] > MAX_VALUES:
-            raise ValueError(f"has more than {MAX_VALUES:,} samples and values other than zero")
+        _check_shape(n_samples, n_channels)
+        if starts[-1][-1] > MAX_VALUES:
+            raise ValueError(f"has more than {MAX_VALUES:,} values other than zero")
     return Raster(
         n_channels,
         np.concatenate(starts),
@@ -568,10 +571,18 @@ def measure_raster(stream: Stream, size: int) -> RasterShape:
             end = buffer.find(b"\n", 0, n_bytes)
             n_commas += buffer.count(b",", 0, n_bytes if end < 0 else end)
         n_lines += buffer.count(b"\n", 0, n_bytes)
+        _check_shape(n_lines, n_commas + 1)
         last = buffer[n_bytes - 1]
     if last is None:
         raise ValueError("is empty")
     return RasterShape(n_lines + (last != ord("\n")), n_commas + 1)
+
+
+def _check_shape(n_samples: int, n_channels: int) -> None:
+    if n_channels > MAX_CHANNELS:
+        raise ValueError(f"has more than {MAX_CHANNELS:,} columns")
+    if n_samples > MAX_SAMPLES:
+        raise ValueError(f"has more than {MAX_SAMPLES:,} samples")
 
 
 def _check_line(n_bytes: int) -> None:

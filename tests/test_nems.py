@@ -698,16 +698,26 @@ def test_epochs_that_would_take_too_much_memory_are_refused() -> None:
         read(with_("resp.epoch.csv", half) | {"R/R.spikes.epoch.csv": half})
 
 
+@pytest.mark.parametrize("rasters", [True, False])
 @pytest.mark.parametrize(
-    ("text", "limit"),
+    ("text", "problem"),
     [
-        (b"1," * 2000 + b"1\n", "MAX_CHANNELS"),
-        (b"1" * 2**20 + b"\n", "MAX_CHANNELS"),
-        (b"1,1\n" * 10_000, "MAX_VALUES"),
-        (b"0\n" * 10_000, "MAX_VALUES"),
+        (b"1," * 2**14 + b"1\n", "16,384 columns"),
+        (b"1," * 2**20 + b"1\n", ""),
+        (csv(np.zeros((1, 1))) * (2**22 + 1), "4,194,304 samples"),
     ],
 )
 def test_a_table_that_would_take_too_much_memory_is_refused(
+    text: bytes, problem: str, rasters: bool
+) -> None:
+    with pytest.raises(ReleaseError, match=rf"R/R.resp.csv in R.tgz: has .*more than {problem}"):
+        read(recording() | {"R/R.resp.csv": text}, rasters=rasters)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [(b"1" * 2**20 + b"\n", "MAX_CHANNELS"), (b"1,1\n" * 10_000, "MAX_VALUES")]
+)
+def test_values_that_would_take_too_much_memory_are_refused(
     text: bytes, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nems, limit, 1000)
