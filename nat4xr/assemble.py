@@ -171,7 +171,7 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     stim, resp = population.signals["stim"], population.signals["resp"]
     cells = resp.channels
     with explained(name):
-        _check_names(cells)
+        labels.check_names(cells)
         stims, onsets, n_time = _sounds(resp)
         stim_names, stim_onsets, stim_time = _sounds(stim)
         if set(stim_names) != set(stims) or stim_time != n_time:
@@ -426,8 +426,7 @@ def _sounds(signal: nems.Signal) -> tuple[list[str], NDArray[np.int64], int]:
         raise ValueError(f"signal {signal.name!r} has more than {MAX_SOUNDS:,} sounds")
     if len(set(names)) < len(names):
         raise ValueError(f"signal {signal.name!r} presents a sound twice")
-    _check_names(names)
-    _check_names([sound for sound in labels.sound_labels(names)["sound"].tolist() if sound])
+    labels.check_sounds(names)
     onsets = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
     lengths = np.round((epochs["end"] - epochs["start"]).to_numpy() * signal.fs).astype(np.int64)
     n_time = int(lengths[0])
@@ -448,13 +447,6 @@ def _check_grid(label: str, n_reps: int, n_stims: int, n_time: int, n_channels: 
             f"{label}: {n_channels:,} channels, and sounds of {n_time:,} bins, are more than can "
             "be held"
         )
-
-
-def _check_names(names: list[str]) -> None:
-    """Refuse names that a spreadsheet would take for a formula, or a terminal for a command."""
-    for name in names:
-        if not 0 < len(name) < 256 or name[0] in "=+-@" or not name.isprintable():
-            raise ValueError(f"holds the unsafe name {name[:256]!r}")
 
 
 def _unmissed(raster: nems.Raster, onsets: NDArray[np.int64], n_time: int) -> NDArray[np.bool_]:
