@@ -17,7 +17,7 @@ from .errors import ReleaseError, explained
 from .labels import match_cells
 from .nems import is_archive_name
 from .registry import FILES
-from .tables import read_table
+from .tables import MAX_TABLE, read_table
 
 AREAS = ("A1", "PEG")
 SUBSETS = ("all", "est", "val")
@@ -254,6 +254,8 @@ def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
         The table is broken, or lacks one of the two columns.
     """
     with explained(table.name):
+        if table.stat().st_size > MAX_TABLE:
+            raise ValueError(f"has {table.stat().st_size:,} bytes; a table may have {MAX_TABLE:,}")
         rows = read_table(table.read_bytes(), ["cellid", "sig_auditory"])
         flags: dict[str, bool] = {}
         for cell_id, text in zip(rows["cellid"], rows["sig_auditory"], strict=True):
