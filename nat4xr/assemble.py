@@ -338,6 +338,8 @@ def read_sites(
         recording = nems.read(source, signals=("resp",), label=label)
         if recording.signals["resp"].kind != "points":
             raise ReleaseError(f"{label}: signal 'resp' holds no spike times")
+        with explained(label):
+            labels.check_names(recording.signals["resp"].channels)
         yield recording
 
 
@@ -406,6 +408,7 @@ def _sound_epochs(signal: nems.Signal) -> pd.DataFrame:
     epochs = epochs.sort_values("start", kind="stable")
     if not len(epochs):
         raise ValueError(f"signal {signal.name!r} has no sound (STIM_...) epochs")
+    labels.check_sounds(epochs["name"].unique().tolist())
     if not (epochs["end"] >= epochs["start"]).all():  # nor is NaN
         raise ValueError("has a sound that ends before it starts, or at no time")
     last = math.inf if signal.n_samples is None else (signal.n_samples + 1) / signal.fs
@@ -426,7 +429,6 @@ def _sounds(signal: nems.Signal) -> tuple[list[str], NDArray[np.int64], int]:
         raise ValueError(f"signal {signal.name!r} has more than {MAX_SOUNDS:,} sounds")
     if len(set(names)) < len(names):
         raise ValueError(f"signal {signal.name!r} presents a sound twice")
-    labels.check_sounds(names)
     onsets = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
     lengths = np.round((epochs["end"] - epochs["start"]).to_numpy() * signal.fs).astype(np.int64)
     n_time = int(lengths[0])

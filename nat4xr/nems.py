@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .errors import ReleaseError, explained
+from .errors import ReleaseError, explained, shown
 from .tables import MAX_ROWS, MAX_TABLE, parse_numbers, read_table
 
 MAX_MEMBERS = 1000
@@ -213,6 +213,8 @@ def read(
             if parsed is None:
                 continue
             recording, signal, part = parsed
+            if not (recording + signal).isprintable():
+                raise ValueError(f"holds a file with the unsafe name {member!r}")
             if signals is not None and signal not in signals and part != "meta.json":
                 continue
             if part != "meta.json":  # which may bear another name than the signals
@@ -220,11 +222,11 @@ def read(
             if len(names) > 1:
                 raise ValueError(f"holds more than one recording: {', '.join(sorted(names))}")
             if (signal, part) in parts:
-                raise ValueError(f"holds {member} twice")
+                raise ValueError(f"holds {shown(member)} twice")
             n_json += size if part.endswith("json") else 0
             if n_json > MAX_JSON:
                 raise ValueError(f"holds more than {MAX_JSON:,} bytes of JSON")
-            with explained(f"{member} in {label}"):
+            with explained(f"{shown(member)} in {label}"):
                 parts[signal, part] = readers[part](stream, size)
             n_epochs += len(parts[signal, part]) if part == "epoch.csv" else 0
             if n_epochs > MAX_ROWS:
@@ -320,16 +322,16 @@ def _folder_members(folder: Path) -> Generator[tuple[str, Stream, int]]:
     for place in (folder, *inside):
         found = sorted(p for p in place.iterdir() if _parse_name(p.name))
         if found and files:
-            places = f"{files[0].parent.name}, {place.name}"
+            places = f"{shown(files[0].parent.name)}, {shown(place.name)}"
             raise ValueError(f"holds files of a recording in more than one folder: {places}")
         if found and place != folder and place.is_symlink():
-            raise ValueError(f"{place.name} is a link")
+            raise ValueError(f"{shown(place.name)} is a link")
         files += found
     if len(files) > MAX_MEMBERS:
         raise ValueError(f"holds more than {MAX_MEMBERS:,} files")
     for file in files:
         if file.is_symlink() or not file.is_file():
-            raise ValueError(f"{file.name} is not a plain file")
+            raise ValueError(f"{shown(file.name)} is not a plain file")
         with file.open("rb") as stream:
             yield file.name, stream, file.stat().st_size
 
@@ -785,13 +787,15 @@ def _check_raster(raster: Raster, channels: list[str]) -> None:
 
 def _check_points(points: dict[str, NDArray[np.float64]], channels: list[str]) -> None:
     if missing := [channel for channel in channels if channel not in points]:
-        raise ValueError(f"its HDF5 file has no event times of {', '.join(missing[:5])}")
+        raise ValueError(
+            f"its HDF5 file has no event times of {', '.join(map(shown, missing[:5]))}"
+        )
     for channel in channels:
         times = points[channel]
         if times.ndim != 1:
-            raise ValueError(f"event times of {channel} are not a list of times")
+            raise ValueError(f"event times of {channel!r} are not a list of times")
         if not ((times >= 0) & (times < MAX_TIME)).all():
-            raise ValueError(f"an event time of {channel} is NaN, infinite or negative")
+            raise ValueError(f"an event time of {channel!r} is NaN, infinite or negative")
 
 
 def _check_tiles(tiles: dict[str, NDArray[np.float64]], channels: list[str]) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ReleaseError, explained
+from .errors import ReleaseError, explained, shown
 from .labels import match_cells
 from .nems import is_archive_name
 from .registry import FILES
@@ -125,8 +125,9 @@ def files_below(part: Path) -> list[Path]:
         for path in folders.pop().iterdir():
             is_folder = path.is_dir()
             if path.is_symlink() or not (is_folder or path.is_file()):
+                inside = shown(path.relative_to(part).as_posix())
                 raise ReleaseError(
-                    f"{part.name}: {path.relative_to(part)} is a link, or no plain file; "
+                    f"{part.name}: {inside} is a link, or no plain file; "
                     "put there what it stands for, or remove it"
                 )
             (folders if is_folder else files).append(path)
@@ -210,7 +211,7 @@ def _in_folder(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
     inside = _visible(sites)
     if len(inside) == 1 and inside[0].is_dir() and not any(inside[0].glob("*.json")):
         inside = _visible(inside[0])
-    return ((p.name, p) for p in inside if p.is_dir() or is_archive_name(p.name))
+    return ((shown(p.name), p) for p in inside if p.is_dir() or is_archive_name(p.name))
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -227,7 +228,7 @@ def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
             if not _is_site(name):
                 archive.open(member).close()  # is it called so, or is the directory damaged?
                 continue
-            label = f"{name} in {sites.name}"
+            label = f"{shown(name)} in {sites.name}"
             with explained(label):
                 if member.file_size > MAX_SITE_ARCHIVE:
                     raise ValueError(f"claims {member.file_size:,} bytes")
@@ -261,9 +262,9 @@ def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
         for cell_id, text in zip(rows["cellid"], rows["sig_auditory"], strict=True):
             flag = _FLAGS.get(text.strip().lower())
             if flag is None:
-                raise ValueError(f"sig_auditory of {cell_id} is {text!r}")
+                raise ValueError(f"sig_auditory of {cell_id!r} is {text!r}")
             if flags.setdefault(cell_id, flag) != flag:
-                raise ValueError(f"sig_auditory of {cell_id} is given twice, and differs")
+                raise ValueError(f"sig_auditory of {cell_id!r} is given twice, and differs")
         listed = match_cells(cell_ids, flags)
     if lacking := len(cell_ids) - len(listed):
         warnings.warn(

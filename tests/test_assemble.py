@@ -509,6 +509,19 @@ BAD = {
         POPULATION,
         "unsafe",
     ),
+    "a command for a cell that only a site knows": (
+        lambda: site(
+            resp_json=about_signal("PointProcess", [CELLS[0], "\x1b[2J"], 1000, 10**6),
+            resp_h5=h5({CELLS[0]: [], "\x1b[2J": []}),
+        ),
+        SITE,
+        r"unsafe name '\\x1b\[2J'",
+    ),
+    "a formula for a sound that only a site knows": (
+        lambda: with_epoch("STIM_cat1_rec1_=1+1_excerpt1.wav,900,901"),
+        SITE,
+        "unsafe name '=1",
+    ),
     "a command to the terminal": (lambda: named(cell="\x1b[2J"), POPULATION, "unsafe"),
     "a line break": (lambda: named(sound="STIM_a\nb.wav"), POPULATION, "unsafe"),
     "a name of zeros": (lambda: named(cell="ARM029a\0"), POPULATION, "unsafe"),

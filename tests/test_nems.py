@@ -518,6 +518,20 @@ def test_a_name_that_points_out_of_the_archive_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "members",
+    [
+        {"R/\x1b[2J.resp.json": b"{}"},
+        {"\x1b[2J/R.resp.json": b"{"},
+        about("spikes.json", chans=["\x1b[2J"]),
+    ],
+)
+def test_no_name_is_a_command_to_the_terminal(members: dict[str, Any]) -> None:
+    with pytest.raises(ReleaseError) as refusal:
+        read(recording() | members)
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize(
     "kind",
     [
         tarfile.SYMTYPE,

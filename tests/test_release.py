@@ -398,6 +398,11 @@ def test_a_broken_site_is_named(tmp_path: Path) -> None:
         read_all(content, tmp_path)
 
 
+def test_no_site_has_a_command_to_the_terminal_for_a_name(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match=rf"'\\x1b\[2J.tgz' in {SITES}"):
+        read_all(zipped({"\x1b[2J.tgz": b"no archive"}), tmp_path)
+
+
 def test_a_site_that_claims_too_much_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
