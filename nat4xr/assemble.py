@@ -31,6 +31,9 @@ MAX_GRID = 2**28
 MAX_SOUNDS = 2**14
 """A population recording of more sounds than this is refused; A1 has 593."""
 
+MAX_SITE = 2**31
+"""The files of a site recording may have this many bytes; those of a real one have millions."""
+
 N_VAL, N_REPEATS = 18, 20
 """Val sounds, and presentations of each at a site, by the design of the experiment."""
 
@@ -335,7 +338,7 @@ def read_sites(
     n_sites = count_sites(files.sites) if progressbar else None
     sites = tqdm(site_recordings(files.sites), title, n_sites, disable=not progressbar)
     for label, source in sites:
-        recording = nems.read(source, signals=("resp",), label=label)
+        recording = nems.read(source, signals=("resp",), label=label, most=MAX_SITE)
         if recording.signals["resp"].kind != "points":
             raise ReleaseError(f"{label}: signal 'resp' holds no spike times")
         with explained(label):

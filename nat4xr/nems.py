@@ -173,6 +173,7 @@ def read(
     signals: Collection[str] | None = None,
     label: str | None = None,
     rasters: bool = True,
+    most: int = MAX_RECORDING,
 ) -> Recording:
     """Read a NEMS recording.
 
@@ -187,6 +188,8 @@ def read(
         What to call the source in error messages. Default: its file name.
     rasters : bool, optional
         False passes over the values of rasters: their ``data`` is a `RasterShape`.
+    most : int, optional
+        The bytes that the files may have in all.
 
     Returns
     -------
@@ -207,8 +210,8 @@ def read(
     with explained(label), closing(_members(source)) as members:
         for member, stream, size in members:
             total += size
-            if total > MAX_RECORDING:
-                raise ValueError(f"claims more than {MAX_RECORDING:,} bytes")
+            if total > most:
+                raise ValueError(f"claims more than {most:,} bytes")
             parsed = _parse_name(member)
             if parsed is None:
                 continue

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -444,6 +445,15 @@ def raster_site() -> dict[str, Any]:
     return release
 
 
+def huge_site() -> dict[str, Any]:
+    """A release in which a site says that it holds a file of more than 2 GiB."""
+    release = tiny_release()
+    huge = tarfile.TarInfo("ARM029a/other")
+    huge.size = 2**31 + 1
+    release[SITES][archive_name("ARM029a")] = huge.tobuf()
+    return release
+
+
 SITE = archive_name("ARM029a").rpartition("/")[2]
 BAD = {
     "no stim": (lambda: without("stim.json"), POPULATION, "no JSON"),
@@ -493,6 +503,7 @@ BAD = {
     "a rate below the bins'": (lambda: about_site(1e-9), SITE, "1e-09 Hz"),
     "a rate without end": (lambda: about_site(1e300), SITE, "fs"),
     "a length without end": (lambda: about_site(1000, 10**400), SITE, "."),
+    "a site of gigabytes": (lambda: huge_site(), SITE, "more than 2,147,483,648 bytes"),
     "a site of rasters": (lambda: raster_site(), SITE, "no spike times"),
     "a cell at two sites": (lambda: same_cells_at_two_sites(), "A1_ARM030a", CELLS[0]),
     "a cell under two names": (
