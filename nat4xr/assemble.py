@@ -349,6 +349,9 @@ def read_sites(
 def find_trials(signal: nems.Signal, stims: list[str], trial_s: float, label: str) -> Trials:
     """The presentations of a site, from its epochs.
 
+    Trials that overlap by a sample or more are refused. By less they may, as times are rounded to
+    samples: one that two trials share so belongs to the later.
+
     Parameters
     ----------
     signal : nems.Signal
@@ -375,8 +378,12 @@ def find_trials(signal: nems.Signal, stims: list[str], trial_s: float, label: st
             warnings.warn(
                 f"{label}: left out trials that do not last {trial_s:g} s: {cut}", stacklevel=2
             )
-            epochs, onset, length = epochs[whole], onset[whole], length[whole]
-        if (np.diff(onset) < np.minimum(length[:-1], n_samples) - 1).any():
+            epochs, onset = epochs[whole], onset[whole]
+        if not len(epochs):
+            raise ValueError(f"has no trial that lasts {trial_s:g} s")
+        start, end = signal.fs * epochs["start"].to_numpy(), signal.fs * epochs["end"].to_numpy()
+        overlap = np.minimum(end, start + n_samples)[:-1] - start[1:]
+        if (overlap > 0.999).any():  # samples; a whole one is not quite 1 in float64
             raise ValueError("has trials that overlap")
     number = {stim: i for i, stim in enumerate(stims)}
     stim = epochs["name"].map(number).fillna(-1).to_numpy().astype(np.int64)

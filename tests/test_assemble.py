@@ -489,6 +489,12 @@ BAD = {
         "same sounds",
     ),
     "trials that overlap": (lambda: trials(0.0, 0.1), SITE, "overlap"),
+    "trials that overlap by a sample": (lambda: trials(0.0, 0.199), SITE, "overlap"),
+    "trials that are all cut": (
+        lambda: trials(0.0, length=0.1),
+        SITE,
+        r"no trial that lasts 0\.2 s",
+    ),
     "trials that end before they start": (lambda: trials(0.0, length=-0.1), SITE, "ends before"),
     "trials at no time": (lambda: trials(0.0, length=float("nan")), SITE, "at no time"),
     "trials after the end": (lambda: trials(0.0, 1000.0), SITE, "outside"),
@@ -542,6 +548,7 @@ BAD = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*left out trials")
 @pytest.mark.parametrize(("release", "file", "problem"), BAD.values(), ids=BAD.keys())
 def test_a_release_that_contradicts_itself_is_refused(
     release: Callable[[], dict[str, Any]], file: str, problem: str, assembled: Any
@@ -573,6 +580,14 @@ def test_a_trial_of_another_length_is_left_out_and_named(length: float, assemble
 def test_a_sound_that_is_not_ours_may_last_as_long_as_it_will(assembled: Any) -> None:
     release = with_epoch("STIM_other.wav,900.0,903.0")
     np.testing.assert_array_equal(response(assembled(release)), trial_counts(tiny_sites()))
+
+
+def test_a_sample_that_trials_share_by_rounding_belongs_to_the_later(assembled: Any) -> None:
+    release = trials(0.0015, 0.2014)  # samples 2 to 201 and 201 to 400
+    members = release[SITES][archive_name("ARM029a")]
+    members["ARM029a/ARM029a.resp.h5"] = h5({CELLS[0]: [0.2015], CELLS[1]: []})
+    counts = assembled(release).val_counts[:, 0, :, 0]
+    assert counts.sum() == counts[1, 0] == 1
 
 
 def test_an_epoch_that_is_written_twice_is_one_trial(assembled: Any) -> None:
