@@ -34,6 +34,9 @@ MAX_SOUNDS = 2**14
 MAX_SITE = 2**31
 """The files of a site recording may have this many bytes; those of a real one have millions."""
 
+MAX_SPIKES = 2**27
+"""So many spikes of all sites are held at most; A1 has some 10 million."""
+
 N_VAL, N_REPEATS = 18, 20
 """Val sounds, and presentations of each at a site, by the design of the experiment."""
 
@@ -337,12 +340,17 @@ def read_sites(
     """The site recordings of an area one after another."""
     n_sites = count_sites(files.sites) if progressbar else None
     sites = tqdm(site_recordings(files.sites), title, n_sites, disable=not progressbar)
+    n_spikes = 0
     for label, source in sites:
         recording = nems.read(source, signals=("resp",), label=label, most=MAX_SITE)
-        if recording.signals["resp"].kind != "points":
+        resp = recording.signals["resp"]
+        if resp.kind != "points":
             raise ReleaseError(f"{label}: signal 'resp' holds no spike times")
+        n_spikes += sum(times.size for times in resp.data.values())
+        if n_spikes > MAX_SPIKES:
+            raise ReleaseError(f"{files.sites.name}: holds more than {MAX_SPIKES:,} spikes")
         with explained(label):
-            labels.check_names(recording.signals["resp"].channels)
+            labels.check_names(resp.channels)
         yield recording
 
 

@@ -243,6 +243,17 @@ def test_more_spikes_than_can_be_counted_are_refused(assembled: Any) -> None:
         assembled(tiny_release(sites, psth=published))
 
 
+def test_sites_of_more_spikes_than_can_be_held_are_refused(
+    assembled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_spikes = sum(len(t) for site in tiny_sites().values() for t in site.spikes.values())
+    monkeypatch.setattr("nat4xr.assemble.MAX_SPIKES", n_spikes)
+    assembled(tiny_release())
+    monkeypatch.setattr("nat4xr.assemble.MAX_SPIKES", n_spikes - 1)
+    with pytest.raises(ReleaseError, match=f"{SITES}: holds more than .* spikes"):
+        assembled(tiny_release())
+
+
 def test_a_release_of_zeros_is_refused_before_it_takes_memory(assembled: Any) -> None:
     release = tiny_release()
     cells = [f"ARM029a-{i:02}-1" for i in range(5000)]
