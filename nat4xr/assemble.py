@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -337,7 +337,7 @@ def _time_attrs(epochs: pd.DataFrame) -> dict[str, Any]:
 def read_sites(
     files: AreaFiles, title: str = "", *, progressbar: bool = False
 ) -> Iterator[nems.Recording]:
-    """The site recordings of an area one after another."""
+    """The site recordings of an area one after another, without their meta data."""
     n_sites = count_sites(files.sites) if progressbar else None
     sites = tqdm(site_recordings(files.sites), title, n_sites, disable=not progressbar)
     n_spikes = 0
@@ -351,7 +351,8 @@ def read_sites(
             raise ReleaseError(f"{files.sites.name}: holds more than {MAX_SPIKES:,} spikes")
         with explained(label):
             labels.check_names(resp.channels)
-        yield recording
+        # All sites are held at once, and meta data of megabytes can take a hundred times as much.
+        yield replace(recording, meta={}, signals={"resp": replace(resp, meta={})})
 
 
 def find_trials(signal: nems.Signal, stims: list[str], trial_s: float, label: str) -> Trials:

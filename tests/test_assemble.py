@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from releases import (
 )
 
 from nat4xr import ReleaseError
-from nat4xr.assemble import AreaData, assemble
+from nat4xr.assemble import AreaData, assemble, read_sites
 from nat4xr.release import AreaFiles, find_area
 
 CELLS = ["ARM029a-04-1", "ARM029a-07-6", "TNC013a-22-3"]
@@ -252,6 +253,23 @@ def test_sites_of_more_spikes_than_can_be_held_are_refused(
     monkeypatch.setattr("nat4xr.assemble.MAX_SPIKES", n_spikes - 1)
     with pytest.raises(ReleaseError, match=f"{SITES}: holds more than .* spikes"):
         assembled(tiny_release())
+
+
+def test_the_meta_data_of_all_sites_are_not_held_at_once(tmp_path: Path) -> None:
+    release = tiny_release()
+    meta = b'{"x": [' + b"{}," * 10**5 + b"{}]}"
+    for i in range(10):
+        members = site_recording(f"ZZZ{i:03}a", Site({"x": []}, [(VAL[0], 0.0)]))
+        members[f"ZZZ{i:03}a/ZZZ{i:03}a.meta.json"] = meta
+        release[SITES][archive_name(f"ZZZ{i:03}a")] = members
+    files = find_area("A1", write(release, tmp_path))
+    assert isinstance(files, AreaFiles)
+    tracemalloc.start()
+    try:
+        assert len(list(read_sites(files))) == 12
+        assert tracemalloc.get_traced_memory()[1] < 2 * 10**7  # each takes 8 MB
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_release_of_zeros_is_refused_before_it_takes_memory(assembled: Any) -> None:
