@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,15 @@ from .release import AreaFiles, auditory_flags, count_sites, site_recordings
 
 MAX_GRID = 2**28
 """So many bins of all val trials and cells are held at most; A1 has 46 million."""
+
+MAX_SOUNDS = 2**14
+"""A population recording of more sounds than this is refused; A1 has 593."""
+
+MAX_SITE = 2**31
+"""The files of a site recording may have this many bytes; those of a real one have millions."""
+
+MAX_SPIKES = 2**27
+"""So many spikes of all sites are held at most; A1 has some 10 million."""
 
 N_VAL, N_REPEATS = 18, 20
 """Val sounds, and presentations of each at a site, by the design of the experiment."""
@@ -168,12 +177,13 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     stim, resp = population.signals["stim"], population.signals["resp"]
     cells = resp.channels
     with explained(name):
-        _check_names(cells)
+        labels.check_names(cells)
         stims, onsets, n_time = _sounds(resp)
         stim_names, stim_onsets, stim_time = _sounds(stim)
         if set(stim_names) != set(stims) or stim_time != n_time:
             raise ValueError("signals 'stim' and 'resp' do not have the same sounds")
-        stim_onsets = stim_onsets[[stim_names.index(stim) for stim in stims]]
+        stim_place = {name: place for place, name in enumerate(stim_names)}
+        stim_onsets = stim_onsets[[stim_place[stim] for stim in stims]]
 
     is_val = np.array([labels.is_val(stim) for stim in stims])
     val_number, n_val = np.cumsum(is_val) - 1, int(is_val.sum())
@@ -182,6 +192,7 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     n_reps = _unmissed(resp.data, onsets, n_time).astype(np.int64)
     n_reps[is_val] = 0
     trials_cell_id = dict.fromkeys(cells, "")
+    column = {cell: number for number, cell in enumerate(cells)}
     bins = []
     recordings = sites.result()
     while recordings:
@@ -197,7 +208,7 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
                 if trials_cell_id[cell]:
                     raise ValueError(f"cell {cell} has trials at another site as well")
                 trials_cell_id[cell] = found
-            columns = [cells.index(cell) for cell in matches]
+            columns = [column[cell] for cell in matches]
             presented = np.bincount(trials.stim[trials.stim >= 0], minlength=len(stims))
             if presented[is_val].max(initial=0) > np.iinfo(np.int8).max:
                 raise ValueError(f"a sound was presented {presented.max()} times")
@@ -326,18 +337,29 @@ def _time_attrs(epochs: pd.DataFrame) -> dict[str, Any]:
 def read_sites(
     files: AreaFiles, title: str = "", *, progressbar: bool = False
 ) -> Iterator[nems.Recording]:
-    """The site recordings of an area one after another."""
+    """The site recordings of an area one after another, without their meta data."""
     n_sites = count_sites(files.sites) if progressbar else None
     sites = tqdm(site_recordings(files.sites), title, n_sites, disable=not progressbar)
+    n_spikes = 0
     for label, source in sites:
-        recording = nems.read(source, signals=("resp",), label=label)
-        if recording.signals["resp"].kind != "points":
+        recording = nems.read(source, signals=("resp",), label=label, most=MAX_SITE)
+        resp = recording.signals["resp"]
+        if resp.kind != "points":
             raise ReleaseError(f"{label}: signal 'resp' holds no spike times")
-        yield recording
+        n_spikes += sum(times.size for times in resp.data.values())
+        if n_spikes > MAX_SPIKES:
+            raise ReleaseError(f"{files.sites.name}: holds more than {MAX_SPIKES:,} spikes")
+        with explained(label):
+            labels.check_names(resp.channels)
+        # All sites are held at once, and meta data of megabytes can take a hundred times as much.
+        yield replace(recording, meta={}, signals={"resp": replace(resp, meta={})})
 
 
 def find_trials(signal: nems.Signal, stims: list[str], trial_s: float, label: str) -> Trials:
     """The presentations of a site, from its epochs.
+
+    Trials that overlap by a sample or more are refused. By less they may, as times are rounded to
+    samples: one that two trials share so belongs to the later.
 
     Parameters
     ----------
@@ -365,8 +387,12 @@ def find_trials(signal: nems.Signal, stims: list[str], trial_s: float, label: st
             warnings.warn(
                 f"{label}: left out trials that do not last {trial_s:g} s: {cut}", stacklevel=2
             )
-            epochs, onset, length = epochs[whole], onset[whole], length[whole]
-        if (np.diff(onset) < np.minimum(length[:-1], n_samples) - 1).any():
+            epochs, onset = epochs[whole], onset[whole]
+        if not len(epochs):
+            raise ValueError(f"has no trial that lasts {trial_s:g} s")
+        start, end = signal.fs * epochs["start"].to_numpy(), signal.fs * epochs["end"].to_numpy()
+        overlap = np.minimum(end, start + n_samples)[:-1] - start[1:]
+        if (overlap > 0.999).any():  # samples; a whole one is not quite 1 in float64
             raise ValueError("has trials that overlap")
     number = {stim: i for i, stim in enumerate(stims)}
     stim = epochs["name"].map(number).fillna(-1).to_numpy().astype(np.int64)
@@ -401,6 +427,7 @@ def _sound_epochs(signal: nems.Signal) -> pd.DataFrame:
     epochs = epochs.sort_values("start", kind="stable")
     if not len(epochs):
         raise ValueError(f"signal {signal.name!r} has no sound (STIM_...) epochs")
+    labels.check_sounds(epochs["name"].unique().tolist())
     if not (epochs["end"] >= epochs["start"]).all():  # nor is NaN
         raise ValueError("has a sound that ends before it starts, or at no time")
     last = math.inf if signal.n_samples is None else (signal.n_samples + 1) / signal.fs
@@ -417,10 +444,10 @@ def _sounds(signal: nems.Signal) -> tuple[list[str], NDArray[np.int64], int]:
         raise ValueError(f"signal {signal.name!r} is not a raster of 100 Hz")
     epochs = _sound_epochs(signal)
     names = epochs["name"].tolist()
+    if len(names) > MAX_SOUNDS:
+        raise ValueError(f"signal {signal.name!r} has more than {MAX_SOUNDS:,} sounds")
     if len(set(names)) < len(names):
         raise ValueError(f"signal {signal.name!r} presents a sound twice")
-    _check_names(names)
-    _check_names([sound for sound in labels.sound_labels(names)["sound"].tolist() if sound])
     onsets = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
     lengths = np.round((epochs["end"] - epochs["start"]).to_numpy() * signal.fs).astype(np.int64)
     n_time = int(lengths[0])
@@ -441,13 +468,6 @@ def _check_grid(label: str, n_reps: int, n_stims: int, n_time: int, n_channels: 
             f"{label}: {n_channels:,} channels, and sounds of {n_time:,} bins, are more than can "
             "be held"
         )
-
-
-def _check_names(names: list[str]) -> None:
-    """Refuse names that a spreadsheet would take for a formula, or a terminal for a command."""
-    for name in names:
-        if not 0 < len(name) < 256 or name[0] in "=+-@" or not name.isprintable():
-            raise ValueError(f"holds the unsafe name {name[:256]!r}")
 
 
 def _unmissed(raster: nems.Raster, onsets: NDArray[np.int64], n_time: int) -> NDArray[np.bool_]:

@@ -30,6 +30,25 @@ class DownloadError(OSError):
     """A file of the release could not be downloaded whole."""
 
 
+def shown(name: str) -> str:
+    r"""A name of something foreign, so that no terminal takes it for a command.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> print(shown("A1_NAT4.tgz"), shown("\x1b[2J"))
+    A1_NAT4.tgz '\x1b[2J'
+    """
+    return name if name.isprintable() else repr(name)
+
+
 @contextmanager
 def explained(where: str) -> Iterator[None]:
     """Turn what is said of broken input into a ReleaseError that names the input.

@@ -1,7 +1,8 @@
 """What the names of sounds and cells say: names in, label tables out.
 
-Every function is pure and takes any string: what cannot be parsed is ``""`` or ``-1``. And one
-label that no name has: that data are simulated.
+Every function is pure and takes any string: what cannot be parsed is ``""`` or ``-1``, and names
+that harm where they are shown can be refused. And one label that no name has: that data are
+simulated.
 """
 
 from __future__ import annotations
@@ -50,6 +51,46 @@ def simulated_attr(source: xr.Dataset | xr.DataArray) -> dict[str, int]:
     {}
     """
     return {"simulated": 1} if source.attrs.get("simulated") else {}
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names that a spreadsheet would take for a formula, or a terminal for a command.
+
+    Parameters
+    ----------
+    names : iterable of str
+
+    Raises
+    ------
+    ValueError
+        A name is unsafe.
+
+    Examples
+    --------
+    >>> check_names(["DRX006b-128-2", "=1+1"])
+    Traceback (most recent call last):
+        ...
+    ValueError: holds the unsafe name '=1+1'
+    """
+    for name in names:
+        if not 0 < len(name) < 256 or name[0] in "=+-@" or not name.isprintable():
+            raise ValueError(f"holds the unsafe name {name[:256]!r}")
+
+
+def check_sounds(names: Sequence[str]) -> None:
+    """Refuse names of sounds that are unsafe, or say so of what is heard.
+
+    Parameters
+    ----------
+    names : sequence of str
+
+    Raises
+    ------
+    ValueError
+        A name is unsafe.
+    """
+    check_names(names)  # before they are parsed: no name is long
+    check_names([sound for sound in sound_labels(names)["sound"].tolist() if sound])
 
 
 def cell_labels(cell_ids: Sequence[str], area: str) -> Labels:

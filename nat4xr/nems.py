@@ -11,8 +11,9 @@ import io
 import json
 import math
 import os
+import re
 import tarfile
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,26 +25,35 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .errors import ReleaseError, explained
-from .tables import parse_numbers, read_table
+from .errors import ReleaseError, explained, shown
+from .tables import MAX_ROWS, MAX_TABLE, parse_numbers, read_table
 
-MAX_MEMBERS = 10_000
-"""A recording of more files than this is refused."""
+MAX_MEMBERS = 1000
+"""A recording of more files and folders than this is refused; a real one has some 20."""
 
 MAX_RECORDING = 64 * 2**30
 """The files of a recording are streamed, up to this many bytes in all."""
 
-MAX_TEXT = 16 * 2**20
-"""JSON and epochs take much more memory than disk: they may have this many bytes each."""
+MAX_JSON = 4 * 2**20
+"""JSON can take a hundred times its size in memory: it may have this many bytes in all."""
+
+MAX_NAME = 255
+"""Channels and epochs with names of more characters are refused: arrays pad all to the longest."""
 
 MAX_HDF5 = 256 * 2**20
 """An HDF5 file may have this many bytes, and hold as many."""
 
+MAX_DATASETS, MAX_CHUNKS = 2**12, 2**14
+"""An HDF5 file may have this many datasets and chunks; a real one has a tenth of either."""
+
 MAX_CHANNELS = 2**14
 """A raster of more channels than this is refused."""
 
+MAX_SAMPLES = 2**22
+"""A raster of more samples than this is refused; A1 has 88,950."""
+
 MAX_VALUES = 2**28
-"""A raster may have this many samples and values other than zero in all: they are held."""
+"""A raster may have this many values other than zero: they are held."""
 
 MAX_TIME, MAX_FS = 1e9, 1e9
 """Times in s and rates in Hz beyond these are refused: the number of a sample is an integer."""
@@ -52,7 +62,10 @@ MAX_SEARCH = 4 * 2**30
 """Of an archive that may be a recording, this many bytes are searched for proof that it is."""
 
 _BLOCK = 2 * 2**20
-_HEADERS = 2**20  # bytes that may stand between two files of an archive
+_HEADERS = 2**14  # bytes that may stand between two files of an archive: names, mostly
+_DIGITS_IN_HEADERS = re.compile(rb"[0-9]{256}")  # Python before 3.11.10 takes their square in time
+_GLOBAL_HEADERS = 100  # which tarfile copies for each file
+_TAIL = 2**20  # zeros that may stand at the end of an archive
 _WORDS = ("head", "middle", "tail")
 # A value written with "%.18e" has 24 characters, which are handled as three words, and is
 # followed by a comma or a newline.
@@ -160,6 +173,7 @@ def read(
     signals: Collection[str] | None = None,
     label: str | None = None,
     rasters: bool = True,
+    most: int = MAX_RECORDING,
 ) -> Recording:
     """Read a NEMS recording.
 
@@ -174,6 +188,8 @@ def read(
         What to call the source in error messages. Default: its file name.
     rasters : bool, optional
         False passes over the values of rasters: their ``data`` is a `RasterShape`.
+    most : int, optional
+        The bytes that the files may have in all.
 
     Returns
     -------
@@ -190,18 +206,18 @@ def read(
     readers = _READERS if rasters else _READERS | {"csv": measure_raster}
     parts: dict[tuple[str, str], Any] = {}
     names = set()
-    total = 0
+    total = n_json = n_epochs = 0
     with explained(label), closing(_members(source)) as members:
-        for count, (member, stream, size) in enumerate(members, 1):
+        for member, stream, size in members:
             total += size
-            if count > MAX_MEMBERS:
-                raise ValueError(f"holds more than {MAX_MEMBERS:,} files")
-            if total > MAX_RECORDING:
-                raise ValueError(f"claims more than {MAX_RECORDING:,} bytes")
+            if total > most:
+                raise ValueError(f"claims more than {most:,} bytes")
             parsed = _parse_name(member)
             if parsed is None:
                 continue
             recording, signal, part = parsed
+            if not (recording + signal).isprintable():
+                raise ValueError(f"holds a file with the unsafe name {member!r}")
             if signals is not None and signal not in signals and part != "meta.json":
                 continue
             if part != "meta.json":  # which may bear another name than the signals
@@ -209,9 +225,15 @@ def read(
             if len(names) > 1:
                 raise ValueError(f"holds more than one recording: {', '.join(sorted(names))}")
             if (signal, part) in parts:
-                raise ValueError(f"holds {member} twice")
-            with explained(f"{member} in {label}"):
+                raise ValueError(f"holds {shown(member)} twice")
+            n_json += size if part.endswith("json") else 0
+            if n_json > MAX_JSON:
+                raise ValueError(f"holds more than {MAX_JSON:,} bytes of JSON")
+            with explained(f"{shown(member)} in {label}"):
                 parts[signal, part] = readers[part](stream, size)
+            n_epochs += len(parts[signal, part]) if part == "epoch.csv" else 0
+            if n_epochs > MAX_ROWS:
+                raise ValueError(f"holds more than {MAX_ROWS:,} epochs")
         if not names:
             raise ValueError("holds no NEMS recording (no <recording>.<signal>.json)")
     meta = parts.pop(("", "meta.json"), {})
@@ -303,14 +325,16 @@ def _folder_members(folder: Path) -> Generator[tuple[str, Stream, int]]:
     for place in (folder, *inside):
         found = sorted(p for p in place.iterdir() if _parse_name(p.name))
         if found and files:
-            places = f"{files[0].parent.name}, {place.name}"
+            places = f"{shown(files[0].parent.name)}, {shown(place.name)}"
             raise ValueError(f"holds files of a recording in more than one folder: {places}")
         if found and place != folder and place.is_symlink():
-            raise ValueError(f"{place.name} is a link")
+            raise ValueError(f"{shown(place.name)} is a link")
         files += found
+    if len(files) > MAX_MEMBERS:
+        raise ValueError(f"holds more than {MAX_MEMBERS:,} files")
     for file in files:
         if file.is_symlink() or not file.is_file():
-            raise ValueError(f"{file.name} is not a plain file")
+            raise ValueError(f"{shown(file.name)} is not a plain file")
         with file.open("rb") as stream:
             yield file.name, stream, file.stat().st_size
 
@@ -324,19 +348,37 @@ def _tar_members(source: Path | bytes) -> Generator[tuple[str, Stream, int]]:
         with igzip.open(file) if gzipped else file as stream:
             bounded = _Bounded(stream)
             with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as tar:
-                for member in tar:
-                    if member.isdir():
-                        continue
-                    if not member.isreg() or member.issparse():
-                        raise ValueError(f"{member.name!r} is not a plain file")
-                    if member.name.startswith("/") or ".." in member.name.split("/"):
-                        raise ValueError(f"holds a file with the unsafe name {member.name!r}")
+                for member in _plain_files(tar, bounded):
                     stream.seek(member.offset_data)
                     yield member.name, _Section(stream, member.size), member.size
-                    bounded.end = member.offset_data + member.size + _HEADERS
+            bounded.end = bounded.tell() + _TAIL
             while rest := bounded.read(2**16):  # on to the end, where gzip has its checksum
                 if rest.strip(b"\0"):  # tarfile takes a broken header for the end
                     raise ValueError("holds something that is no file")
+
+
+def _plain_files(tar: tarfile.TarFile, bounded: _Bounded) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar that are not folders, refusing what is no plain file."""
+    last = -1
+    for count, member in enumerate(iter(tar.next, None), 1):
+        tar.members.clear()  # type: ignore[attr-defined]  # or all would be held
+        if count > MAX_MEMBERS:
+            raise ValueError(f"holds more than {MAX_MEMBERS:,} files")
+        if len(tar.pax_headers) > _GLOBAL_HEADERS:
+            raise ValueError(f"has more than {_GLOBAL_HEADERS} global headers")
+        # A header may claim what sends tarfile back to where it was.
+        if member.size < 0 or member.offset <= last:
+            raise ValueError(f"{member.name!r} claims {member.size:,} bytes")
+        last = member.offset
+        bounded.end = member.offset_data + _HEADERS
+        if member.isdir():
+            continue
+        if not member.isreg() or member.issparse():
+            raise ValueError(f"{member.name!r} is not a plain file")
+        if member.name.startswith("/") or ".." in member.name.split("/"):
+            raise ValueError(f"holds a file with the unsafe name {member.name!r}")
+        bounded.end += member.size
+        yield member
 
 
 class _Bounded:
@@ -347,9 +389,11 @@ class _Bounded:
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int) -> bytes:
-        if self.tell() + size > self.end:
+        if size < 0 or self.tell() + size > self.end:
             raise ValueError("holds more between its files than tar headers")
         content: bytes = self._stream.read(size)
+        if _DIGITS_IN_HEADERS.search(content):
+            raise ValueError("has a number of more than 255 digits in a header")
         return content
 
 
@@ -381,7 +425,7 @@ def _content(stream: Stream, size: int, most: int) -> bytes:
 
 def _read_json(stream: Stream, size: int) -> dict[str, Any]:
     try:
-        content = json.loads(_content(stream, size, MAX_TEXT))
+        content = json.loads(_content(stream, size, MAX_JSON))
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -389,8 +433,15 @@ def _read_json(stream: Stream, size: int) -> dict[str, Any]:
     return content
 
 
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if len(name) > MAX_NAME:
+            raise ValueError(f"holds a name of {len(name):,} characters: {name[:20]!r}...")
+
+
 def _read_epochs(stream: Stream, size: int) -> pd.DataFrame:
-    table = read_table(_content(stream, size, MAX_TEXT), ["name", "start", "end"])
+    table = read_table(_content(stream, size, MAX_TABLE), ["name", "start", "end"])
+    _check_names(table["name"])
     epochs = pd.DataFrame(
         {
             "name": pd.Series(table["name"], dtype=str),
@@ -408,9 +459,12 @@ def _read_h5(stream: Stream, size: int) -> dict[str, NDArray[Any]]:
     import h5py
 
     arrays = {}
-    total = 0
+    total = n_chunks = 0
     try:
         with h5py.File(io.BytesIO(_content(stream, size, MAX_HDF5)), "r") as file:
+            if len(file) > MAX_DATASETS:
+                raise ValueError(f"holds more than {MAX_DATASETS:,} datasets")
+            _check_names(file)
             for name in file:
                 # Nothing but plain datasets: a link could point to any file of this machine.
                 if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -424,6 +478,9 @@ def _read_h5(stream: Stream, size: int) -> dict[str, NDArray[Any]]:
                 total += 8 * max(dataset.size, math.prod(dataset.chunks or ()))
                 if total > MAX_HDF5:
                     raise ValueError(f"claims more than {MAX_HDF5:,} bytes of numbers")
+                n_chunks += dataset.id.get_num_chunks() if dataset.chunks else 0
+                if n_chunks > MAX_CHUNKS:
+                    raise ValueError(f"holds more than {MAX_CHUNKS:,} chunks")
                 arrays[name] = _read_dataset(dataset).astype(np.float64, copy=False)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"is not a readable HDF5 file: {error}") from error
@@ -448,8 +505,9 @@ def _read_dataset(dataset: Any) -> NDArray[Any]:
     plain = len(filters) == 1 and stored == h5t.py_create(dataset.dtype)
     values = np.full(dataset.shape, dataset.fillvalue, dataset.dtype)
     most = math.prod(dataset.chunks) * stored.get_size() + 16  # and a checksum
-    for i in range(dataset.id.get_num_chunks()):
-        offset = dataset.id.get_chunk_info(i).chunk_offset
+    chunks: list[Any] = []
+    dataset.id.chunk_iter(chunks.append)  # to ask for one after another takes the square in time
+    for offset in (chunk.chunk_offset for chunk in chunks):
         mask, content = dataset.id.read_direct_chunk(offset)
         inflate = isal_zlib.decompressobj()
         inflated = inflate.decompress(content, most)
@@ -476,8 +534,7 @@ def read_raster(stream: Stream, size: int) -> Raster:
     if not head:
         raise ValueError("is empty")
     n_channels = head.partition(b"\n")[0].count(b",") + 1
-    if n_channels > MAX_CHANNELS:
-        raise ValueError(f"has more than {MAX_CHANNELS:,} columns")
+    _check_shape(0, n_channels)
     n_samples, starts = 0, [np.zeros(1, np.int64)]
     channels, values = bytearray(), bytearray()  # grow in place, where a list is held twice
     for block in _whole_lines(stream, head, n_channels):
@@ -488,8 +545,9 @@ def read_raster(stream: Stream, size: int) -> Raster:
         channels += table.channels.data
         values += table.values.data
         n_samples += table.n_samples
-        if n_samples + starts[-1][-1] > MAX_VALUES:
-            raise ValueError(f"has more than {MAX_VALUES:,} samples and values other than zero")
+        _check_shape(n_samples, n_channels)
+        if starts[-1][-1] > MAX_VALUES:
+            raise ValueError(f"has more than {MAX_VALUES:,} values other than zero")
     return Raster(
         n_channels,
         np.concatenate(starts),
@@ -518,10 +576,18 @@ def measure_raster(stream: Stream, size: int) -> RasterShape:
             end = buffer.find(b"\n", 0, n_bytes)
             n_commas += buffer.count(b",", 0, n_bytes if end < 0 else end)
         n_lines += buffer.count(b"\n", 0, n_bytes)
+        _check_shape(n_lines, n_commas + 1)
         last = buffer[n_bytes - 1]
     if last is None:
         raise ValueError("is empty")
     return RasterShape(n_lines + (last != ord("\n")), n_commas + 1)
+
+
+def _check_shape(n_samples: int, n_channels: int) -> None:
+    if n_channels > MAX_CHANNELS:
+        raise ValueError(f"has more than {MAX_CHANNELS:,} columns")
+    if n_samples > MAX_SAMPLES:
+        raise ValueError(f"has more than {MAX_SAMPLES:,} samples")
 
 
 def _check_line(n_bytes: int) -> None:
@@ -668,6 +734,7 @@ def _signal(name: str, parts: dict[str, Any]) -> Signal:
         channels = _channel_names(name, parts)
     if not isinstance(channels, list) or not all(isinstance(c, str) for c in channels):
         raise ValueError("its JSON has no list of channel names (chans)")
+    _check_names(channels)
     if len(set(channels)) != len(channels):
         raise ValueError("its JSON names a channel twice")
     if isinstance(fs, bool) or not isinstance(fs, int | float) or not 0 < fs < MAX_FS:
@@ -723,13 +790,15 @@ def _check_raster(raster: Raster, channels: list[str]) -> None:
 
 def _check_points(points: dict[str, NDArray[np.float64]], channels: list[str]) -> None:
     if missing := [channel for channel in channels if channel not in points]:
-        raise ValueError(f"its HDF5 file has no event times of {', '.join(missing[:5])}")
+        raise ValueError(
+            f"its HDF5 file has no event times of {', '.join(map(shown, missing[:5]))}"
+        )
     for channel in channels:
         times = points[channel]
         if times.ndim != 1:
-            raise ValueError(f"event times of {channel} are not a list of times")
+            raise ValueError(f"event times of {channel!r} are not a list of times")
         if not ((times >= 0) & (times < MAX_TIME)).all():
-            raise ValueError(f"an event time of {channel} is NaN, infinite or negative")
+            raise ValueError(f"an event time of {channel!r} is NaN, infinite or negative")
 
 
 def _check_tiles(tiles: dict[str, NDArray[np.float64]], channels: list[str]) -> None:

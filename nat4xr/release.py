@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ReleaseError, explained
+from .errors import ReleaseError, explained, shown
 from .labels import match_cells
 from .nems import is_archive_name
 from .registry import FILES
-from .tables import read_table
+from .tables import MAX_TABLE, read_table
 
 AREAS = ("A1", "PEG")
 SUBSETS = ("all", "est", "val")
@@ -24,6 +27,9 @@ MAX_SITE_ARCHIVE = 2**28
 
 MAX_FILES = 1000
 """A zip of more files than this is refused; a real one has some 20."""
+
+MAX_DIRECTORY = 4 * 2**20
+"""The list of what a zip holds may have this many bytes; that of the sounds has 60 thousand."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +54,11 @@ class AreaFiles:
         """Digest of the names, sizes and modification times of all files."""
         digest = hashlib.sha256()
         for part in (self.population, self.sites, self.table):
-            for file in sorted(part.rglob("*")) if part.is_dir() else [part]:
+            for file in sorted(files_below(part)) if part.is_dir() else [part]:
                 status = file.stat()
-                if not file.is_dir():
-                    name = file.relative_to(part.parent).as_posix()
-                    line = f"{name}\n{status.st_size}\n{status.st_mtime_ns}\n"
-                    digest.update(os.fsencode(line))  # a name need not be UTF-8
+                name = file.relative_to(part.parent).as_posix()
+                line = f"{name}\n{status.st_size}\n{status.st_mtime_ns}\n"
+                digest.update(os.fsencode(line))  # a name need not be UTF-8
         return digest.hexdigest()[:16]
 
 
@@ -86,7 +91,7 @@ def find_area(area: str, folder: Path) -> AreaFiles | list[str]:
     found = [_find(folder, name) for name in FILES[area]]
     for part in found:
         if part is not None and part.is_dir():
-            _refuse_links(part)
+            files_below(part)
     missing = [name for name, file in zip(FILES[area], found, strict=True) if file is None]
     return missing or AreaFiles(*(file for file in found if file is not None))
 
@@ -112,14 +117,52 @@ def _find(folder: Path, name: str) -> Path | None:
     return others[0] if others else None
 
 
-def _refuse_links(part: Path) -> None:
-    """Refuse links below an unpacked folder: what changes behind one would go unnoticed."""
-    for file in part.rglob("*"):
-        if file.is_symlink() or not (file.is_file() or file.is_dir()):
-            raise ReleaseError(
-                f"{part.name}: {file.relative_to(part)} is a link, or no plain file; "
-                "put there what it stands for, or remove it"
-            )
+def files_below(part: Path) -> list[Path]:
+    """The files below an unpacked folder; links are refused, as changes behind one go unnoticed."""
+    files: list[Path] = []
+    folders = [part]
+    while folders:
+        for path in folders.pop().iterdir():
+            is_folder = path.is_dir()
+            if path.is_symlink() or not (is_folder or path.is_file()):
+                inside = shown(path.relative_to(part).as_posix())
+                raise ReleaseError(
+                    f"{part.name}: {inside} is a link, or no plain file; "
+                    "put there what it stands for, or remove it"
+                )
+            (folders if is_folder else files).append(path)
+    return files
+
+
+@contextmanager
+def opened_zip(file: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip, refusing one that lists millions of files before they are all held."""
+    with _ZipSource(io.FileIO(file)) as source, zipfile.ZipFile(source) as archive:
+        source.most = sys.maxsize
+        yield archive
+
+
+class _ZipSource(io.BufferedReader):
+    """A zip for zipfile, which reads the list of files in one piece."""
+
+    most = MAX_DIRECTORY
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > self.most:
+            raise ValueError(f"lists files in more than {self.most:,} bytes")
+        return super().read(size)
+
+
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """Read a file of a zip: of the size that was claimed, and stored as the release stores."""
+    if member.flag_bits & 1:
+        raise ValueError("is encrypted")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("is compressed in an unusual way")
+    if member.header_offset < 0:  # the disk would be blamed for seeking there
+        raise zipfile.BadZipFile("it begins before its archive")
+    with archive.open(member) as file:
+        return file.read(member.file_size)  # read() would inflate all there is
 
 
 def site_recordings(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
@@ -154,7 +197,7 @@ def count_sites(sites: Path) -> int:
     with explained(sites.name):
         if sites.is_dir():
             return sum(1 for _ in _in_folder(sites))
-        with zipfile.ZipFile(sites) as archive:
+        with opened_zip(sites) as archive:
             return sum(map(_is_site, archive.namelist()))
 
 
@@ -168,7 +211,7 @@ def _in_folder(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
     inside = _visible(sites)
     if len(inside) == 1 and inside[0].is_dir() and not any(inside[0].glob("*.json")):
         inside = _visible(inside[0])
-    return ((p.name, p) for p in inside if p.is_dir() or is_archive_name(p.name))
+    return ((shown(p.name), p) for p in inside if p.is_dir() or is_archive_name(p.name))
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -177,7 +220,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
-    with zipfile.ZipFile(sites) as archive:
+    with opened_zip(sites) as archive:
         if len(archive.infolist()) > MAX_FILES:
             raise ValueError(f"holds more than {MAX_FILES:,} files")
         for member in archive.infolist():
@@ -185,11 +228,12 @@ def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
             if not _is_site(name):
                 archive.open(member).close()  # is it called so, or is the directory damaged?
                 continue
-            if member.file_size > MAX_SITE_ARCHIVE:
-                raise ValueError(f"{name} claims {member.file_size:,} bytes")
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"{name} is compressed in an unusual way")
-            yield f"{name} in {sites.name}", archive.read(member)
+            label = f"{shown(name)} in {sites.name}"
+            with explained(label):
+                if member.file_size > MAX_SITE_ARCHIVE:
+                    raise ValueError(f"claims {member.file_size:,} bytes")
+                content = read_member(archive, member)
+            yield label, content
 
 
 def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
@@ -211,14 +255,16 @@ def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
         The table is broken, or lacks one of the two columns.
     """
     with explained(table.name):
+        if table.stat().st_size > MAX_TABLE:
+            raise ValueError(f"has {table.stat().st_size:,} bytes; a table may have {MAX_TABLE:,}")
         rows = read_table(table.read_bytes(), ["cellid", "sig_auditory"])
         flags: dict[str, bool] = {}
         for cell_id, text in zip(rows["cellid"], rows["sig_auditory"], strict=True):
             flag = _FLAGS.get(text.strip().lower())
             if flag is None:
-                raise ValueError(f"sig_auditory of {cell_id} is {text!r}")
+                raise ValueError(f"sig_auditory of {cell_id!r} is {text!r}")
             if flags.setdefault(cell_id, flag) != flag:
-                raise ValueError(f"sig_auditory of {cell_id} is given twice, and differs")
+                raise ValueError(f"sig_auditory of {cell_id!r} is given twice, and differs")
         listed = match_cells(cell_ids, flags)
     if lacking := len(cell_ids) - len(listed):
         warnings.warn(

@@ -4,6 +4,12 @@ import csv
 import io
 from collections.abc import Sequence
 
+MAX_TABLE = 4 * 2**20
+"""A table may have this many bytes; the real ones of cells and epochs have less than 1 million."""
+
+MAX_ROWS = 2**18
+"""A table of more rows than this is refused; a real one of epochs has some 12,000."""
+
 
 def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
     r"""Read some columns of a table as text.
@@ -22,7 +28,8 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
     Raises
     ------
     ValueError
-        A column is missing or there twice, or a row has more or fewer fields than the header.
+        A column is missing or there twice, a row has more or fewer fields than the header, or
+        there are too many rows.
 
     Examples
     --------
@@ -40,6 +47,8 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
         for row in reader:
             if len(row) == len(header):
                 rows.append(row)
+                if len(rows) > MAX_ROWS:
+                    raise ValueError(f"has more than {MAX_ROWS:,} rows")
             elif row:  # nothing is a blank line
                 raise ValueError(
                     f"has a line of {len(row)} fields under a header of {len(header)}: "

@@ -6,7 +6,6 @@ import difflib
 import io
 import os
 import re
-import zipfile
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -17,10 +16,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from . import registry
+from . import labels, registry
 from .assemble import sound_coords
 from .errors import ReleaseError, explained
 from .index import set_labels
+from .release import files_below, opened_zip, read_member
 
 SOUND_S = 1.0
 """How long a source sound lasts; it may be a bin of 10 ms longer or shorter."""
@@ -183,9 +183,9 @@ def _stem(name: str) -> str:
 def _list(source: Path) -> dict[str, str]:
     """The sound files of a zip or folder: stem -> path inside it."""
     if source.is_dir():
-        paths = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
+        paths = [p.relative_to(source).as_posix() for p in files_below(source)]
     else:
-        with explained(source.name), zipfile.ZipFile(source) as archive:
+        with explained(source.name), opened_zip(source) as archive:
             paths = archive.namelist()
     if len(paths) > MAX_SOUNDS:
         raise ReleaseError(f"{source.name} holds more than {MAX_SOUNDS} files")
@@ -194,8 +194,8 @@ def _list(source: Path) -> dict[str, str]:
         name = path.rpartition("/")[2]
         if name.startswith(".") or not name.lower().endswith(".wav"):
             continue
-        if not name.isprintable():
-            raise ReleaseError(f"{source.name} holds the unsafe name {name!r}")
+        with explained(source.name):
+            labels.check_sounds([name])
         if files.setdefault(_stem(name), path) != path:
             raise ReleaseError(f"{source.name} holds {name} twice")
     if not files:
@@ -286,14 +286,10 @@ def _content(source: Path, path: str, label: str) -> bytes:
         file = source / path
         _check_size(file.stat().st_size, label)
         return file.read_bytes()
-    with explained(label), zipfile.ZipFile(source) as archive:
+    with explained(label), opened_zip(source) as archive:
         member = archive.getinfo(path)
         _check_size(member.file_size, label)
-        if member.flag_bits & 1:
-            raise ReleaseError(f"{label} is encrypted")
-        if member.header_offset < 0:  # the disk would be blamed for seeking there
-            raise zipfile.BadZipFile("it begins before its archive")
-        return archive.read(member)
+        return read_member(archive, member)
 
 
 def _check_size(size: int, label: str) -> None:

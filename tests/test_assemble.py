@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from releases import (
 )
 
 from nat4xr import ReleaseError
-from nat4xr.assemble import AreaData, assemble
+from nat4xr.assemble import AreaData, assemble, read_sites
 from nat4xr.release import AreaFiles, find_area
 
 CELLS = ["ARM029a-04-1", "ARM029a-07-6", "TNC013a-22-3"]
@@ -242,6 +244,34 @@ def test_more_spikes_than_can_be_counted_are_refused(assembled: Any) -> None:
         assembled(tiny_release(sites, psth=published))
 
 
+def test_sites_of_more_spikes_than_can_be_held_are_refused(
+    assembled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_spikes = sum(len(t) for site in tiny_sites().values() for t in site.spikes.values())
+    monkeypatch.setattr("nat4xr.assemble.MAX_SPIKES", n_spikes)
+    assembled(tiny_release())
+    monkeypatch.setattr("nat4xr.assemble.MAX_SPIKES", n_spikes - 1)
+    with pytest.raises(ReleaseError, match=f"{SITES}: holds more than .* spikes"):
+        assembled(tiny_release())
+
+
+def test_the_meta_data_of_all_sites_are_not_held_at_once(tmp_path: Path) -> None:
+    release = tiny_release()
+    meta = b'{"x": [' + b"{}," * 10**5 + b"{}]}"
+    for i in range(10):
+        members = site_recording(f"ZZZ{i:03}a", Site({"x": []}, [(VAL[0], 0.0)]))
+        members[f"ZZZ{i:03}a/ZZZ{i:03}a.meta.json"] = meta
+        release[SITES][archive_name(f"ZZZ{i:03}a")] = members
+    files = find_area("A1", write(release, tmp_path))
+    assert isinstance(files, AreaFiles)
+    tracemalloc.start()
+    try:
+        assert len(list(read_sites(files))) == 12
+        assert tracemalloc.get_traced_memory()[1] < 2 * 10**7  # each takes 8 MB
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_release_of_zeros_is_refused_before_it_takes_memory(assembled: Any) -> None:
     release = tiny_release()
     cells = [f"ARM029a-{i:02}-1" for i in range(5000)]
@@ -444,6 +474,15 @@ def raster_site() -> dict[str, Any]:
     return release
 
 
+def huge_site() -> dict[str, Any]:
+    """A release in which a site says that it holds a file of more than 2 GiB."""
+    release = tiny_release()
+    huge = tarfile.TarInfo("ARM029a/other")
+    huge.size = 2**31 + 1
+    release[SITES][archive_name("ARM029a")] = huge.tobuf()
+    return release
+
+
 SITE = archive_name("ARM029a").rpartition("/")[2]
 BAD = {
     "no stim": (lambda: without("stim.json"), POPULATION, "no JSON"),
@@ -455,6 +494,11 @@ BAD = {
         lambda: population_epochs([(SOUNDS[0], TRIAL_S * i) for i in range(4)]),
         POPULATION,
         "twice",
+    ),
+    "more sounds than can be": (
+        lambda: population_epochs([(f"STIM_{i}.wav", 0.0) for i in range(2**14 + 1)]),
+        POPULATION,
+        "more than 16,384 sounds",
     ),
     "sounds that overlap": (
         lambda: population_epochs([(sound, 0.1 * i) for i, sound in enumerate(SOUNDS)]),
@@ -474,6 +518,12 @@ BAD = {
         "same sounds",
     ),
     "trials that overlap": (lambda: trials(0.0, 0.1), SITE, "overlap"),
+    "trials that overlap by a sample": (lambda: trials(0.0, 0.199), SITE, "overlap"),
+    "trials that are all cut": (
+        lambda: trials(0.0, length=0.1),
+        SITE,
+        r"no trial that lasts 0\.2 s",
+    ),
     "trials that end before they start": (lambda: trials(0.0, length=-0.1), SITE, "ends before"),
     "trials at no time": (lambda: trials(0.0, length=float("nan")), SITE, "at no time"),
     "trials after the end": (lambda: trials(0.0, 1000.0), SITE, "outside"),
@@ -488,6 +538,7 @@ BAD = {
     "a rate below the bins'": (lambda: about_site(1e-9), SITE, "1e-09 Hz"),
     "a rate without end": (lambda: about_site(1e300), SITE, "fs"),
     "a length without end": (lambda: about_site(1000, 10**400), SITE, "."),
+    "a site of gigabytes": (lambda: huge_site(), SITE, "more than 2,147,483,648 bytes"),
     "a site of rasters": (lambda: raster_site(), SITE, "no spike times"),
     "a cell at two sites": (lambda: same_cells_at_two_sites(), "A1_ARM030a", CELLS[0]),
     "a cell under two names": (
@@ -504,15 +555,29 @@ BAD = {
         POPULATION,
         "unsafe",
     ),
+    "a command for a cell that only a site knows": (
+        lambda: site(
+            resp_json=about_signal("PointProcess", [CELLS[0], "\x1b[2J"], 1000, 10**6),
+            resp_h5=h5({CELLS[0]: [], "\x1b[2J": []}),
+        ),
+        SITE,
+        r"unsafe name '\\x1b\[2J'",
+    ),
+    "a formula for a sound that only a site knows": (
+        lambda: with_epoch("STIM_cat1_rec1_=1+1_excerpt1.wav,900,901"),
+        SITE,
+        "unsafe name '=1",
+    ),
     "a command to the terminal": (lambda: named(cell="\x1b[2J"), POPULATION, "unsafe"),
     "a line break": (lambda: named(sound="STIM_a\nb.wav"), POPULATION, "unsafe"),
     "a name of zeros": (lambda: named(cell="ARM029a\0"), POPULATION, "unsafe"),
     "half a character": (lambda: named(cell="\ud800"), POPULATION, "unsafe"),
     "no name": (lambda: named(cell=""), POPULATION, "unsafe"),
-    "a name without end": (lambda: named(sound="STIM_" + "_rec1_" * 10**4), POPULATION, "unsafe"),
+    "a name without end": (lambda: named(sound="STIM_" + "_rec1_" * 10**4), POPULATION, "60,005"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*left out trials")
 @pytest.mark.parametrize(("release", "file", "problem"), BAD.values(), ids=BAD.keys())
 def test_a_release_that_contradicts_itself_is_refused(
     release: Callable[[], dict[str, Any]], file: str, problem: str, assembled: Any
@@ -544,6 +609,14 @@ def test_a_trial_of_another_length_is_left_out_and_named(length: float, assemble
 def test_a_sound_that_is_not_ours_may_last_as_long_as_it_will(assembled: Any) -> None:
     release = with_epoch("STIM_other.wav,900.0,903.0")
     np.testing.assert_array_equal(response(assembled(release)), trial_counts(tiny_sites()))
+
+
+def test_a_sample_that_trials_share_by_rounding_belongs_to_the_later(assembled: Any) -> None:
+    release = trials(0.0015, 0.2014)  # samples 2 to 201 and 201 to 400
+    members = release[SITES][archive_name("ARM029a")]
+    members["ARM029a/ARM029a.resp.h5"] = h5({CELLS[0]: [0.2015], CELLS[1]: []})
+    counts = assembled(release).val_counts[:, 0, :, 0]
+    assert counts.sum() == counts[1, 0] == 1
 
 
 def test_an_epoch_that_is_written_twice_is_one_trial(assembled: Any) -> None:

@@ -360,6 +360,10 @@ def about(part: str = "resp.json", **entries: Any) -> dict[str, Any]:
     return changed(recording(), part, **entries)
 
 
+def with_channels(n_characters: int) -> dict[str, Any]:
+    return about(chans=[*CHANNELS[:2], "c" * n_characters])
+
+
 def epoch_rows(*rows: str, header: str = "name,start,end") -> dict[str, Any]:
     return with_("resp.epoch.csv", "\n".join([header, *rows]).encode())
 
@@ -404,6 +408,9 @@ def epoch_rows(*rows: str, header: str = "name,start,end") -> dict[str, Any]:
         (epoch_rows("a,0,1_0"), "R/R.resp.epoch.csv in R.tgz", "1_0"),
         (epoch_rows("a,0,\u0661"), "R/R.resp.epoch.csv in R.tgz", "not a number"),
         (epoch_rows('"a"b,0,1'), "R/R.resp.epoch.csv in R.tgz", "not CSV"),
+        (epoch_rows("a" * 256 + ",0,1"), "R/R.resp.epoch.csv in R.tgz", "name of 256 characters"),
+        (with_channels(256), "'resp' of R.tgz", "name of 256 characters"),
+        (tiled() | {"R/R.stim.h5": h5({"a" * 256: [[1.0]]})}, "R.stim.h5", "name of 256 char"),
         (epoch_rows("a,0,inf"), "R/R.resp.epoch.csv in R.tgz", "or later"),
         (epoch_rows("a,0,1e300"), "R/R.resp.epoch.csv in R.tgz", "or later"),
         (epoch_rows("a,0,1", "b,1,2,3"), "R/R.resp.epoch.csv in R.tgz", "."),
@@ -511,6 +518,20 @@ def test_a_name_that_points_out_of_the_archive_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "members",
+    [
+        {"R/\x1b[2J.resp.json": b"{}"},
+        {"\x1b[2J/R.resp.json": b"{"},
+        about("spikes.json", chans=["\x1b[2J"]),
+    ],
+)
+def test_no_name_is_a_command_to_the_terminal(members: dict[str, Any]) -> None:
+    with pytest.raises(ReleaseError) as refusal:
+        read(recording() | members)
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize(
     "kind",
     [
         tarfile.SYMTYPE,
@@ -566,27 +587,70 @@ def test_a_member_that_claims_terabytes_is_refused(name: str) -> None:
         nems.read(member(name, size=2**42) + tar(recording()), label="R.tar")
 
 
+def pax(kind: bytes = tarfile.XHDTYPE, **entries: str) -> bytes:
+    """An extended header, of entries of less than 1,000 bytes."""
+    records = [f" {key}={value}\n".encode() for key, value in entries.items()]
+    content = b"".join(b"%03d%s" % (len(record) + 3, record) for record in records)
+    return member("pax", kind, len(content)) + content + bytes(-len(content) % 512)
+
+
+@pytest.mark.parametrize("name", ["R/.hidden", "R/note"])
+@pytest.mark.parametrize("header", ["extended", "plain"])
+def test_a_member_that_leads_back_to_itself_is_refused(
+    name: str, header: str, tmp_path: Path
+) -> None:
+    loop = pax(size="-1536") + member(name) if header == "extended" else member(name, size=-512)
+    (tmp_path / "R.tar").write_bytes(member("R/.first") + loop + tar(recording()))
+    assert not nems.is_recording(tmp_path / "R.tar")
+    with pytest.raises(ReleaseError, match=rf"R.tar: '{name}' claims -"):
+        nems.read(tmp_path / "R.tar")
+
+
+def test_a_header_of_negative_size_is_not_read_to_the_end() -> None:
+    content = member("R/x", tarfile.XHDTYPE, size=-512) + bytes(2**20) + tar(recording())
+    with pytest.raises(ReleaseError, match=r"R.tar: holds more between its files"):
+        nems.read(content, label="R.tar")
+
+
+def test_headers_may_hold_what_real_ones_do() -> None:
+    headers = pax(tarfile.XGLTYPE, comment="c" * 900) + pax(mtime="1.5", uname="ü", note="n" * 900)
+    long = {"é" * 2000 + f"/{name}": content for name, content in recording().items()}
+    assert_whole(nems.read(headers + tar(long)))
+
+
+@pytest.mark.parametrize(
+    ("headers", "problem"),
+    [
+        (pax(x="1" * 300), "more than 255 digits"),
+        (pax(x="x" * 900) * 12, "more between its files"),
+        (pax(tarfile.XGLTYPE, **{f"x{i}": "" for i in range(101)}), "more than 100 global headers"),
+    ],
+)
+def test_headers_that_would_take_long_are_refused(headers: bytes, problem: str) -> None:
+    with pytest.raises(ReleaseError, match=f"R.tar: .*{problem}"):
+        nems.read(headers + tar(recording()), label="R.tar")
+
+
 def test_a_member_that_is_there_twice_is_refused() -> None:
     content = tar({"R/R.resp.json": b"{}"}).rstrip(b"\0").ljust(1024, b"\0") + tar(recording())
     with pytest.raises(ReleaseError, match=r"R.tar: holds R/R.resp.json twice"):
         nems.read(content, label="R.tar")
 
 
-def test_an_archive_of_too_many_members_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nems, "MAX_MEMBERS", 20)
-    few = {f"R/note {i}": b"" for i in range(5)}
-    assert_whole(read(few | recording()))
-    many = {f"R/note {i}": b"" for i in range(30)}
-    with pytest.raises(ReleaseError, match=r"R.tgz: holds more than 20"):
-        read(many | recording())
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE])
+def test_an_archive_of_too_many_members_is_refused(kind: bytes, tmp_path: Path) -> None:
+    assert_whole(nems.read(member("R/.x", kind) * 100 + tar(recording())))
+    (tmp_path / "R.tar").write_bytes(member("R/.x", kind) * 1000 + tar(recording()))
+    with pytest.raises(ReleaseError, match=r"R.tar: holds more than 1,000"):
+        nems.read(tmp_path / "R.tar")
+    assert not nems.is_recording(tmp_path / "R.tar")
 
 
 def test_a_folder_of_too_many_files_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(nems, "MAX_MEMBERS", 20)
-    write({f"R/R.s{i}.json": b"{}" for i in range(21)}, tmp_path)
-    with pytest.raises(ReleaseError, match=r"R: holds more than 20"):
+    write({f"R/R.s{i}.json": b"{}" for i in range(1001)}, tmp_path)
+    with pytest.raises(ReleaseError, match=r"R: holds more than 1,000"):
         nems.read(tmp_path / "R")
 
 
@@ -613,31 +677,60 @@ def bombs() -> Iterable[tuple[str, Callable[[], bytes]]]:
 
 @pytest.mark.parametrize("bomb", [pytest.param(make, id=name) for name, make in bombs()])
 def test_a_decompression_bomb_is_refused_before_it_takes_memory(
-    bomb: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+    bomb: Callable[[], bytes],
 ) -> None:
     """Of 64 MB of zeros each, which are 64 kB when packed."""
-    monkeypatch.setattr(nems, "MAX_RECORDING", 2**23)
     content = gzip.compress(bomb(), 1)
     assert len(content) < 2**20
     tracemalloc.start()
     try:
         with pytest.raises(ReleaseError, match=r"R.tgz"):
-            nems.read(content, label="R.tgz")
+            nems.read(content, label="R.tgz", most=2**23)
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()
 
 
+def test_an_epoch_may_have_a_long_name() -> None:
+    epochs = read(epoch_rows("a" * 255 + ",0,1")).signals["resp"].epochs
+    assert epochs["name"].tolist() == ["a" * 255]
+
+
+def test_json_that_would_take_too_much_memory_is_refused() -> None:
+    many = b'{"x": [' + b"{}," * 2**20 + b"{}]}"
+    with pytest.raises(ReleaseError, match=r"R.tgz: holds more than 4,194,304 bytes of JSON"):
+        read(with_("resp.json", many) | {"R/R.meta.json": many})
+
+
+def test_epochs_that_would_take_too_much_memory_are_refused() -> None:
+    header, row = b"name,start,end\n", b",,\n"
+    with pytest.raises(ReleaseError, match=r"R.resp.epoch.csv in R.tgz: has more than 262,144 ro"):
+        read(with_("resp.epoch.csv", header + row * (2**18 + 1)))
+    half = header + row * (2**17 + 1)
+    with pytest.raises(ReleaseError, match=r"R.tgz: holds more than 262,144 epochs"):
+        read(with_("resp.epoch.csv", half) | {"R/R.spikes.epoch.csv": half})
+
+
+@pytest.mark.parametrize("rasters", [True, False])
 @pytest.mark.parametrize(
-    ("text", "limit"),
+    ("text", "problem"),
     [
-        (b"1," * 2000 + b"1\n", "MAX_CHANNELS"),
-        (b"1" * 2**20 + b"\n", "MAX_CHANNELS"),
-        (b"1,1\n" * 10_000, "MAX_VALUES"),
-        (b"0\n" * 10_000, "MAX_VALUES"),
+        (b"1," * 2**14 + b"1\n", "16,384 columns"),
+        (b"1," * 2**20 + b"1\n", ""),
+        (csv(np.zeros((1, 1))) * (2**22 + 1), "4,194,304 samples"),
     ],
 )
 def test_a_table_that_would_take_too_much_memory_is_refused(
+    text: bytes, problem: str, rasters: bool
+) -> None:
+    with pytest.raises(ReleaseError, match=rf"R/R.resp.csv in R.tgz: has .*more than {problem}"):
+        read(recording() | {"R/R.resp.csv": text}, rasters=rasters)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [(b"1" * 2**20 + b"\n", "MAX_CHANNELS"), (b"1,1\n" * 10_000, "MAX_VALUES")]
+)
+def test_values_that_would_take_too_much_memory_are_refused(
     text: bytes, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nems, limit, 1000)
@@ -724,6 +817,20 @@ def test_event_times_must_be_plain_lists_of_times(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere.h5").write_bytes(h5({"x": [1.0, 2.0, 3.0]}))
     with pytest.raises(ReleaseError, match=r"R.tgz"):
+        read(recording() | {"R/R.spikes.h5": content})
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_an_hdf5_file_of_too_many_chunks_is_refused(compression: str | None) -> None:
+    options = {"chunks": (1,), "compression": compression}
+    content = hdf5(lambda f: f.create_dataset("x", data=np.zeros(2**14 + 1), **options))
+    with pytest.raises(ReleaseError, match=r"R.spikes.h5 in R.tgz: holds more than 16,384 chunks"):
+        read(recording() | {"R/R.spikes.h5": content})
+
+
+def test_an_hdf5_file_of_too_many_datasets_is_refused() -> None:
+    content = hdf5(lambda f: [f.update({f"x{i}": f["y"]}) for i in range(2**12)])
+    with pytest.raises(ReleaseError, match=r"R.spikes.h5 in R.tgz: holds more than 4,096 datasets"):
         read(recording() | {"R/R.spikes.h5": content})
 
 

@@ -200,6 +200,22 @@ def test_a_pipe_in_an_unpacked_part_is_refused(unpacked_folder: Path) -> None:
         find_area("A1", unpacked_folder)
 
 
+@pytest.mark.parametrize("part", ["A1_single_sites", "A1_NAT4"])
+def test_folders_may_lie_a_thousand_deep_below_an_unpacked_part(
+    part: str, unpacked_folder: Path
+) -> None:
+    deepest = str(unpacked_folder / part)
+    for _ in range(1100):
+        deepest += "/d"
+        os.mkdir(deepest)
+    try:
+        assert found(unpacked_folder).fingerprint()
+    finally:
+        for _ in range(1100):
+            os.rmdir(deepest)
+            deepest = deepest[:-2]
+
+
 # --- fingerprint -------------------------------------------------------------------------------
 
 
@@ -235,6 +251,13 @@ def test_files_may_have_names_in_any_encoding(unpacked_folder: Path) -> None:
 def flags(text: str | bytes, tmp_path: Path, cells: list[str] = CELLS) -> list[bool]:
     (tmp_path / TABLE).write_bytes(text if isinstance(text, bytes) else text.encode())
     return auditory_flags(tmp_path / TABLE, cells)
+
+
+def test_a_table_of_terabytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / TABLE).open("wb") as file:
+        file.truncate(2**40)  # which takes no room on the disk
+    with pytest.raises(ReleaseError, match=rf"{TABLE}: has 1,099,511,627,776 bytes"):
+        auditory_flags(tmp_path / TABLE, CELLS)
 
 
 @pytest.mark.parametrize(
@@ -375,11 +398,16 @@ def test_a_broken_site_is_named(tmp_path: Path) -> None:
         read_all(content, tmp_path)
 
 
+def test_no_site_has_a_command_to_the_terminal_for_a_name(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match=rf"'\\x1b\[2J.tgz' in {SITES}"):
+        read_all(zipped({"\x1b[2J.tgz": b"no archive"}), tmp_path)
+
+
 def test_a_site_that_claims_too_much_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(release, "MAX_SITE_ARCHIVE", 100)
-    with pytest.raises(ReleaseError, match=rf"{SITES}: A1_ARM029a\w+.tgz claims"):
+    with pytest.raises(ReleaseError, match=rf"A1_ARM029a\w+.tgz in {SITES}: claims"):
         read_all(sites_zip(), tmp_path)
 
 
