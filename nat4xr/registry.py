@@ -12,7 +12,7 @@ import shlex
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -297,23 +297,28 @@ def _staging(folder: Path) -> Iterator[Path]:
     """Lend the folder to this process alone, with an empty place in it for unfinished files."""
     staging = folder / STAGING
     lock = FileLock(folder / f"{STAGING}.lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        refuse_in_the_way(folder / PIN, Path(lock.lock_file))
-        lock.acquire()
-    except OSError as error:
-        why = error.strerror or error
-        raise DownloadError(
-            f"The data folder {folder} cannot be written to ({why}): choose another "
-            "with path= or the environment variable NAT4XR_DATA_DIR."
-        ) from error
-    try:
-        # Whoever holds the lock may clear away what a killed process left.
-        shutil.rmtree(staging, ignore_errors=True)
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            refuse_in_the_way(folder / PIN, Path(lock.lock_file))
+            stack.enter_context(lock)
+            # Whoever holds the lock may clear away what a killed process left. What is not
+            # cleared away must not be taken for files that were downloaded.
+            if staging.is_symlink():
+                staging.unlink()
+            elif staging.is_dir():
+                shutil.rmtree(staging)
+            elif staging.exists():
+                raise OSError(f"{staging} is not a folder: remove it")
+            staging.mkdir()
+        except OSError as error:
+            why = error.strerror or error
+            raise DownloadError(
+                f"The data folder {folder} cannot be written to ({why}): choose another "
+                "with path= or the environment variable NAT4XR_DATA_DIR."
+            ) from error
+        stack.callback(shutil.rmtree, staging, ignore_errors=True)
         yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        lock.release()
 
 
 def _get(

@@ -1,5 +1,6 @@
 """Fetching the release, over real HTTP on loopback."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -662,6 +663,50 @@ def test_unfinished_files_of_an_earlier_fetch_are_not_used(
     (folder / ".nat4xr-download" / "wav.zip").write_bytes(b"unfinished")
     fetch("wav")
     assert_whole("wav", folder, nems0_release)
+
+
+def forged(folder: Path) -> Path:
+    """A folder that holds a record of a file, and the file, as somebody else would have them."""
+    evil = {"key": "wav.zip", "size": 4, "checksum": "md5:" + hashlib.md5(b"evil").hexdigest()}
+    folder.mkdir()
+    (folder / "registry.json").write_text(json.dumps({"files": [evil]}))
+    (folder / "wav.zip").write_bytes(b"evil")
+    return folder
+
+
+def test_a_link_in_the_place_of_unfinished_files_is_removed_and_not_followed(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path, tmp_path: Path
+) -> None:
+    elsewhere = forged(tmp_path / "elsewhere")
+    folder.mkdir()
+    (folder / ".nat4xr-download").symlink_to(elsewhere)
+    fetch("wav")
+    assert_whole("wav", folder, nems0_release)
+    assert listing(elsewhere) == {"registry.json", "wav.zip"}
+
+
+def test_a_file_in_the_place_of_unfinished_files_is_named(
+    release_server: ReleaseServer, folder: Path
+) -> None:
+    folder.mkdir()
+    (folder / ".nat4xr-download").touch()
+    with pytest.raises(nat4xr.DownloadError, match=r"\.nat4xr-download is not a folder: remove it"):
+        fetch("wav")
+
+
+def test_unfinished_files_that_cannot_be_removed_are_not_used(
+    release_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+    forged(folder / ".nat4xr-download")
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "unlink", refuse)  # root, too, is to be refused
+    with pytest.raises(nat4xr.DownloadError, match="Permission denied"):
+        fetch("wav")
+    assert not (folder / "wav.zip").exists()
 
 
 def test_processes_that_fetch_at_once_fetch_each_file_once(
