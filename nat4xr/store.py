@@ -320,7 +320,7 @@ def write_netcdf(ds: xr.Dataset, target: Path, encoding: dict[Hashable, dict[str
 
 def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) -> None:
     """Convert an area of the release to a netCDF file."""
-    import h5py  # which takes a while, and opening needs not
+    import h5py
 
     data = assemble(area, files, progressbar=progressbar)
     compression = {"zlib": True, "complevel": 1, "shuffle": True}
@@ -413,16 +413,33 @@ def is_whole(file: Path, fingerprint: str | None) -> bool:
     Sources that are gone (``fingerprint`` None) are taken to be the same.
     """
     try:
-        if not _record_of(file).is_file():  # a pipe would keep whoever reads it waiting
+        # A pipe or a device would keep whoever reads it waiting.
+        if not (file.is_file() and _record_of(file).is_file()):
             return False
         record = json.loads(_record_of(file).read_bytes())
         return bool(
             record["bytes"] == file.stat().st_size
             and (fingerprint is None or record["sources"] == fingerprint)
             and record["crc32"] == _crc32(file)
+            and _holds_its_data(file)
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    # RuntimeError: as h5py says it of a file that is none of ours, or json of one nested deeply.
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return False
+
+
+def _holds_its_data(file: Path) -> bool:
+    """Whether all data of a converted file are in itself: HDF5 would read any file it points to."""
+    import h5py  # not with the module: nothing else needs it to open a file
+
+    with NETCDF_LOCK, h5py.File(file) as content:
+        for name in content:
+            if not isinstance(content.get(name, getlink=True), h5py.HardLink):
+                return False
+            variable = content[name]
+            if not isinstance(variable, h5py.Dataset) or variable.external or variable.is_virtual:
+                return False
+    return True
 
 
 def _crc32(file: Path) -> int:

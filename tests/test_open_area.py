@@ -12,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pooch
 import pytest
 import xarray as xr
+from isal import isal_zlib
 from releases import (
     POPULATION,
     SITES,
@@ -438,6 +440,84 @@ def test_a_damaged_file_without_sources_is_not_opened(converted: Path) -> None:
     flip(converted / STORE, 0.5)
     with pytest.raises(FileNotFoundError, match=rf"(?s){STORE} is damaged.*{POPULATION}.*fetch A1"):
         opened(converted)
+
+
+def fit_record(file: Path) -> None:
+    """Have the record of a converted file say that it is whole, as whoever wrote it could."""
+    record = json.loads(file.with_suffix(".json").read_text())
+    record |= {"bytes": file.stat().st_size, "crc32": isal_zlib.crc32(file.read_bytes())}
+    file.with_suffix(".json").write_text(json.dumps(record))
+
+
+def external(file: h5py.File, name: str, shape: tuple[int, ...], secret: Path) -> None:
+    file.create_dataset(name, shape, "f4", external=[(secret, 0, secret.stat().st_size)])
+
+
+def virtual(file: h5py.File, name: str, shape: tuple[int, ...], secret: Path) -> None:
+    layout = h5py.VirtualLayout(shape, "f4")
+    layout[:] = h5py.VirtualSource(secret, "secret", shape)
+    file.create_virtual_dataset(name, layout)
+
+
+def linked(file: h5py.File, name: str, _shape: tuple[int, ...], secret: Path) -> None:
+    file[name] = h5py.ExternalLink(secret, "secret")
+
+
+@pytest.mark.parametrize("kind", ["", "_spikes"], ids=["area", "spikes"])
+@pytest.mark.parametrize("point", [external, virtual, linked])
+def test_a_converted_file_that_points_to_another_file_is_made_again(
+    point: Callable[..., None], kind: str, folder: Path, tmp_path: Path
+) -> None:
+    name, opener = {
+        "": ("psth", opened),
+        "_spikes": ("spike_time", lambda folder: nat4xr.open_spikes("A1", folder, download=False)),
+    }[kind]
+    file = folder / f"A1{kind}_nat4xr-v1.nc"
+    with opener(folder) as ds:
+        expected = ds[name].values
+    with h5py.File(tmp_path / "secret", "w") as secret:
+        secret["secret"] = np.full(expected.shape, 7, "f4")
+    with h5py.File(file, "r+", locking=False) as content:
+        dims = [[scale.name for scale in dim.values()] for dim in content[name].dims]
+        del content[name]
+        point(content, name, expected.shape, tmp_path / "secret")
+        if point is not linked:
+            for dim, scales in zip(content[name].dims, dims, strict=True):
+                for scale in scales:
+                    dim.attach_scale(content[scale])
+    fit_record(file)
+    with opener(folder) as ds:
+        np.testing.assert_array_equal(ds[name], expected)
+    remove(folder, POPULATION, SITES, TABLE)
+    opener(folder).close()  # the file that was made again
+
+
+def test_a_converted_file_may_be_a_link_to_where_it_is_kept(
+    converted: Path, tmp_path: Path, conversions: list[str]
+) -> None:
+    (converted / STORE).rename(tmp_path / "kept.nc")
+    (converted / STORE).symlink_to(tmp_path / "kept.nc")
+    np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
+    assert conversions == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("there", ["pipe", "device"])
+def test_a_pipe_or_device_in_the_place_of_a_converted_file_is_not_read(
+    there: str, tmp_path: Path
+) -> None:
+    if there == "pipe":
+        os.mkfifo(tmp_path / STORE)
+    else:
+        (tmp_path / STORE).symlink_to("/dev/zero")
+    (tmp_path / RECORD).write_text('{"bytes": 0, "crc32": 0}')
+    read = [
+        sys.executable,
+        "-c",
+        f"import nat4xr; nat4xr.open_area('A1', {str(tmp_path)!r}, download=False)",
+    ]
+    done = subprocess.run(read, capture_output=True, text=True, timeout=15)
+    assert f"{STORE} is damaged" in done.stderr
 
 
 @pytest.fixture
