@@ -113,6 +113,42 @@ def refuse_in_the_way(*files: Path) -> None:
             raise OSError(f"{file} is not a file: remove it")
 
 
+def lock_of(file: Path) -> FileLock:
+    """Return the lock that whoever writes in the place of a file must hold.
+
+    Parameters
+    ----------
+    file
+        What is to be written: the lock stands beside it, and may be taken by whoever may write
+        there.
+
+    Returns
+    -------
+    FileLock
+        Not yet held.
+
+    Raises
+    ------
+    OSError
+        If something else stands in its place, or if it cannot be written to.
+    """
+    lock = file.with_name(f".{file.name.removeprefix('.')}.lock")
+    if lock.is_symlink():  # old versions of filelock empty the file that it links to
+        raise OSError(f"{lock} is a link: remove it")
+    refuse_in_the_way(lock)
+    try:
+        lock.touch()
+    except PermissionError as error:
+        if not lock.exists():
+            raise
+        raise OSError(
+            f"{lock} belongs to another user: have them allow you to write to it (chmod g+w), or "
+            "remove it while nobody uses the folder"
+        ) from error
+    # filelock would close a lock of its own making to others, whatever the umask.
+    return FileLock(lock, mode=lock.stat().st_mode & 0o777)
+
+
 def fetch(
     part: str, path: str | os.PathLike[str] | None = None, *, progressbar: bool = True
 ) -> list[Path]:
@@ -296,12 +332,11 @@ def _entries(record: bytes) -> dict[str, Entry]:
 def _staging(folder: Path) -> Iterator[Path]:
     """Lend the folder to this process alone, with an empty place in it for unfinished files."""
     staging = folder / STAGING
-    lock = FileLock(folder / f"{STAGING}.lock")
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            refuse_in_the_way(folder / PIN, Path(lock.lock_file))
-            stack.enter_context(lock)
+            refuse_in_the_way(folder / PIN)
+            stack.enter_context(lock_of(staging))
             # Whoever holds the lock may clear away what a killed process left. What is not
             # cleared away must not be taken for files that were downloaded.
             if staging.is_symlink():

@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 
-import filelock
 import netCDF4
 import numpy as np
 import pooch
@@ -229,9 +228,8 @@ def converted_file(
             f"neither {folder} nor {file.parent} can be written to ({error.strerror}): "
             "set NAT4XR_DATA_DIR to a folder that can be, or change the permissions"
         ) from error
-    lock = file.with_name(f".{file.name}.lock")
-    registry.refuse_in_the_way(file, _record_of(file), lock)
-    with filelock.FileLock(lock):
+    registry.refuse_in_the_way(file, _record_of(file))
+    with registry.lock_of(file):
         # Another process may have made it meanwhile.
         if not is_whole(file, fingerprint):
             with _moved_into_place(file, fingerprint) as part:

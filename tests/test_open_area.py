@@ -658,6 +658,16 @@ def test_a_folder_that_is_in_the_way_is_a_clear_error(
     assert conversions == []
 
 
+def test_a_link_in_the_place_of_the_lock_is_refused_and_not_followed(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (folder / LOCK).symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match=rf"{LOCK} is a link: remove it"):
+        opened(folder)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
 def test_a_pipe_that_is_in_the_way_is_not_waited_for(folder: Path) -> None:
     os.mkfifo(folder / RECORD)

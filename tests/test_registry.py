@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -290,6 +291,52 @@ def test_a_folder_that_is_in_the_way_is_a_download_error(
     (folder / name).mkdir(parents=True)
     with pytest.raises(nat4xr.DownloadError, match=rf"{name} is not a file: remove it"):
         fetch("wav", folder)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_the_place_of_the_lock_is_refused_and_not_followed(
+    there: bool, release_server: ReleaseServer, folder: Path, tmp_path: Path
+) -> None:
+    folder.mkdir()
+    precious = tmp_path / "precious"
+    if there:
+        precious.write_text("mine")
+    (folder / ".nat4xr-download.lock").symlink_to(precious)
+    with pytest.raises(nat4xr.DownloadError, match=r"\.nat4xr-download\.lock is a link: remove it"):
+        fetch("wav")
+    assert (precious.read_text() if precious.exists() else None) == ("mine" if there else None)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_the_lock_can_be_taken_by_whoever_the_umask_allows_to_write(
+    umask: int, mode: int, release_server: ReleaseServer, folder: Path
+) -> None:
+    before = os.umask(umask)
+    try:
+        fetch("wav")
+    finally:
+        os.umask(before)
+    assert (folder / ".nat4xr-download.lock").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root is anybody")
+def test_the_lock_of_another_user_is_named(release_server: ReleaseServer, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as shared:  # pytest's folders are closed
+        folder = Path(shared) / "data"
+        folder.mkdir()
+        os.chmod(shared, 0o755)
+        folder.chmod(0o777)
+        lock = folder / ".nat4xr-download.lock"
+        lock.touch(0o644)
+        before = os.geteuid()
+        os.seteuid(65534)
+        try:
+            with pytest.raises(
+                nat4xr.DownloadError, match=rf"{lock} belongs to another user.*chmod"
+            ):
+                fetch("wav", folder)
+        finally:
+            os.seteuid(before)
 
 
 def test_a_missing_file_is_reported_with_the_command_that_fetches_it(folder: Path) -> None:
