@@ -631,6 +631,23 @@ def test_a_full_disk_is_a_clear_error_and_leaves_all_as_it_was(
     np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
 
 
+@pytest.mark.parametrize("source", [POPULATION, SITES, TABLE])
+def test_a_source_that_cannot_be_read_is_named_and_not_said_to_be_written(
+    source: str, folder: Path
+) -> None:
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:  # root could read anything
+        if event == "open" and closed and str(arguments[0]) == str(folder / source):
+            raise PermissionError(13, "Permission denied", str(folder / source))
+
+    closed = [True]
+    sys.addaudithook(refuse)
+    try:
+        with pytest.raises(OSError, match=rf"^{folder / source} could not be read: Permission"):
+            opened(folder)
+    finally:
+        closed.clear()
+
+
 def test_leftovers_of_a_killed_process_are_cleared_away(folder: Path) -> None:
     leftover = folder / f".{STORE}.12345.part"
     leftover.write_bytes(b"half a file")
