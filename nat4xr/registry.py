@@ -23,7 +23,7 @@ import requests
 from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
-from urllib3.exceptions import ReadTimeoutError
+from urllib3.exceptions import InvalidHeader, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry
 
@@ -456,6 +456,12 @@ def _create(output_file: str) -> BinaryIO:
 
 class _Retry(Retry):
     """Waits as long as the server asks for, within bounds, and says so."""
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        try:
+            return super().parse_retry_after(retry_after)
+        except (InvalidHeader, ValueError, OverflowError):  # no number and no date
+            return 0  # so that it waits as if nothing had been asked
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
         seconds = super().get_retry_after(response)

@@ -1,5 +1,6 @@
 """Fetching the release, over real HTTP on loopback."""
 
+import email.utils
 import hashlib
 import json
 import os
@@ -487,6 +488,38 @@ def test_retry_after_is_bounded(
     assert names(release_server) == ["record", "wav.zip", "wav.zip"]
 
 
+@pytest.mark.parametrize("asked", ["1.5", "soon", "-1", "", "9" * 5000, "1 Jan 99999999 00:00:00"])
+def test_retry_after_that_is_no_time_is_ignored(
+    asked: str,
+    release_server: ReleaseServer,
+    folder: Path,
+    nems0_release: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "RETRY_AFTER_MAX", 0.05)  # some are more than any machine waits
+    release_server.instead["wav.zip"] = [status(429, Retry_After=asked)]
+    fetch("wav")
+    assert names(release_server) == ["record", "wav.zip", "wav.zip"]
+    assert_whole("wav", folder, nems0_release)
+
+
+def test_retry_after_may_be_a_date(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    asked = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(time.time())
+        date = email.utils.formatdate(int(asked[0]) + 2, usegmt=True)
+        again = len(asked) == 1
+        (status(503, Retry_After=date) if again else content(body_of(request)))(request)
+
+    release_server.instead["wav.zip"] = [answer, answer]
+    fetch("wav")
+    assert asked[1] >= int(asked[0]) + 2
+    assert_whole("wav", folder, nems0_release)
+
+
 def test_a_redirect_is_followed(
     release_server: ReleaseServer, folder: Path, nems0_release: Path
 ) -> None:
@@ -589,12 +622,13 @@ def test_a_lasting_fault_is_a_download_error_after_some_attempts(
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (status(403), "the server answered 403 .*.*refuses this client"),
+        (status(403), "the server answered 403 .*refuses this client"),
+        (status(403, Retry_After="1"), "the server answered 403 .*refuses this client"),
         (status(404), "the server answered 404 .*NAT4XR_ZENODO_URL"),
         (status(204), "the server answered 204"),
         (content(b"<html>Log in</html>", "text/html; charset=utf-8"), "an HTML page came"),
     ],
-    ids=["403", "404", "204", "html"],
+    ids=["403", "403 later", "404", "204", "html"],
 )
 def test_what_no_retry_will_mend_is_asked_for_once(
     fault: Answer, message: str, name: str, release_server: ReleaseServer, folder: Path
