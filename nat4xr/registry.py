@@ -17,6 +17,7 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import unquote, urljoin
 
 import pooch
 import requests
@@ -60,6 +61,8 @@ RETRIES = 3
 BACKOFF = 0.5  # s, doubled from retry to retry
 RETRY_AFTER_MAX = 60.0  # s that a server may ask to wait before a retry
 MAX_REDIRECTS = 5
+MAX_JSON = 2**22  # bytes of a record; real ones have some 10 kB
+MAX_SIZE = 2**40  # bytes of a file of the release, by its record
 
 
 class Entry(NamedTuple):
@@ -206,7 +209,7 @@ def fetch(
     if all(name in pin and flaw(file, pin[name]) is None for name, file in files.items()):
         return list(files.values())
 
-    record_url = f"{_root_url()}/api/records/{RECORD}"
+    record_url = f"{_root_url()[0]}/api/records/{RECORD}"
     with _staging(folder) as staging, _session() as session:
         pin = pinned(folder)
         if not all(name in pin for name in files):
@@ -241,10 +244,37 @@ def pinned(folder: Path) -> dict[str, Entry]:
         By file name; empty if the record was never asked, or if its pin cannot be read.
     """
     try:
-        # A pipe would keep whoever reads it waiting.
-        return _entries((folder / PIN).read_bytes()) if (folder / PIN).is_file() else {}
+        return _entries(read_small(folder / PIN))
     except (OSError, ValueError):
         return {}
+
+
+def read_small(file: Path) -> bytes:
+    """Read a small file that we once wrote, if it still is one.
+
+    Parameters
+    ----------
+    file
+        It should be a plain file: a pipe would keep whoever reads it waiting.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    OSError
+        It is not there, or cannot be read.
+    ValueError
+        It is no plain file, or larger than a record can be.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} is not a file")
+    with file.open("rb") as stream:
+        content = stream.read(MAX_JSON + 1)
+    if len(content) > MAX_JSON:
+        raise ValueError(f"{file} is larger than {MAX_JSON:,} bytes")
+    return content
 
 
 def flaw(file: Path, entry: Entry) -> str | None:
@@ -304,8 +334,15 @@ def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundEr
     )
 
 
-def _root_url() -> str:
-    return (os.environ.get("NAT4XR_ZENODO_URL") or "https://zenodo.org").rstrip("/")
+def _root_url() -> tuple[str, tuple[str, str] | None]:
+    """Where Zenodo is, without the name and password for it, which nobody need see; and those."""
+    url = (os.environ.get("NAT4XR_ZENODO_URL") or "https://zenodo.org").rstrip("/")
+    scheme, _, rest = url.rpartition("://")
+    host, slash, path = rest.partition("/")
+    user, at, host = host.rpartition("@")
+    root = f"{scheme}://{host}{slash}{path}" if at else url
+    name, _, password = user.partition(":")
+    return root, (unquote(name), unquote(password)) if at else None
 
 
 def _entries(record: bytes) -> dict[str, Entry]:
@@ -319,10 +356,11 @@ def _entries(record: bytes) -> dict[str, Entry]:
     for name in chain.from_iterable(FILES.values()):
         if name in listed:
             size, checksum = listed[name].get("size"), listed[name].get("checksum")
-            if type(size) is not int or not re.fullmatch("md5:[0-9a-f]{32}", str(checksum)):
+            valid = type(size) is int and 0 <= size < MAX_SIZE
+            if not valid or not re.fullmatch("md5:[0-9a-f]{32}", str(checksum)):
                 raise ValueError(
                     f"the record states no size and md5 of {name} "
-                    f"(size {size!r}, checksum {checksum!r})"
+                    f"(size {size!r:.40}, checksum {checksum!r:.40})"
                 )
             entries[name] = Entry(size, checksum.removeprefix("md5:"))
     return entries
@@ -367,7 +405,7 @@ def _get(
     """Let Pooch download and verify one file, and put it in its place when it is whole."""
     pup = pooch.create(
         path=staging,
-        base_url=_root_url(),
+        base_url=_root_url()[0],
         registry={target.name: known_hash},
         urls={target.name: url},
         retry_if_failed=RETRIES,
@@ -419,8 +457,7 @@ def _download_record(
 ) -> None:
     """Download the record's JSON for Pooch, if it holds what the release needs."""
     with _open(session, url) as response:
-        # A record has some 10 kB; 4 MB are read at most.
-        record = b"".join(islice(response.iter_content(2**16), 64))
+        record = b"".join(islice(response.iter_content(2**16), MAX_JSON // 2**16))
     entries = _entries(record)
     if missing := [name for name in names if name not in entries]:
         raise DownloadError(f"the record lists no {', '.join(missing)}")
@@ -472,9 +509,21 @@ class _Retry(Retry):
         return seconds
 
 
+def _examine_redirect(response: requests.Response, **_options: Any) -> None:
+    """Refuse to be led away from TLS; and leave unread what comes with a redirect."""
+    if not response.is_redirect:
+        return
+    response.close()
+    target = urljoin(response.url, response.headers["Location"])
+    if response.url.startswith("https:") and not target.startswith("https:"):
+        raise DownloadError("it was redirected from https to an address without")
+
+
 def _session() -> requests.Session:
     session = requests.Session()
     session.max_redirects = MAX_REDIRECTS
+    session.auth = _root_url()[1]
+    session.hooks["response"].append(_examine_redirect)
     # identity: a body that is compressed on its way would not have the length of the file.
     session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
     retries = _Retry(

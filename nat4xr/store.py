@@ -418,12 +418,10 @@ def is_whole(file: Path, fingerprint: str | None) -> bool:
     Sources that are gone (``fingerprint`` None) are taken to be the same.
     """
     try:
-        # A pipe or a device would keep whoever reads it waiting.
-        if not (file.is_file() and _record_of(file).is_file()):
-            return False
-        record = json.loads(_record_of(file).read_bytes())
+        record = json.loads(registry.read_small(_record_of(file)))
         return bool(
-            record["bytes"] == file.stat().st_size
+            file.is_file()  # a pipe or a device would keep whoever reads it waiting
+            and record["bytes"] == file.stat().st_size
             and (fingerprint is None or record["sources"] == fingerprint)
             and record["crc32"] == _crc32(file)
             and _holds_its_data(file)

@@ -389,6 +389,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "no record": lambda folder: (folder / RECORD).unlink(),
     "an empty record": lambda folder: (folder / RECORD).write_bytes(b""),
     "a zeroed record": lambda folder: (folder / RECORD).write_bytes(bytes(100)),
+    "a record of a terabyte": lambda folder: os.truncate(folder / RECORD, 2**40),
     "a record of another kind": lambda folder: (folder / RECORD).write_text("[1]"),
     "a record of the wrong sum": lambda folder: (folder / RECORD).write_text(
         json.dumps(json.loads((folder / RECORD).read_text()) | {"crc32": 0})

@@ -1,5 +1,7 @@
 """Fetching the release, over real HTTP on loopback."""
 
+import base64
+import contextlib
 import email.utils
 import hashlib
 import json
@@ -9,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -385,6 +388,16 @@ def test_a_pin_that_cannot_be_read_is_asked_for_again(
     assert names(release_server) == ["record"]
 
 
+def test_a_pin_that_claims_a_terabyte_is_not_read_into_memory(
+    release_server: ReleaseServer, folder: Path
+) -> None:
+    folder.mkdir()
+    (folder / "registry.json").touch()
+    os.truncate(folder / "registry.json", 2**40)
+    fetch("wav")
+    assert names(release_server) == ["record", "wav.zip"]
+
+
 def test_a_pin_made_of_part_of_the_release_is_completed(
     release_server: ReleaseServer, folder: Path, nems0_release: Path, tmp_path: Path
 ) -> None:
@@ -407,6 +420,14 @@ def test_a_pin_made_of_part_of_the_release_is_completed(
         (
             b'{"files": [{"key": "wav.zip", "size": 9, "checksum": "sha1:00"}]}',
             "no size and md5 of wav.zip",
+        ),
+        *(
+            (
+                b'{"files": [{"key": "wav.zip", "size": %s, "checksum": "md5:%s"}]}'
+                % (size, b"0" * 32),
+                "no size and md5 of wav.zip",
+            )
+            for size in (b"-1", b"1.5", b"true", b"1e999", b"1" + b"0" * 400, b"1099511627776")
         ),
     ],
 )
@@ -528,6 +549,28 @@ def test_a_redirect_is_followed(
     fetch("PEG")
     assert names(release_server) == ["record", *FILES["PEG"], PEG_CSV]
     assert_whole("PEG", folder, nems0_release)
+
+
+def test_what_comes_with_a_redirect_is_not_read(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    sent = []
+
+    def endless(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(302)
+        request.send_header("Location", f"/api/records/8044773/files/{PEG_CSV}/content")
+        request.send_header("Content-Length", str(10**12))
+        request.end_headers()
+        with contextlib.suppress(OSError):
+            while len(sent) < 200:
+                request.wfile.write(bytes(2**20))
+                sent.append(None)
+        request.close_connection = True
+
+    release_server.instead[PEG_CSV] = [endless]
+    fetch("PEG")
+    assert_whole("PEG", folder, nems0_release)
+    assert len(sent) < 50  # what fits into buffers on the way
 
 
 def test_a_slow_server_is_waited_for(
@@ -665,6 +708,46 @@ def test_tls_that_is_refused_is_a_download_error(
     monkeypatch.setenv("NAT4XR_ZENODO_URL", release_server.url.replace("http:", "https:"))
     with pytest.raises(nat4xr.DownloadError, match="the TLS connection failed"):
         fetch("wav")
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("127.0.0.1:9", "Connection refused"),
+        ("[::1", "not a valid host|Invalid"),
+        ("127.0.0.1:99999", ""),
+    ],
+)
+def test_a_password_in_the_address_of_a_mirror_is_not_shown(
+    host: str,
+    message: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("NAT4XR_ZENODO_URL", f"http://user:s%40cret@{host}/zenodo")
+    with pytest.raises(nat4xr.DownloadError, match=message) as caught:
+        fetch("wav")
+    said = "".join(traceback.format_exception(caught.value)) + capsys.readouterr().err
+    assert "cret" not in said
+    assert "user" not in said
+    assert f"http://{host}/zenodo/api/records/8044773" in said
+
+
+def test_a_password_in_the_address_of_a_mirror_is_used(
+    release_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        sent.append(request.headers["Authorization"])
+        content(body_of(request))(request)
+
+    url = release_server.url.replace("http://", "http://user:s%40cret@")
+    monkeypatch.setenv("NAT4XR_ZENODO_URL", url)
+    release_server.instead["wav.zip"] = [answer]
+    fetch("wav")
+    assert sent == ["Basic " + base64.b64encode(b"user:s@cret").decode()]
 
 
 def test_a_proxy_that_is_not_there_is_a_download_error(
