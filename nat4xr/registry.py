@@ -89,7 +89,7 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
     Raises
     ------
     OSError
-        If its name is not UTF-8.
+        If its name is not UTF-8, or not one that a folder can have.
 
     Examples
     --------
@@ -97,14 +97,21 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
     'data/NAT4'
     """
     folder = Path(path or os.environ.get("NAT4XR_DATA_DIR") or pooch.os_cache("nat4xr"))
-    folder = folder.expanduser()
+    choose = "choose another with path= or the environment variable NAT4XR_DATA_DIR."
+    try:
+        folder = folder.expanduser()
+    except RuntimeError:
+        raise OSError(
+            f"The data folder {str(folder)!r} is in the home folder of nobody: {choose}"
+        ) from None
     whole = os.path.abspath(folder)
+    if "\0" in whole:
+        raise OSError(f"The name of the data folder, {whole!r}, holds a NUL: {choose}")
     try:
         whole.encode()
     except UnicodeEncodeError:  # and netCDF could not write there
         raise OSError(
-            f"The name of the data folder, {whole!r}, is not UTF-8: rename it, or choose another "
-            "with path= or the environment variable NAT4XR_DATA_DIR."
+            f"The name of the data folder, {whole!r}, is not UTF-8: rename it, or {choose}"
         ) from None
     return folder
 

@@ -280,6 +280,16 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data_dir("~/other") == Path.home() / "other"
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("~nosuchuser/NAT4", "'~nosuchuser/NAT4' is in the home folder of nobody"), ("a\0b", "a NUL")],
+)
+def test_a_folder_that_there_cannot_be_is_a_clear_error(name: str, message: str) -> None:
+    for use in (fetch, nat4xr.open_area):
+        with pytest.raises(OSError, match=f"{message}: choose another with path= or .*_DATA_DIR"):
+            use("A1", name)
+
+
 def test_a_folder_that_cannot_be_written_to_is_a_download_error(
     release_server: ReleaseServer, tmp_path: Path
 ) -> None:
