@@ -6,6 +6,8 @@ import email.utils
 import hashlib
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -13,19 +15,24 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pooch
 import pytest
-from conftest import ReleaseServer
+from conftest import DATA, ReleaseServer
 
 import nat4xr
 from nat4xr import registry
 from nat4xr.registry import FILES, data_dir, fetch, missing_error, pinned
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
+
+CERTIFICATE = DATA / "tls" / "127.0.0.1.pem"
+defaults = dict(vars(registry))  # before they are hurried
 
 PEG_TGZ, PEG_ZIP, PEG_CSV = FILES["PEG"]
 FETCH = "import sys, nat4xr.registry as r; sys.stdin.readline(); r.fetch(*sys.argv[1:])"
@@ -144,6 +151,17 @@ def hold() -> Hold:
     hold = Hold()
     yield hold
     hold.released.set()
+
+
+# --- how long it is waited for ------------------------------------------------------------------
+
+
+def test_a_slow_network_is_waited_for_and_a_dead_one_not_for_ever() -> None:
+    assert 5 <= defaults["CONNECT_TIMEOUT"] <= 60
+    assert 10 <= defaults["STALL_TIMEOUT"] <= 120
+    assert 30 <= defaults["RETRY_AFTER_MAX"] <= 300
+    assert 0.1 <= defaults["BACKOFF"] <= 5
+    assert 2 <= defaults["RETRIES"] <= 10
 
 
 # --- what is fetched, and when ------------------------------------------------------------------
@@ -725,7 +743,7 @@ def test_tls_that_is_refused_is_a_download_error(
     [
         ("127.0.0.1:9", "Connection refused"),
         ("[::1", "not a valid host|Invalid"),
-        ("127.0.0.1:99999", ""),
+        ("127.0.0.1:99999", "99999"),
     ],
 )
 def test_a_password_in_the_address_of_a_mirror_is_not_shown(
@@ -758,6 +776,84 @@ def test_a_password_in_the_address_of_a_mirror_is_used(
     release_server.instead["wav.zip"] = [answer]
     fetch("wav")
     assert sent == ["Basic " + base64.b64encode(b"user:s@cret").decode()]
+
+
+@pytest.fixture
+def tls_server(release_server: ReleaseServer, monkeypatch: pytest.MonkeyPatch) -> ReleaseServer:
+    """The server over TLS, with a certificate that nobody signed; logs connections, too."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    accept = release_server.get_request
+    release_server.connections = 0
+
+    def counted() -> tuple[Any, Any]:
+        release_server.connections += 1
+        connection, address = accept()
+        return context.wrap_socket(connection, True, do_handshake_on_connect=False), address
+
+    monkeypatch.setattr(release_server, "get_request", counted)
+    release_server.url = release_server.url.replace("http:", "https:")
+    monkeypatch.setenv("NAT4XR_ZENODO_URL", release_server.url)
+    return release_server
+
+
+def test_a_certificate_that_nobody_signed_is_refused_and_not_asked_again(
+    tls_server: ReleaseServer, folder: Path
+) -> None:
+    with pytest.raises(nat4xr.DownloadError, match=r"TLS .*self.signed.*REQUESTS_CA_BUNDLE"):
+        fetch("wav")
+    assert tls_server.connections == 1
+    assert tls_server.log == []
+
+
+def test_a_certificate_that_is_trusted_is_taken(
+    tls_server: ReleaseServer, folder: Path, nems0_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
+    fetch("wav")
+    assert_whole("wav", folder, nems0_release)
+
+
+def test_a_redirect_away_from_tls_is_refused(
+    tls_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
+    with ReleaseServer(tls_server.folder) as plain:
+        tls_server.instead["record"] = [status(302, Location=plain.url + plain.record)]
+        with pytest.raises(nat4xr.DownloadError, match="redirected from https to an address with"):
+            fetch("wav")
+        assert plain.log == []
+    assert names(tls_server) == ["record"]
+
+
+@pytest.mark.parametrize("part_of_tls", [False, True])
+def test_a_server_that_takes_connections_and_says_nothing_is_given_up(
+    part_of_tls: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "RETRIES", 1)
+    monkeypatch.setattr(registry, "STALL_TIMEOUT", 0.2)
+    monkeypatch.setattr(registry, "CONNECT_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        scheme = "https" if part_of_tls else "http"
+        monkeypatch.setenv("NAT4XR_ZENODO_URL", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(nat4xr.DownloadError, match=r"nothing came for 0\.2 s|timed out"):
+            fetch("wav")
+
+
+def test_a_server_that_takes_no_connection_is_given_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "RETRIES", 1)
+    monkeypatch.setattr(registry, "CONNECT_TIMEOUT", 0.2)
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # whom it does not take; what comes next is not answered at all
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        monkeypatch.setenv("NAT4XR_ZENODO_URL", f"http://127.0.0.1:{full.getsockname()[1]}")
+        with pytest.raises(nat4xr.DownloadError, match=r"no connection within 0\.2 s"):
+            fetch("wav")
 
 
 def test_a_proxy_that_is_not_there_is_a_download_error(
