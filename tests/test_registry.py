@@ -792,6 +792,9 @@ def tls_server(release_server: ReleaseServer, monkeypatch: pytest.MonkeyPatch) -
         return context.wrap_socket(connection, True, do_handshake_on_connect=False), address
 
     monkeypatch.setattr(release_server, "get_request", counted)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # as some networks have them
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(registry, "STALL_TIMEOUT", 2)
     release_server.url = release_server.url.replace("http:", "https:")
     monkeypatch.setenv("NAT4XR_ZENODO_URL", release_server.url)
     return release_server
