@@ -509,7 +509,10 @@ def temporary_part(file: Path) -> Iterator[Path]:
         free = shutil.disk_usage(file.parent).free
         raise OSError(f"{file} could not be written ({free:,} bytes are free): {error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            # HDF5 does not let go of a file that it could not write: its space is given back.
+            os.truncate(part, 0)
+            part.unlink()
 
 
 def _is_writable(folder: Path) -> bool:
