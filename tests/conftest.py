@@ -16,9 +16,10 @@ from hypothesis import settings
 
 DATA = Path(__file__).parent / "data"
 
-# The same examples in each run, however slow the machine.
+# The same examples in each run, however slow the machine; but others each night.
 settings.register_profile("nat4xr", deadline=None, derandomize=True)
-settings.load_profile("nat4xr")
+settings.register_profile("nightly", deadline=None, derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "nat4xr"))
 
 
 def skip_but_in_ci(reason: str) -> None:
