@@ -54,7 +54,7 @@ def read(folder: Path, area: str = "A1") -> dict[str, Any]:
     for site_files in sites_of(sites):
         site = read_signal("resp", signal_members(site_files)[0]["resp"])
         whole = [s for s in site.sounds if lasts(s, site.fs, n_time)]
-        for wanted in sounds:
+        for wanted in sounds if matched(resp.chans, site.chans) else []:  # sites with our cells
             starts = [start for sound, start, _ in dict.fromkeys(whole) if sound == wanted]
             onsets = [round(start * site.fs) / site.fs for start in starts]
             presented += [(wanted, rep, onset) for rep, onset in enumerate(onsets)]
