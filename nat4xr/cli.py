@@ -153,6 +153,9 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
             if check["detail"]:
                 click.echo(textwrap.indent(textwrap.fill(check["detail"], 92), " " * 8))
         click.echo(f"\n{failed or 'None'} of {len(checks)} checks failed (-: not judged).")
+        release = next((check for check in checks if check["check"] == "release"), None)
+        if release and release["found"] == "partial":
+            click.echo(f"This is not the whole release: {release['detail']}.")
     ctx.exit(1 if failed else 0)
 
 

@@ -12,18 +12,19 @@ import shlex
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import unquote, urljoin
 
 import pooch
 import requests
 from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
-from urllib3.exceptions import ReadTimeoutError
+from urllib3.exceptions import InvalidHeader, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry
 
@@ -60,6 +61,8 @@ RETRIES = 3
 BACKOFF = 0.5  # s, doubled from retry to retry
 RETRY_AFTER_MAX = 60.0  # s that a server may ask to wait before a retry
 MAX_REDIRECTS = 5
+MAX_JSON = 2**22  # bytes of a record; real ones have some 10 kB
+MAX_SIZE = 2**40  # bytes of a file of the release, by its record
 
 
 class Entry(NamedTuple):
@@ -86,7 +89,7 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
     Raises
     ------
     OSError
-        If its name is not UTF-8.
+        If its name is not UTF-8, or not one that a folder can have.
 
     Examples
     --------
@@ -95,14 +98,21 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
     'data/NAT4'
     """
     folder = Path(path or os.environ.get("NAT4XR_DATA_DIR") or pooch.os_cache("nat4xr"))
-    folder = folder.expanduser()
+    choose = "choose another with path= or the environment variable NAT4XR_DATA_DIR."
+    try:
+        folder = folder.expanduser()
+    except RuntimeError:
+        raise OSError(
+            f"The data folder {str(folder)!r} is in the home folder of nobody: {choose}"
+        ) from None
     whole = os.path.abspath(folder)
+    if "\0" in whole:
+        raise OSError(f"The name of the data folder, {whole!r}, holds a NUL: {choose}")
     try:
         whole.encode()
     except UnicodeEncodeError:  # and netCDF could not write there
         raise OSError(
-            f"The name of the data folder, {whole!r}, is not UTF-8: rename it, or choose another "
-            "with path= or the environment variable NAT4XR_DATA_DIR."
+            f"The name of the data folder, {whole!r}, is not UTF-8: rename it, or {choose}"
         ) from None
     return folder
 
@@ -112,6 +122,42 @@ def refuse_in_the_way(*files: Path) -> None:
     for file in files:
         if file.exists() and not file.is_file():
             raise OSError(f"{file} is not a file: remove it")
+
+
+def lock_of(file: Path) -> FileLock:
+    """Return the lock that whoever writes in the place of a file must hold.
+
+    Parameters
+    ----------
+    file
+        What is to be written: the lock stands beside it, and may be taken by whoever may write
+        there.
+
+    Returns
+    -------
+    FileLock
+        Not yet held.
+
+    Raises
+    ------
+    OSError
+        If something else stands in its place, or if it cannot be written to.
+    """
+    lock = file.with_name(f".{file.name.removeprefix('.')}.lock")
+    if lock.is_symlink():  # old versions of filelock empty the file that it links to
+        raise OSError(f"{lock} is a link: remove it")
+    refuse_in_the_way(lock)
+    try:
+        lock.touch()
+    except PermissionError as error:
+        if not lock.exists():
+            raise
+        raise OSError(
+            f"{lock} belongs to another user: have them allow you to write to it (chmod g+w), or "
+            "remove it while nobody uses the folder"
+        ) from error
+    # filelock would close a lock of its own making to others, whatever the umask.
+    return FileLock(lock, mode=lock.stat().st_mode & 0o777)
 
 
 def fetch(
@@ -175,7 +221,7 @@ def fetch(
     if all(name in pin and flaw(file, pin[name]) is None for name, file in files.items()):
         return list(files.values())
 
-    record_url = f"{_root_url()}/api/records/{RECORD}"
+    record_url = f"{_root_url()[0]}/api/records/{RECORD}"
     with _staging(folder) as staging, _session() as session:
         pin = pinned(folder)
         if not all(name in pin for name in files):
@@ -210,10 +256,37 @@ def pinned(folder: Path) -> dict[str, Entry]:
         By file name; empty if the record was never asked, or if its pin cannot be read.
     """
     try:
-        # A pipe would keep whoever reads it waiting.
-        return _entries((folder / PIN).read_bytes()) if (folder / PIN).is_file() else {}
+        return _entries(read_small(folder / PIN))
     except (OSError, ValueError):
         return {}
+
+
+def read_small(file: Path) -> bytes:
+    """Read a small file that we once wrote, if it still is one.
+
+    Parameters
+    ----------
+    file
+        It should be a plain file: a pipe would keep whoever reads it waiting.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    OSError
+        It is not there, or cannot be read.
+    ValueError
+        It is no plain file, or larger than a record can be.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} is not a file")
+    with file.open("rb") as stream:
+        content = stream.read(MAX_JSON + 1)
+    if len(content) > MAX_JSON:
+        raise ValueError(f"{file} is larger than {MAX_JSON:,} bytes")
+    return content
 
 
 def flaw(file: Path, entry: Entry) -> str | None:
@@ -273,8 +346,15 @@ def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundEr
     )
 
 
-def _root_url() -> str:
-    return (os.environ.get("NAT4XR_ZENODO_URL") or "https://zenodo.org").rstrip("/")
+def _root_url() -> tuple[str, tuple[str, str] | None]:
+    """Where Zenodo is, without the name and password for it, which nobody need see; and those."""
+    url = (os.environ.get("NAT4XR_ZENODO_URL") or "https://zenodo.org").rstrip("/")
+    scheme, _, rest = url.rpartition("://")
+    host, slash, path = rest.partition("/")
+    user, at, host = host.rpartition("@")
+    root = f"{scheme}://{host}{slash}{path}" if at else url
+    name, _, password = user.partition(":")
+    return root, (unquote(name), unquote(password)) if at else None
 
 
 def _entries(record: bytes) -> dict[str, Entry]:
@@ -288,10 +368,11 @@ def _entries(record: bytes) -> dict[str, Entry]:
     for name in chain.from_iterable(FILES.values()):
         if name in listed:
             size, checksum = listed[name].get("size"), listed[name].get("checksum")
-            if type(size) is not int or not re.fullmatch("md5:[0-9a-f]{32}", str(checksum)):
+            valid = type(size) is int and 0 <= size < MAX_SIZE
+            if not valid or not re.fullmatch("md5:[0-9a-f]{32}", str(checksum)):
                 raise ValueError(
                     f"the record states no size and md5 of {name} "
-                    f"(size {size!r}, checksum {checksum!r})"
+                    f"(size {size!r:.40}, checksum {checksum!r:.40})"
                 )
             entries[name] = Entry(size, checksum.removeprefix("md5:"))
     return entries
@@ -301,24 +382,28 @@ def _entries(record: bytes) -> dict[str, Entry]:
 def _staging(folder: Path) -> Iterator[Path]:
     """Lend the folder to this process alone, with an empty place in it for unfinished files."""
     staging = folder / STAGING
-    lock = FileLock(folder / f"{STAGING}.lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        refuse_in_the_way(folder / PIN, Path(lock.lock_file))
-        lock.acquire()
-    except OSError as error:
-        why = error.strerror or error
-        raise DownloadError(
-            f"The data folder {folder} cannot be written to ({why}): choose another "
-            "with path= or the environment variable NAT4XR_DATA_DIR."
-        ) from error
-    try:
-        # Whoever holds the lock may clear away what a killed process left.
-        shutil.rmtree(staging, ignore_errors=True)
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            refuse_in_the_way(folder / PIN)
+            stack.enter_context(lock_of(staging))
+            # Whoever holds the lock may clear away what a killed process left. What is not
+            # cleared away must not be taken for files that were downloaded.
+            if staging.is_symlink():
+                staging.unlink()
+            elif staging.is_dir():
+                shutil.rmtree(staging)
+            elif staging.exists():
+                raise OSError(f"{staging} is not a folder: remove it")
+            staging.mkdir()
+        except OSError as error:
+            why = error.strerror or error
+            raise DownloadError(
+                f"The data folder {folder} cannot be written to ({why}): choose another "
+                "with path= or the environment variable NAT4XR_DATA_DIR."
+            ) from error
+        stack.callback(shutil.rmtree, staging, ignore_errors=True)
         yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        lock.release()
 
 
 def _get(
@@ -332,7 +417,7 @@ def _get(
     """Let Pooch download and verify one file, and put it in its place when it is whole."""
     pup = pooch.create(
         path=staging,
-        base_url=_root_url(),
+        base_url=_root_url()[0],
         registry={target.name: known_hash},
         urls={target.name: url},
         retry_if_failed=RETRIES,
@@ -384,8 +469,7 @@ def _download_record(
 ) -> None:
     """Download the record's JSON for Pooch, if it holds what the release needs."""
     with _open(session, url) as response:
-        # A record has some 10 kB; 4 MB are read at most.
-        record = b"".join(islice(response.iter_content(2**16), 64))
+        record = b"".join(islice(response.iter_content(2**16), MAX_JSON // 2**16))
     entries = _entries(record)
     if missing := [name for name in names if name not in entries]:
         raise DownloadError(f"the record lists no {', '.join(missing)}")
@@ -422,6 +506,12 @@ def _create(output_file: str) -> BinaryIO:
 class _Retry(Retry):
     """Waits as long as the server asks for, within bounds, and says so."""
 
+    def parse_retry_after(self, retry_after: str) -> float:
+        try:
+            return super().parse_retry_after(retry_after)
+        except (InvalidHeader, ValueError, OverflowError):  # no number and no date
+            return 0  # so that it waits as if nothing had been asked
+
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
         seconds = super().get_retry_after(response)
         if not seconds:
@@ -431,9 +521,21 @@ class _Retry(Retry):
         return seconds
 
 
+def _examine_redirect(response: requests.Response, **_options: Any) -> None:
+    """Refuse to be led away from TLS; and leave unread what comes with a redirect."""
+    if not response.is_redirect:
+        return
+    response.close()
+    target = urljoin(response.url, response.headers["Location"])
+    if response.url.startswith("https:") and not target.startswith("https:"):
+        raise DownloadError("it was redirected from https to an address without")
+
+
 def _session() -> requests.Session:
     session = requests.Session()
     session.max_redirects = MAX_REDIRECTS
+    session.auth = _root_url()[1]
+    session.hooks["response"].append(_examine_redirect)
     # identity: a body that is compressed on its way would not have the length of the file.
     session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
     retries = _Retry(

@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 
-import filelock
 import netCDF4
 import numpy as np
 import pooch
@@ -225,17 +224,9 @@ def converted_file(
             raise FileNotFoundError(f"{damaged} is damaged. {error}") if damaged else error
         registry.fetch(area, path, progressbar=progressbar)
         return converted_file(area, path, kind, write, download=False, progressbar=progressbar)
-    file = places[0] if _is_writable(folder) else places[1]
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"neither {folder} nor {file.parent} can be written to ({error.strerror}): "
-            "set NAT4XR_DATA_DIR to a folder that can be, or change the permissions"
-        ) from error
-    lock = file.with_name(f".{file.name}.lock")
-    registry.refuse_in_the_way(file, _record_of(file), lock)
-    with filelock.FileLock(lock):
+    file = place_to_write(area, kind, folder)
+    registry.refuse_in_the_way(file, _record_of(file))
+    with registry.lock_of(file):
         # Another process may have made it meanwhile.
         if not is_whole(file, fingerprint):
             with _moved_into_place(file, fingerprint) as part:
@@ -247,6 +238,20 @@ def converted_places(area: str, kind: str, folder: Path) -> tuple[Path, Path]:
     """Where a converted file may stand: in the data folder, or else under the cache folder."""
     name = f"{area}{kind}_nat4xr-v{SCHEMA}.nc"
     return folder / name, Path(pooch.os_cache("nat4xr")) / _digest(folder) / name
+
+
+def place_to_write(area: str, kind: str, folder: Path) -> Path:
+    """That of the two places which can be written to; its folder is made."""
+    places = converted_places(area, kind, folder)
+    file = places[0] if _is_writable(folder) else places[1]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"neither {folder} nor {file.parent} can be written to ({error.strerror}): "
+            "set NAT4XR_DATA_DIR to a folder that can be, or change the permissions"
+        ) from error
+    return file
 
 
 def open_converted(file: Path, chunks: Any) -> xr.Dataset:
@@ -324,7 +329,7 @@ def write_netcdf(ds: xr.Dataset, target: Path, encoding: dict[Hashable, dict[str
 
 def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) -> None:
     """Convert an area of the release to a netCDF file."""
-    import h5py  # which takes a while, and opening needs not
+    import h5py
 
     data = assemble(area, files, progressbar=progressbar)
     compression = {"zlib": True, "complevel": 1, "shuffle": True}
@@ -417,16 +422,31 @@ def is_whole(file: Path, fingerprint: str | None) -> bool:
     Sources that are gone (``fingerprint`` None) are taken to be the same.
     """
     try:
-        if not _record_of(file).is_file():  # a pipe would keep whoever reads it waiting
-            return False
-        record = json.loads(_record_of(file).read_bytes())
+        record = json.loads(registry.read_small(_record_of(file)))
         return bool(
-            record["bytes"] == file.stat().st_size
+            file.is_file()  # a pipe or a device would keep whoever reads it waiting
+            and record["bytes"] == file.stat().st_size
             and (fingerprint is None or record["sources"] == fingerprint)
             and record["crc32"] == _crc32(file)
+            and _holds_its_data(file)
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    # RuntimeError: as h5py says it of a file that is none of ours, or json of one nested deeply.
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return False
+
+
+def _holds_its_data(file: Path) -> bool:
+    """Whether all data of a converted file are in itself: HDF5 would read any file it points to."""
+    import h5py  # not with the module: nothing else needs it to open a file
+
+    with NETCDF_LOCK, h5py.File(file) as content:
+        for name in content:
+            if not isinstance(content.get(name, getlink=True), h5py.HardLink):
+                return False
+            variable = content[name]
+            if not isinstance(variable, h5py.Dataset) or variable.external or variable.is_virtual:
+                return False
+    return True
 
 
 def _crc32(file: Path) -> int:
@@ -456,31 +476,47 @@ def _record_of(file: Path) -> Path:
 @contextmanager
 def _moved_into_place(file: Path, fingerprint: str | None) -> Iterator[Path]:
     """A temporary name to write to; what was written gets its own name when it is whole."""
+    record_part = file.with_name(f".{file.name}.{os.getpid()}.json.part")
+    with temporary_part(file) as part:
+        try:
+            yield part
+            record = {
+                "bytes": part.stat().st_size,
+                "crc32": _crc32(part),
+                "sources": fingerprint,
+                "written_by": f"nat4xr {__version__}",
+            }
+            record_part.write_text(json.dumps(record))
+            # A record that does not fit its file makes it be written again, so that the order
+            # in which the two are moved does not matter.
+            os.replace(part, file)
+            os.replace(record_part, _record_of(file))
+        finally:
+            record_part.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_part(file: Path) -> Iterator[Path]:
+    """A temporary name beside a converted file, whose lock is held; nothing is left there."""
     for stale in file.parent.glob(f".{file.name}.*.part"):  # of a process that was killed
         stale.unlink()
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    record_part = part.with_suffix(".json.part")
     try:
         yield part
-        record = {
-            "bytes": part.stat().st_size,
-            "crc32": _crc32(part),
-            "sources": fingerprint,
-            "written_by": f"nat4xr {__version__}",
-        }
-        record_part.write_text(json.dumps(record))
-        # A record that does not fit its file makes it be written again, so that the order
-        # in which the two are moved does not matter.
-        os.replace(part, file)
-        os.replace(record_part, _record_of(file))
     except FileNotFoundError:  # a source is gone
         raise
     except (OSError, RuntimeError) as error:  # either, where HDF5 meets a disk that is full
+        if isinstance(error, OSError) and error.filename is not None:
+            culprit = Path(os.fsdecode(error.filename))
+            if not culprit.name.startswith(f".{file.name}."):
+                raise OSError(f"{culprit} could not be read: {error.strerror}") from error
         free = shutil.disk_usage(file.parent).free
         raise OSError(f"{file} could not be written ({free:,} bytes are free): {error}") from error
     finally:
-        part.unlink(missing_ok=True)
-        record_part.unlink(missing_ok=True)
+        if part.exists():
+            # HDF5 does not let go of a file that it could not write: its space is given back.
+            os.truncate(part, 0)
+            part.unlink()
 
 
 def _is_writable(folder: Path) -> bool:

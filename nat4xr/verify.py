@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,15 @@ from .errors import ReleaseError
 from .labels import match_cells
 from .release import AreaFiles, check_options, find_area
 from .spikes import open_spikes, write_spikes
-from .store import DISK_CHUNKS, converted_places, is_whole, open_area, open_with_labels
+from .store import (
+    DISK_CHUNKS,
+    converted_places,
+    is_whole,
+    open_area,
+    open_with_labels,
+    place_to_write,
+    temporary_part,
+)
 from .tables import read_table
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -133,7 +140,7 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
         if mended["_spikes"] is not None:
             header = data.header
             del data  # whose memory the spikes may need
-            checks.append(_spikes(header, files, path, mended["_spikes"]))
+            checks.append(_spikes(header, files, folder, mended["_spikes"]))
     except ReleaseError as error:
         checks.append(
             _Check("files can be read", "whole files", "a broken file", False, str(error))
@@ -169,7 +176,11 @@ def _counts(header: xr.Dataset) -> Iterator[_Check]:
         kind, detail = "simulated", "counts are held to what it states of itself"
         expected = _stated(header)
     elif found["cells"] < expected["cells"]:
-        kind, detail = "partial", "it need not have the published counts, given for comparison"
+        kind = "partial"
+        detail = (
+            f"{found['cells']} of the {expected['cells']} published cells: a part of the release, "
+            "or a copy that was cut; the published counts are given for comparison, not judged"
+        )
     else:
         kind, detail = "whole", "counts are held to the published ones"
     yield _Check("release", "", kind, None, detail)
@@ -379,15 +390,15 @@ def _stored(data: AreaData, stored: xr.Dataset, mended: str | None) -> _Check:
     return _sameness("converted file against its sources", differ, mended)
 
 
-def _spikes(
-    header: xr.Dataset, files: AreaFiles, path: str | os.PathLike[str] | None, mended: str
-) -> _Check:
+def _spikes(header: xr.Dataset, files: AreaFiles, folder: Path, mended: str) -> _Check:
     """The converted spikes against those of a fresh conversion."""
-    stored = open_spikes(header.attrs["area"], path, download=False, progressbar=False)
-    with TemporaryDirectory() as folder:
-        file = Path(folder, "spikes.nc")
-        write_spikes(header, files, file, False)
-        with open_with_labels(file) as fresh:
+    area = header.attrs["area"]
+    stored = open_spikes(area, folder, download=False, progressbar=False)
+    # Where there was room for the first: a folder for temporary files may be small.
+    file = place_to_write(area, "_spikes", folder)
+    with registry.lock_of(file), temporary_part(file) as part:
+        write_spikes(header, files, part, False)
+        with open_with_labels(part) as fresh:
             differ = _differing(fresh, stored)
     return _sameness("converted spikes against their sources", differ, mended)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan)", re.I | re.A)
 ARCHIVES = (".tgz", ".tar.gz", ".tar")
+LABELS = ("site", "animal", "electrode", "category", "sound", "excerpt")
 FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
 
 
@@ -46,25 +47,34 @@ def read(folder: Path, area: str = "A1") -> dict[str, Any]:
     missed = np.isnan(psth).all(axis=1)
 
     trials: dict[str, list[list[list[int]]]] = {}  # cell -> sound -> repeat -> bin
-    spikes: list[tuple[str, int, str, int]] = []  # sound, repeat, cell, ms from onset
+    spikes: list[tuple[str, int, str, int, float]] = []  # sound, repeat, cell, ms and s from onset
+    presented: list[tuple[str, int, float]] = []  # sound, repeat, onset in the session
+    n_outside: dict[str, int] = dict.fromkeys(resp.chans, 0)
     names: dict[str, str] = dict.fromkeys(resp.chans, "")
     for site_files in sites_of(sites):
         site = read_signal("resp", signal_members(site_files)[0]["resp"])
         whole = [s for s in site.sounds if lasts(s, site.fs, n_time)]
+        for wanted in sounds if matched(resp.chans, site.chans) else []:  # sites with our cells
+            starts = [start for sound, start, _ in dict.fromkeys(whole) if sound == wanted]
+            onsets = [round(start * site.fs) / site.fs for start in starts]
+            presented += [(wanted, rep, onset) for rep, onset in enumerate(onsets)]
         for cell, name in matched(resp.chans, site.chans).items():
             assert not names[cell], f"{cell} at two sites"
             names[cell] = name
             trials[cell] = []
+            n_outside[cell] = len(site.data[name])
             for wanted in sounds:
                 starts = [start for sound, start, _ in dict.fromkeys(whole) if sound == wanted]
                 placed = [places(site.data[name], start, site.fs, n_time) for start in starts]
                 bins = [
-                    [place // round(site.fs / 100) for place in of_trial] for of_trial in placed
+                    [place // round(site.fs / 100) for place, _ in of_trial] for of_trial in placed
                 ]
                 trials[cell].append([np.bincount(b, minlength=n_time).tolist() for b in bins])
                 for rep, of_trial in enumerate(placed):
-                    ms = [place // max(1, round(site.fs / 1000)) for place in of_trial]
-                    spikes += [(wanted, rep, cell, sample) for sample in ms]
+                    for place, time in of_trial:
+                        ms = place // max(1, round(site.fs / 1000))
+                        spikes.append((wanted, rep, cell, ms, time))
+                    n_outside[cell] -= len(of_trial)
     n_reps = np.zeros((len(sounds), len(resp.chans)), int)
     n_reps[~is_val] = ~missed[~is_val]
     counts = [[len(of_cell[s]) for of_cell in trials.values()] for s in np.flatnonzero(is_val)]
@@ -87,8 +97,40 @@ def read(folder: Path, area: str = "A1") -> dict[str, Any]:
         "psth": psth,
         "spectrogram": cut(stim, sounds, n_time).transpose(0, 2, 1),
         "n_reps": n_reps,
+        "time": np.arange(n_time) / 100,
+        "freq": np.geomspace(200, 20_000, len(stim.chans)),
         "spikes": sorted(spikes),
+        "trials": sorted(presented),
+        "n_outside": list(n_outside.values()),
+        **labels(resp.chans, sounds),
     }
+
+
+def labels(cells: list[str], sounds: list[str]) -> dict[str, list[Any]]:
+    """What names say, in lists of the cells or sounds; "" or -1 where they do not."""
+    found: dict[str, list[Any]] = {name: [] for name in LABELS}
+    for cell in cells:
+        site, _, rest = cell.partition("-")
+        part = re.fullmatch("([a-z]{3})([0-9]+)([a-z]+)", site, re.I | re.A)
+        found["site"].append(site if part else "")
+        found["animal"].append(part[1] if part else "")
+        found["electrode"].append(small(rest.partition("-")[0]))
+    for sound in sounds:
+        name = sound.removeprefix("STIM_").removeprefix("00")
+        category, _, _ = name.partition("_")
+        is_category = category.startswith("cat") and "_" in name
+        found["category"].append(small(category[3:]) if is_category else -1)
+        part = re.search("_rec[0-9]+_(.+)_excerpt[0-9]", sound, re.A)
+        found["sound"].append(part[1] if part else "")
+        number = sound.removesuffix(".wav").rpartition("_excerpt")
+        found["excerpt"].append(small(number[2]) if number[1] else -1)
+    return found
+
+
+def small(digits: str) -> int:
+    """Digits as the number that they are, if int16 holds it."""
+    known = re.fullmatch("[0-9]{1,8}", digits, re.A) and int(digits) < 2**15
+    return int(digits) if known else -1
 
 
 def files_of(path: Path | bytes) -> dict[str, bytes]:
@@ -179,10 +221,15 @@ def cut(signal: Signal, sounds: list[str], n_time: int) -> np.ndarray:
     return np.array([signal.data[at : at + n_time] for at in first], np.float32)
 
 
-def places(times: list[float], start: float, fs: float, n_time: int) -> list[int]:
-    """The samples of a trial in which there were spikes, by the format's rule."""
-    found = [math.floor(time * fs) - round(start * fs) for time in times]
-    return [place for place in found if 0 <= place < n_time * round(fs / 100)]
+def places(times: list[float], start: float, fs: float, n_time: int) -> list[tuple[int, float]]:
+    """The spikes in a trial: their samples, by the format's rule, and s from the onset."""
+    onset = round(start * fs)
+    found = [(math.floor(time * fs) - onset, (time * fs - onset) / fs) for time in times]
+    return [
+        (place, float(np.float32(time)))
+        for place, time in found
+        if 0 <= place < n_time * round(fs / 100)
+    ]
 
 
 def lasts(sound: tuple[str, float, float], fs: float, n_time: int) -> bool:

@@ -12,6 +12,7 @@ import xarray as xr
 from conftest import DATA
 
 import nat4xr
+from nat4xr import store
 from nat4xr.store import SCHEMA
 
 SELECTIONS: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
@@ -122,6 +123,26 @@ def test_a_converted_file_of_this_schema_opens_without_its_sources(
         assert {name: v.dtype for name, v in before.variables.items()} == {
             name: v.dtype for name, v in now.variables.items()
         }
+
+
+@pytest.mark.parametrize("opener", ["open_area", "open_spikes"])
+def test_the_next_schema_leaves_the_files_of_this_one_be_and_opens_its_exports(
+    opener: str, anew: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened() -> xr.Dataset:
+        return getattr(nat4xr, opener)("A1", folder, download=False, progressbar=False)
+
+    folder = shutil.copytree(anew, tmp_path / "release")
+    opened().to_netcdf(tmp_path / "export.nc")
+    before = {file: file.read_bytes() for file in folder.glob(f"A1*_nat4xr-v{SCHEMA}.*")}
+    monkeypatch.setattr(store, "SCHEMA", SCHEMA + 1)
+    with opened() as ds, xr.open_dataset(tmp_path / "export.nc") as export:
+        xr.testing.assert_identical(
+            nat4xr.set_labels(export).drop_indexes(["neuron"]), ds.drop_indexes(["neuron"])
+        )
+    assert before
+    assert {file: file.read_bytes() for file in before} == before
+    assert list(folder.glob(f"A1*_nat4xr-v{SCHEMA + 1}.nc"))
 
 
 @pytest.mark.parametrize("file", EXPORTS, ids=lambda file: file.stem)

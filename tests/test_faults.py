@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ReleaseServer
+from conftest import ReleaseServer, skip_but_in_ci
 from forks import Run, forks
 from releases import tiny_release, tiny_sites, trial_counts, write
 
@@ -22,7 +22,10 @@ from nat4xr.registry import FILES
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork and no SIGKILL")
 
 KILLS = 25
-"""Processes killed of each kind."""
+"""Processes killed of each kind between two calls of functions."""
+
+TIMED_KILLS = 10
+"""And of each kind at any time."""
 
 OPEN = "nat4xr.open_area({area!r}, {folder!r}, download=False, progressbar=False)"
 SPIKES = "nat4xr.open_spikes('A1', {folder!r}, download=False, progressbar=False)"
@@ -71,6 +74,12 @@ def kill(run: Run, program: str, at: int, since: str | None = None) -> None:
 def content(folder: Path, area: str = "A1") -> np.ndarray:
     ds = nat4xr.open_area(area, folder, download=False, progressbar=False)
     return ds["response"].values
+
+
+def spikes_of(folder: Path) -> int:
+    """How many spikes there are, in trials and outside."""
+    spikes = nat4xr.open_spikes("A1", folder, download=False, progressbar=False)
+    return spikes.sizes["spike"] + int(spikes["n_outside"].sum())
 
 
 def listing(folder: Path) -> dict[str, bytes]:
@@ -139,9 +148,9 @@ def test_a_killed_conversion_of_spikes_is_made_good_by_the_next(
     content(folder)
     since = "write_spikes"
     kill(run, program, random.Random(seed).randint(1, calls[SPIKES, since]), since)
-    spikes = nat4xr.open_spikes("A1", folder, download=False, progressbar=False)
-    n_spikes = sum(len(times) for site in tiny_sites().values() for times in site.spikes.values())
-    assert spikes.sizes["spike"] + int(spikes["n_outside"].sum()) == n_spikes
+    assert spikes_of(folder) == sum(
+        len(times) for site in tiny_sites().values() for times in site.spikes.values()
+    )
     assert len(listing(folder)) == 7
 
 
@@ -166,6 +175,67 @@ def test_a_killed_fetch_is_made_good_by_the_next(
     assert there == whole
 
 
+# Killed by another process after a while, so in the middle of what C libraries do, too.
+TIMED = """
+import time
+parent = os.getpid()
+if not os.fork():
+    time.sleep({after})
+    if os.getppid() == parent:
+        os.kill(parent, signal.SIGKILL)
+    os._exit(0)
+begun = time.monotonic()
+{program}
+open({log!r}, "w").write(str(time.monotonic() - begun))
+"""
+
+
+def kill_after(run: Run, program: str, share: float, whole: float) -> bool:
+    """Kill a program when a share of its time has passed; say whether it was still at work."""
+    (code,) = run(TIMED.format(after=share * whole, program=program, log=os.devnull))
+    assert code in (0, -9)
+    return code == -9
+
+
+def duration(run: Run, program: str, log: Path) -> float:
+    assert run(TIMED.format(after=60, program=program, log=str(log))) == [0]
+    return float(log.read_text())
+
+
+def test_a_conversion_that_another_process_kills_is_made_good_by_the_next(
+    run: Run, tmp_path: Path, reference: np.ndarray
+) -> None:
+    program = "\n".join([OPEN, SPIKES])
+    folder = write(tiny_release(), tmp_path / "whole")
+    whole = duration(run, program.format(area="A1", folder=str(folder)), tmp_path / "log")
+    killed = 0
+    for seed in range(TIMED_KILLS):
+        folder = write(tiny_release(), tmp_path / str(seed))
+        share = random.Random(seed).random()
+        killed += kill_after(run, program.format(area="A1", folder=str(folder)), share, whole)
+        np.testing.assert_array_equal(content(folder), reference)
+        assert spikes_of(folder) == spikes_of(tmp_path / "whole")
+        assert len(listing(folder)) == 7
+    assert killed >= 3
+
+
+def test_a_fetch_that_another_process_kills_is_made_good_by_the_next(
+    run: Run, release_server: ReleaseServer, nems0_release: Path, tmp_path: Path
+) -> None:
+    program = FETCH.format(part="PEG", folder=str(tmp_path / "{}"))
+    whole = duration(run, program.format("whole"), tmp_path / "log")
+    expected = listing(tmp_path / "whole")
+    killed = 0
+    for seed in range(TIMED_KILLS):
+        folder = tmp_path / str(seed)
+        killed += kill_after(run, program.format(seed), random.Random(seed).random(), whole)
+        there = listing(folder) if folder.exists() else {}
+        assert all(there.get(name, content) == content for name, content in expected.items())
+        nat4xr.fetch("PEG", folder, progressbar=False)
+        assert listing(folder) == expected
+    assert killed >= 3
+
+
 # --- a disk that is full -----------------------------------------------------------------------
 
 
@@ -176,7 +246,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(disk)]
     if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("a file system can be mounted by root alone")
+        skip_but_in_ci("a file system can be mounted by root alone")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
@@ -226,6 +296,28 @@ def test_a_full_disk_stops_a_conversion_with_a_clear_error(
         assert listing(folder) == before | sources
     else:
         pytest.fail("there is room enough, and still it is not converted")
+    assert len(problems) > 5
+    assert all("could not be written" in problem for problem in problems)
+
+
+def test_a_full_disk_stops_a_conversion_of_spikes_with_a_clear_error(small_disk: Path) -> None:
+    folder = write(tiny_release(), small_disk / "data")
+    content(folder)
+    expected = spikes_of(write(tiny_release(), small_disk.parent / "beside"))
+    before = listing(folder)
+    problems = []
+    for free in range(0, 200_000, 4096):
+        filler = fill(small_disk, free)
+        try:
+            assert spikes_of(folder) == expected
+            break
+        except OSError as error:
+            problems.append(str(error))
+        finally:
+            filler.unlink()
+        assert listing(folder) == before
+    else:
+        pytest.fail("there is room enough, and still they are not converted")
     assert len(problems) > 5
     assert all("could not be written" in problem for problem in problems)
 

@@ -12,10 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pooch
 import pytest
 import xarray as xr
+from conftest import skip_but_in_ci
+from isal import isal_zlib
 from releases import (
     POPULATION,
     SITES,
@@ -360,6 +363,14 @@ def test_it_is_converted_again_for_another_schema_and_the_old_file_is_left_be(
     assert (converted / STORE).read_bytes() == before
 
 
+def test_another_version_of_the_same_schema_shares_the_file(
+    converted: Path, conversions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "__version__", "999.0")
+    np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
+    assert conversions == []
+
+
 def test_what_is_open_can_be_read_while_a_new_file_takes_its_place(converted: Path) -> None:
     old = opened(converted)
     old["response"][0, 0, 0, 0].load()
@@ -387,6 +398,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "no record": lambda folder: (folder / RECORD).unlink(),
     "an empty record": lambda folder: (folder / RECORD).write_bytes(b""),
     "a zeroed record": lambda folder: (folder / RECORD).write_bytes(bytes(100)),
+    "a record of a terabyte": lambda folder: os.truncate(folder / RECORD, 2**40),
     "a record of another kind": lambda folder: (folder / RECORD).write_text("[1]"),
     "a record of the wrong sum": lambda folder: (folder / RECORD).write_text(
         json.dumps(json.loads((folder / RECORD).read_text()) | {"crc32": 0})
@@ -440,6 +452,84 @@ def test_a_damaged_file_without_sources_is_not_opened(converted: Path) -> None:
         opened(converted)
 
 
+def fit_record(file: Path) -> None:
+    """Have the record of a converted file say that it is whole, as whoever wrote it could."""
+    record = json.loads(file.with_suffix(".json").read_text())
+    record |= {"bytes": file.stat().st_size, "crc32": isal_zlib.crc32(file.read_bytes())}
+    file.with_suffix(".json").write_text(json.dumps(record))
+
+
+def external(file: h5py.File, name: str, shape: tuple[int, ...], secret: Path) -> None:
+    file.create_dataset(name, shape, "f4", external=[(secret, 0, secret.stat().st_size)])
+
+
+def virtual(file: h5py.File, name: str, shape: tuple[int, ...], secret: Path) -> None:
+    layout = h5py.VirtualLayout(shape, "f4")
+    layout[:] = h5py.VirtualSource(secret, "secret", shape)
+    file.create_virtual_dataset(name, layout)
+
+
+def linked(file: h5py.File, name: str, _shape: tuple[int, ...], secret: Path) -> None:
+    file[name] = h5py.ExternalLink(secret, "secret")
+
+
+@pytest.mark.parametrize("kind", ["", "_spikes"], ids=["area", "spikes"])
+@pytest.mark.parametrize("point", [external, virtual, linked])
+def test_a_converted_file_that_points_to_another_file_is_made_again(
+    point: Callable[..., None], kind: str, folder: Path, tmp_path: Path
+) -> None:
+    name, opener = {
+        "": ("psth", opened),
+        "_spikes": ("spike_time", lambda folder: nat4xr.open_spikes("A1", folder, download=False)),
+    }[kind]
+    file = folder / f"A1{kind}_nat4xr-v1.nc"
+    with opener(folder) as ds:
+        expected = ds[name].values
+    with h5py.File(tmp_path / "secret", "w") as secret:
+        secret["secret"] = np.full(expected.shape, 7, "f4")
+    with h5py.File(file, "r+", locking=False) as content:
+        dims = [[scale.name for scale in dim.values()] for dim in content[name].dims]
+        del content[name]
+        point(content, name, expected.shape, tmp_path / "secret")
+        if point is not linked:
+            for dim, scales in zip(content[name].dims, dims, strict=True):
+                for scale in scales:
+                    dim.attach_scale(content[scale])
+    fit_record(file)
+    with opener(folder) as ds:
+        np.testing.assert_array_equal(ds[name], expected)
+    remove(folder, POPULATION, SITES, TABLE)
+    opener(folder).close()  # the file that was made again
+
+
+def test_a_converted_file_may_be_a_link_to_where_it_is_kept(
+    converted: Path, tmp_path: Path, conversions: list[str]
+) -> None:
+    (converted / STORE).rename(tmp_path / "kept.nc")
+    (converted / STORE).symlink_to(tmp_path / "kept.nc")
+    np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
+    assert conversions == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("there", ["pipe", "device"])
+def test_a_pipe_or_device_in_the_place_of_a_converted_file_is_not_read(
+    there: str, tmp_path: Path
+) -> None:
+    if there == "pipe":
+        os.mkfifo(tmp_path / STORE)
+    else:
+        (tmp_path / STORE).symlink_to("/dev/zero")
+    (tmp_path / RECORD).write_text('{"bytes": 0, "crc32": 0}')
+    read = [
+        sys.executable,
+        "-c",
+        f"import nat4xr; nat4xr.open_area('A1', {str(tmp_path)!r}, download=False)",
+    ]
+    done = subprocess.run(read, capture_output=True, text=True, timeout=15)
+    assert f"{STORE} is damaged" in done.stderr
+
+
 @pytest.fixture
 def read_only(folder: Path) -> Iterator[Path]:
     """The release in a folder that cannot be written to, not even by root."""
@@ -449,7 +539,7 @@ def read_only(folder: Path) -> Iterator[Path]:
         command = ["mount", "--bind", "-o", "ro", str(folder), str(folder)]
         mounted = bool(shutil.which("mount")) and subprocess.run(command).returncode == 0
         if not mounted:
-            pytest.skip("root cannot make a folder read-only here")
+            skip_but_in_ci("root cannot make a folder read-only here")
     yield folder
     if mounted:
         subprocess.run(["umount", str(folder)], check=True)
@@ -551,6 +641,23 @@ def test_a_full_disk_is_a_clear_error_and_leaves_all_as_it_was(
     np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
 
 
+@pytest.mark.parametrize("source", [POPULATION, SITES, TABLE])
+def test_a_source_that_cannot_be_read_is_named_and_not_said_to_be_written(
+    source: str, folder: Path
+) -> None:
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:  # root could read anything
+        if event == "open" and closed and str(arguments[0]) == str(folder / source):
+            raise PermissionError(13, "Permission denied", str(folder / source))
+
+    closed = [True]
+    sys.addaudithook(refuse)
+    try:
+        with pytest.raises(OSError, match=rf"^{folder / source} could not be read: Permission"):
+            opened(folder)
+    finally:
+        closed.clear()
+
+
 def test_leftovers_of_a_killed_process_are_cleared_away(folder: Path) -> None:
     leftover = folder / f".{STORE}.12345.part"
     leftover.write_bytes(b"half a file")
@@ -576,6 +683,16 @@ def test_a_folder_that_is_in_the_way_is_a_clear_error(
     with pytest.raises(OSError, match=rf"{name} is not a file: remove it"):
         opened(folder)
     assert conversions == []
+
+
+def test_a_link_in_the_place_of_the_lock_is_refused_and_not_followed(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (folder / LOCK).symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match=rf"{LOCK} is a link: remove it"):
+        opened(folder)
+    assert (tmp_path / "precious").read_text() == "mine"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")

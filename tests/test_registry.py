@@ -1,25 +1,38 @@
 """Fetching the release, over real HTTP on loopback."""
 
+import base64
+import contextlib
+import email.utils
+import hashlib
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pooch
 import pytest
-from conftest import ReleaseServer
+from conftest import DATA, ReleaseServer
 
 import nat4xr
 from nat4xr import registry
 from nat4xr.registry import FILES, data_dir, fetch, missing_error, pinned
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
+
+CERTIFICATE = DATA / "tls" / "127.0.0.1.pem"
+defaults = dict(vars(registry))  # before they are hurried
 
 PEG_TGZ, PEG_ZIP, PEG_CSV = FILES["PEG"]
 FETCH = "import sys, nat4xr.registry as r; sys.stdin.readline(); r.fetch(*sys.argv[1:])"
@@ -138,6 +151,17 @@ def hold() -> Hold:
     hold = Hold()
     yield hold
     hold.released.set()
+
+
+# --- how long it is waited for ------------------------------------------------------------------
+
+
+def test_a_slow_network_is_waited_for_and_a_dead_one_not_for_ever() -> None:
+    assert 5 <= defaults["CONNECT_TIMEOUT"] <= 60
+    assert 10 <= defaults["STALL_TIMEOUT"] <= 120
+    assert 30 <= defaults["RETRY_AFTER_MAX"] <= 300
+    assert 0.1 <= defaults["BACKOFF"] <= 5
+    assert 2 <= defaults["RETRIES"] <= 10
 
 
 # --- what is fetched, and when ------------------------------------------------------------------
@@ -274,6 +298,16 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data_dir("~/other") == Path.home() / "other"
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("~nosuchuser/NAT4", "'~nosuchuser/NAT4' is in the home folder of nobody"), ("a\0b", "a NUL")],
+)
+def test_a_folder_that_there_cannot_be_is_a_clear_error(name: str, message: str) -> None:
+    for use in (fetch, nat4xr.open_area):
+        with pytest.raises(OSError, match=f"{message}: choose another with path= or .*_DATA_DIR"):
+            use("A1", name)
+
+
 def test_a_folder_that_cannot_be_written_to_is_a_download_error(
     release_server: ReleaseServer, tmp_path: Path
 ) -> None:
@@ -289,6 +323,52 @@ def test_a_folder_that_is_in_the_way_is_a_download_error(
     (folder / name).mkdir(parents=True)
     with pytest.raises(nat4xr.DownloadError, match=rf"{name} is not a file: remove it"):
         fetch("wav", folder)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_the_place_of_the_lock_is_refused_and_not_followed(
+    there: bool, release_server: ReleaseServer, folder: Path, tmp_path: Path
+) -> None:
+    folder.mkdir()
+    precious = tmp_path / "precious"
+    if there:
+        precious.write_text("mine")
+    (folder / ".nat4xr-download.lock").symlink_to(precious)
+    with pytest.raises(nat4xr.DownloadError, match=r"\.nat4xr-download\.lock is a link: remove it"):
+        fetch("wav")
+    assert (precious.read_text() if precious.exists() else None) == ("mine" if there else None)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_the_lock_can_be_taken_by_whoever_the_umask_allows_to_write(
+    umask: int, mode: int, release_server: ReleaseServer, folder: Path
+) -> None:
+    before = os.umask(umask)
+    try:
+        fetch("wav")
+    finally:
+        os.umask(before)
+    assert (folder / ".nat4xr-download.lock").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root is anybody")
+def test_the_lock_of_another_user_is_named(release_server: ReleaseServer, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as shared:  # pytest's folders are closed
+        folder = Path(shared) / "data"
+        folder.mkdir()
+        os.chmod(shared, 0o755)
+        folder.chmod(0o777)
+        lock = folder / ".nat4xr-download.lock"
+        lock.touch(0o644)
+        before = os.geteuid()
+        os.seteuid(65534)
+        try:
+            with pytest.raises(
+                nat4xr.DownloadError, match=rf"{lock} belongs to another user.*chmod"
+            ):
+                fetch("wav", folder)
+        finally:
+            os.seteuid(before)
 
 
 def test_a_missing_file_is_reported_with_the_command_that_fetches_it(folder: Path) -> None:
@@ -336,6 +416,16 @@ def test_a_pin_that_cannot_be_read_is_asked_for_again(
     assert names(release_server) == ["record"]
 
 
+def test_a_pin_that_claims_a_terabyte_is_not_read_into_memory(
+    release_server: ReleaseServer, folder: Path
+) -> None:
+    folder.mkdir()
+    (folder / "registry.json").touch()
+    os.truncate(folder / "registry.json", 2**40)
+    fetch("wav")
+    assert names(release_server) == ["record", "wav.zip"]
+
+
 def test_a_pin_made_of_part_of_the_release_is_completed(
     release_server: ReleaseServer, folder: Path, nems0_release: Path, tmp_path: Path
 ) -> None:
@@ -358,6 +448,14 @@ def test_a_pin_made_of_part_of_the_release_is_completed(
         (
             b'{"files": [{"key": "wav.zip", "size": 9, "checksum": "sha1:00"}]}',
             "no size and md5 of wav.zip",
+        ),
+        *(
+            (
+                b'{"files": [{"key": "wav.zip", "size": %s, "checksum": "md5:%s"}]}'
+                % (size, b"0" * 32),
+                "no size and md5 of wav.zip",
+            )
+            for size in (b"-1", b"1.5", b"true", b"1e999", b"1" + b"0" * 400, b"1099511627776")
         ),
     ],
 )
@@ -439,6 +537,38 @@ def test_retry_after_is_bounded(
     assert names(release_server) == ["record", "wav.zip", "wav.zip"]
 
 
+@pytest.mark.parametrize("asked", ["1.5", "soon", "-1", "", "9" * 5000, "1 Jan 99999999 00:00:00"])
+def test_retry_after_that_is_no_time_is_ignored(
+    asked: str,
+    release_server: ReleaseServer,
+    folder: Path,
+    nems0_release: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "RETRY_AFTER_MAX", 0.05)  # some are more than any machine waits
+    release_server.instead["wav.zip"] = [status(429, Retry_After=asked)]
+    fetch("wav")
+    assert names(release_server) == ["record", "wav.zip", "wav.zip"]
+    assert_whole("wav", folder, nems0_release)
+
+
+def test_retry_after_may_be_a_date(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    asked = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(time.time())
+        date = email.utils.formatdate(int(asked[0]) + 2, usegmt=True)
+        again = len(asked) == 1
+        (status(503, Retry_After=date) if again else content(body_of(request)))(request)
+
+    release_server.instead["wav.zip"] = [answer, answer]
+    fetch("wav")
+    assert asked[1] >= int(asked[0]) + 2
+    assert_whole("wav", folder, nems0_release)
+
+
 def test_a_redirect_is_followed(
     release_server: ReleaseServer, folder: Path, nems0_release: Path
 ) -> None:
@@ -447,6 +577,28 @@ def test_a_redirect_is_followed(
     fetch("PEG")
     assert names(release_server) == ["record", *FILES["PEG"], PEG_CSV]
     assert_whole("PEG", folder, nems0_release)
+
+
+def test_what_comes_with_a_redirect_is_not_read(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    sent = []
+
+    def endless(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(302)
+        request.send_header("Location", f"/api/records/8044773/files/{PEG_CSV}/content")
+        request.send_header("Content-Length", str(10**12))
+        request.end_headers()
+        with contextlib.suppress(OSError):
+            while len(sent) < 200:
+                request.wfile.write(bytes(2**20))
+                sent.append(None)
+        request.close_connection = True
+
+    release_server.instead[PEG_CSV] = [endless]
+    fetch("PEG")
+    assert_whole("PEG", folder, nems0_release)
+    assert len(sent) < 50  # what fits into buffers on the way
 
 
 def test_a_slow_server_is_waited_for(
@@ -541,12 +693,13 @@ def test_a_lasting_fault_is_a_download_error_after_some_attempts(
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (status(403), "the server answered 403 .*.*refuses this client"),
+        (status(403), "the server answered 403 .*refuses this client"),
+        (status(403, Retry_After="1"), "the server answered 403 .*refuses this client"),
         (status(404), "the server answered 404 .*NAT4XR_ZENODO_URL"),
         (status(204), "the server answered 204"),
         (content(b"<html>Log in</html>", "text/html; charset=utf-8"), "an HTML page came"),
     ],
-    ids=["403", "404", "204", "html"],
+    ids=["403", "403 later", "404", "204", "html"],
 )
 def test_what_no_retry_will_mend_is_asked_for_once(
     fault: Answer, message: str, name: str, release_server: ReleaseServer, folder: Path
@@ -583,6 +736,127 @@ def test_tls_that_is_refused_is_a_download_error(
     monkeypatch.setenv("NAT4XR_ZENODO_URL", release_server.url.replace("http:", "https:"))
     with pytest.raises(nat4xr.DownloadError, match="the TLS connection failed"):
         fetch("wav")
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("127.0.0.1:9", "Connection refused"),
+        ("[::1", "not a valid host|Invalid"),
+        ("127.0.0.1:99999", "99999"),
+    ],
+)
+def test_a_password_in_the_address_of_a_mirror_is_not_shown(
+    host: str,
+    message: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("NAT4XR_ZENODO_URL", f"http://user:s%40cret@{host}/zenodo")
+    with pytest.raises(nat4xr.DownloadError, match=message) as caught:
+        fetch("wav")
+    said = "".join(traceback.format_exception(caught.value)) + capsys.readouterr().err
+    assert "cret" not in said
+    assert "user" not in said
+    assert f"http://{host}/zenodo/api/records/8044773" in said
+
+
+def test_a_password_in_the_address_of_a_mirror_is_used(
+    release_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        sent.append(request.headers["Authorization"])
+        content(body_of(request))(request)
+
+    url = release_server.url.replace("http://", "http://user:s%40cret@")
+    monkeypatch.setenv("NAT4XR_ZENODO_URL", url)
+    release_server.instead["wav.zip"] = [answer]
+    fetch("wav")
+    assert sent == ["Basic " + base64.b64encode(b"user:s@cret").decode()]
+
+
+@pytest.fixture
+def tls_server(release_server: ReleaseServer, monkeypatch: pytest.MonkeyPatch) -> ReleaseServer:
+    """The server over TLS, with a certificate that nobody signed; logs connections, too."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    accept = release_server.get_request
+    release_server.connections = 0
+
+    def counted() -> tuple[Any, Any]:
+        release_server.connections += 1
+        connection, address = accept()
+        return context.wrap_socket(connection, True, do_handshake_on_connect=False), address
+
+    monkeypatch.setattr(release_server, "get_request", counted)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # as some networks have them
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(registry, "STALL_TIMEOUT", 2)
+    release_server.url = release_server.url.replace("http:", "https:")
+    monkeypatch.setenv("NAT4XR_ZENODO_URL", release_server.url)
+    return release_server
+
+
+def test_a_certificate_that_nobody_signed_is_refused_and_not_asked_again(
+    tls_server: ReleaseServer, folder: Path
+) -> None:
+    with pytest.raises(nat4xr.DownloadError, match=r"TLS .*self.signed.*REQUESTS_CA_BUNDLE"):
+        fetch("wav")
+    assert tls_server.connections == 1
+    assert tls_server.log == []
+
+
+def test_a_certificate_that_is_trusted_is_taken(
+    tls_server: ReleaseServer, folder: Path, nems0_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
+    fetch("wav")
+    assert_whole("wav", folder, nems0_release)
+
+
+def test_a_redirect_away_from_tls_is_refused(
+    tls_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
+    with ReleaseServer(tls_server.folder) as plain:
+        tls_server.instead["record"] = [status(302, Location=plain.url + plain.record)]
+        with pytest.raises(nat4xr.DownloadError, match="redirected from https to an address with"):
+            fetch("wav")
+        assert plain.log == []
+    assert names(tls_server) == ["record"]
+
+
+@pytest.mark.parametrize("part_of_tls", [False, True])
+def test_a_server_that_takes_connections_and_says_nothing_is_given_up(
+    part_of_tls: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "RETRIES", 1)
+    monkeypatch.setattr(registry, "STALL_TIMEOUT", 0.2)
+    monkeypatch.setattr(registry, "CONNECT_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        scheme = "https" if part_of_tls else "http"
+        monkeypatch.setenv("NAT4XR_ZENODO_URL", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(nat4xr.DownloadError, match=r"nothing came for 0\.2 s|timed out"):
+            fetch("wav")
+
+
+def test_a_server_that_takes_no_connection_is_given_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "RETRIES", 1)
+    monkeypatch.setattr(registry, "CONNECT_TIMEOUT", 0.2)
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # whom it does not take; what comes next is not answered at all
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        monkeypatch.setenv("NAT4XR_ZENODO_URL", f"http://127.0.0.1:{full.getsockname()[1]}")
+        with pytest.raises(nat4xr.DownloadError, match=r"no connection within 0\.2 s"):
+            fetch("wav")
 
 
 def test_a_proxy_that_is_not_there_is_a_download_error(
@@ -662,6 +936,50 @@ def test_unfinished_files_of_an_earlier_fetch_are_not_used(
     (folder / ".nat4xr-download" / "wav.zip").write_bytes(b"unfinished")
     fetch("wav")
     assert_whole("wav", folder, nems0_release)
+
+
+def forged(folder: Path) -> Path:
+    """A folder that holds a record of a file, and the file, as somebody else would have them."""
+    evil = {"key": "wav.zip", "size": 4, "checksum": "md5:" + hashlib.md5(b"evil").hexdigest()}
+    folder.mkdir()
+    (folder / "registry.json").write_text(json.dumps({"files": [evil]}))
+    (folder / "wav.zip").write_bytes(b"evil")
+    return folder
+
+
+def test_a_link_in_the_place_of_unfinished_files_is_removed_and_not_followed(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path, tmp_path: Path
+) -> None:
+    elsewhere = forged(tmp_path / "elsewhere")
+    folder.mkdir()
+    (folder / ".nat4xr-download").symlink_to(elsewhere)
+    fetch("wav")
+    assert_whole("wav", folder, nems0_release)
+    assert listing(elsewhere) == {"registry.json", "wav.zip"}
+
+
+def test_a_file_in_the_place_of_unfinished_files_is_named(
+    release_server: ReleaseServer, folder: Path
+) -> None:
+    folder.mkdir()
+    (folder / ".nat4xr-download").touch()
+    with pytest.raises(nat4xr.DownloadError, match=r"\.nat4xr-download is not a folder: remove it"):
+        fetch("wav")
+
+
+def test_unfinished_files_that_cannot_be_removed_are_not_used(
+    release_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+    forged(folder / ".nat4xr-download")
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "unlink", refuse)  # root, too, is to be refused
+    with pytest.raises(nat4xr.DownloadError, match="Permission denied"):
+        fetch("wav")
+    assert not (folder / "wav.zip").exists()
 
 
 def test_processes_that_fetch_at_once_fetch_each_file_once(

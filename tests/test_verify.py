@@ -101,6 +101,7 @@ def test_the_published_counts_are_those_of_the_papers() -> None:
 def test_a_part_of_the_release_need_not_have_the_published_counts(tmp_path: Path) -> None:
     checks = verify(tiny_release(), tmp_path)
     assert checks.loc["release", "found"] == "partial"
+    assert checks.loc["release", "detail"].startswith("3 of the 849 published cells: a part")
     assert checks.loc[COUNTS, "expected"].tolist() == list(PUBLISHED["A1"].values())
     assert checks.loc[COUNTS, "found"].tolist() == [3, 2, 2, {"ARM": 2, "TNC": 1}, 2, 2, 20]
     assert checks.loc[COUNTS, "ok"].isna().all()
@@ -463,6 +464,40 @@ def test_the_command_fails_when_a_check_fails(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert f"FAILED  {VAL_CHECK}: 1 (expected: at most 1e-06)" in result.stdout
     assert "ARM029a-07-6 (1)" in result.stdout
+
+
+def test_the_command_says_at_the_end_that_the_release_is_not_whole(tmp_path: Path) -> None:
+    last = run("--path", write(tiny_release(), tmp_path / "part")).stdout.splitlines()[-1]
+    assert last.startswith("This is not the whole release: 3 of the 849 published cells")
+    assert "judged" in last
+    last = run("--path", write(simulated(), tmp_path / "simulated")).stdout.splitlines()[-1]
+    assert last == "None of 21 checks failed (-: not judged)."
+
+
+def test_machines_read_as_json_that_the_disk_is_full(tmp_path: Path) -> None:
+    open_spikes("A1", write(tiny_release(), tmp_path), progressbar=False)
+    size = stored_file(tmp_path, "_spikes").stat().st_size
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+    try:
+        result = run("--json", "--path", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["ok"]) == (1, False)
+    assert "A1_spikes_nat4xr-v1.nc could not be written" in report["error"]
+
+
+def test_spikes_are_checked_beside_their_file_whatever_room_for_temporary_files_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_spikes("A1", write(tiny_release(), tmp_path), progressbar=False)
+    before = {file.name for file in tmp_path.iterdir()}
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    checks = verify(tmp_path)
+    assert checks.loc[SPIKES_CHECK, "ok"]
+    assert {file.name for file in tmp_path.iterdir()} == before
 
 
 def test_machines_read_the_same_as_json(tmp_path: Path) -> None:
