@@ -26,7 +26,7 @@ Labels = dict[str, NDArray[np.generic]]
 
 def _int16(digits: str | None) -> int:
     number = int(digits) if digits and len(digits) < 9 else -1
-    return number if number <= np.iinfo(np.int16).max else -1
+    return number if number < 2**15 else -1
 
 
 def simulated_attr(source: xr.Dataset | xr.DataArray) -> dict[str, int]:
@@ -90,7 +90,7 @@ def check_sounds(names: Sequence[str]) -> None:
         A name is unsafe.
     """
     check_names(names)  # before they are parsed: no name is long
-    check_names([sound for sound in sound_labels(names)["sound"].tolist() if sound])
+    check_names(filter(None, (_first(_SOUND.search(name)) for name in names)))
 
 
 def cell_labels(cell_ids: Sequence[str], area: str) -> Labels:

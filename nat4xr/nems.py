@@ -501,10 +501,10 @@ def _read_dataset(dataset: Any) -> NDArray[Any]:
     if h5z.FILTER_DEFLATE not in filters:
         return np.asarray(dataset[()])
     # What NEMS writes is not inflated twice; anything else is left to HDF5.
-    stored = dataset.id.get_type()
-    plain = len(filters) == 1 and stored == h5t.py_create(dataset.dtype)
-    values = np.full(dataset.shape, dataset.fillvalue, dataset.dtype)
-    most = math.prod(dataset.chunks) * stored.get_size() + 16  # and a checksum
+    stored, dtype, shape = dataset.id.get_type(), dataset.dtype, dataset.chunks
+    plain = len(filters) == 1 and stored == h5t.py_create(dtype)
+    values = np.full(dataset.shape, dataset.fillvalue, dtype)
+    most = math.prod(shape) * stored.get_size() + 16  # and a checksum
     chunks: list[Any] = []
     dataset.id.chunk_iter(chunks.append)  # to ask for one after another takes the square in time
     for offset in (chunk.chunk_offset for chunk in chunks):
@@ -514,8 +514,8 @@ def _read_dataset(dataset: Any) -> NDArray[Any]:
         if mask or len(inflated) == most or not inflate.eof:
             raise ValueError(f"a chunk of {dataset.name!r} holds more than it may")
         if plain:
-            chunk = np.frombuffer(inflated, dataset.dtype).reshape(dataset.chunks)
-            place = values[tuple(slice(i, i + n) for i, n in zip(offset, chunk.shape, strict=True))]
+            chunk = np.frombuffer(inflated, dtype).reshape(shape)
+            place = values[tuple(slice(i, i + n) for i, n in zip(offset, shape, strict=True))]
             place[:] = chunk[tuple(slice(n) for n in place.shape)]
     return values if plain else np.asarray(dataset[()])
 
