@@ -438,8 +438,8 @@ def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
         b"\n",
         b"a page that says 404" * 100,
         b"\x1f\x8b",
-        gzip.compress(b""),
-        gzip.compress(b"no tar" * 1000),
+        gzip.compress(b"", mtime=0),  # so that the test always has the same name
+        gzip.compress(b"no tar" * 1000, mtime=0),
         packed("R.zip", {"R.tgz": recording()}),
         zlib.compress(tar(recording())),
     ],
