@@ -163,6 +163,9 @@ class _Functions:
     def __dir__(self) -> Iterator[str]:
         return iter(self._names)
 
+    def __repr__(self) -> str:
+        return f"{self._module.__name__}: {', '.join(self._names)}"
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)

@@ -29,6 +29,11 @@ from .labels import simulated_attr
 
 __all__ = ["evaluate", "leaderboard", "published", "run_strf"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _RANCON = ("Rancon et al.", "10.1101/2025.01.08.631909")
 _PENNINGTON = ("Pennington & David 2023", "10.1371/journal.pcbi.1011110")
 

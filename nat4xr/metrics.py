@@ -44,6 +44,11 @@ __all__ = [
     "ttrc",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 Array = NDArray[Any]
 
 # A variance this small beside the squared mean is what rounding leaves of a constant.

@@ -833,10 +833,11 @@ def _mean_and_error(
 
 
 def _rate(response: xr.DataArray) -> tuple[Floats, str]:
-    """Spikes per bin as spikes/s, and what to call them; a scaled response as it is."""
+    """Spikes per bin as spikes/s, and what to call them; rates and scaled responses as they are."""
     if scaling := response.attrs.get("scaling"):
         return response.values, "response (z-score)" if scaling == "zscore" else "response (scaled)"
-    return response.values / _bin_width(response), "rate (spikes/s)"
+    per_bin = response.attrs.get("units") != "spikes/s"
+    return response.values / (_bin_width(response) if per_bin else 1), "rate (spikes/s)"
 
 
 # The order of cells.

@@ -23,6 +23,10 @@ from numpy.typing import NDArray
 __all__ = ["invert", "log_minmax", "minmax", "smooth", "zscore"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def log_minmax(spectrogram: xr.DataArray, *, reference: xr.DataArray | None = None) -> xr.DataArray:
     """Compress a spectrogram with log(1 + x), then scale it to the range from 0 to 1.
 

@@ -335,14 +335,15 @@ def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundEr
     Examples
     --------
     >>> print(missing_error("wav", ["wav.zip"], Path("data")))
-    wav.zip not found in data. Fetch with:
+    wav.zip not found in data, which is no folder. Fetch with:
         nat4xr fetch wav --path data
     """
     command = f"nat4xr fetch {part}"
     if folder != data_dir():
         command += f" --path {shlex.quote(str(folder))}"
+    where = folder if folder.is_dir() else f"{folder}, which is no folder"
     return FileNotFoundError(
-        f"{', '.join(missing)} not found in {folder}. Fetch with:\n    {command}"
+        f"{', '.join(missing)} not found in {where}. Fetch with:\n    {command}"
     )
 
 

@@ -23,6 +23,11 @@ from .labels import simulated_attr
 
 __all__ = ["fit", "lagged", "predict"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 Array = NDArray[Any]
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(-4, 2, 13))

@@ -585,6 +585,13 @@ def test_a_constant_prediction_has_no_correlation(one: xr.Dataset, ax: Axes) -> 
     assert predicted.get_label() == "predicted"
 
 
+def test_a_rate_is_drawn_as_it_is(one: xr.Dataset, ax: Axes) -> None:
+    rate = one["psth"] / one["time"].attrs["bin_width"]
+    rate = rate.assign_attrs(units="spikes/s")
+    lines = plot.psth(rate, ax=ax), plot.psth(one["psth"], ax=ax)
+    np.testing.assert_allclose(*(line.get_ydata() for line in lines), rtol=1e-6)
+
+
 def test_a_prediction_below_0_is_shown(one: xr.Dataset, ax: Axes) -> None:
     with xr.set_options(keep_attrs=True):
         _, predicted = plot.prediction(one["psth"] - 0.1, one, ax=ax)
