@@ -218,7 +218,7 @@ def _bar(percent: Any) -> str:
 
 # --- tab in IPython and Jupyter ----------------------------------------------------------------
 
-_BEFORE_CURSOR = re.compile(r"""(\w+)\.nat4\.(\w+)(\.|\[["']?)([^"'\]]*)$""")
+_BEFORE_CURSOR = re.compile(r"""(?<![\w.])(\w+)\.nat4\.(\w+)(\.|\[["']?)([^"'\]]*)$""")
 
 
 def _complete_in(shell: Any) -> None:
@@ -226,13 +226,19 @@ def _complete_in(shell: Any) -> None:
 
     IPython evaluates nothing of the kind by itself, as a Dataset has a ``__getattr__``.
     """
-    from IPython.core.completer import SimpleCompletion, context_matcher
+    try:
+        from IPython.core.completer import SimpleCompletion, context_matcher
+    except ImportError:  # an older IPython, which completes without
+        return
 
     @context_matcher(priority=200)  # type: ignore[untyped-decorator, unused-ignore]
     def complete(context: Any) -> dict[str, Any]:
         before = _BEFORE_CURSOR.search(context.text_until_cursor)
         ds = shell.user_ns.get(before[1]) if before else None
-        found = getattr(ds.nat4, before[2], None) if before and isinstance(ds, xr.Dataset) else None
+        try:
+            found = getattr(ds.nat4, before[2]) if before and isinstance(ds, xr.Dataset) else None
+        except (AttributeError, KeyError):  # no such label; no response to take metrics of
+            found = None
         if before and isinstance(found, _Label) and before[3] != ".":
             quoted = before[3] != "["
             values = found._ipython_key_completions_()

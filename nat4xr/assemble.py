@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import takewhile
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -175,10 +177,15 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
         A file is broken, or two of them contradict each other.
     """
     name = files.population.name
+    in_vain = Event()
     with ThreadPoolExecutor(1) as other_core:
-        title = f"Reading the sites of {area}"
-        sites = other_core.submit(deque, read_sites(files, title, progressbar=progressbar))
-        population = nems.read(files.population, signals=("stim", "resp"), label=name)
+        recordings = read_sites(files, f"Reading the sites of {area}", progressbar=progressbar)
+        sites = other_core.submit(deque, takewhile(lambda _: not in_vain.is_set(), recordings))
+        try:
+            population = nems.read(files.population, signals=("stim", "resp"), label=name)
+        except BaseException:
+            in_vain.set()  # the sites that are left are not waited for
+            raise
     stim, resp = population.signals["stim"], population.signals["resp"]
     cells = resp.channels
     with explained(name):
@@ -199,9 +206,9 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     trials_cell_id = dict.fromkeys(cells, "")
     column = {cell: number for number, cell in enumerate(cells)}
     bins = []
-    recordings = sites.result()
-    while recordings:
-        recording = recordings.popleft()  # so that it is not held any longer
+    unread = sites.result()
+    while unread:
+        recording = unread.popleft()  # so that it is not held any longer
         site = recording.signals["resp"]
         with explained(recording.label):
             matches = labels.match_cells(cells, site.channels)
@@ -216,7 +223,7 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
             columns = [column[cell] for cell in matches]
             presented = np.bincount(trials.stim[trials.stim >= 0], minlength=len(stims))
             if presented[is_val].max(initial=0) > np.iinfo(np.int8).max:
-                raise ValueError(f"a sound was presented {presented.max()} times")
+                raise ValueError(f"a sound was presented {presented[is_val].max()} times")
             n_reps[np.ix_(is_val, np.array(columns, int))] = presented[is_val, np.newaxis]
             rep, stim_number, time, neuron = _val_bins(
                 site, trials, is_val, dict(zip(matches.values(), columns, strict=True))

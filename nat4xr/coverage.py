@@ -90,10 +90,12 @@ def count_cells(ds: xr.Dataset, by: str = "site") -> pd.DataFrame:
     """
     if by not in ds.coords or not set(ds[by].dims) <= {"neuron"}:
         raise ValueError(f"by is a label of the cells, such as 'site' or 'animal', not {by!r}")
-    label, auditory, subsets = (np.atleast_1d(ds[n].values) for n in (by, "auditory", "subset"))
+    n_stims, n_cells = (ds.sizes.get(dim, 1) for dim in ("stim", "neuron"))
+    label, auditory = (np.broadcast_to(ds[n].values, n_cells) for n in (by, "auditory"))
+    subsets = np.broadcast_to(ds["subset"].values, n_stims)
     cells = pd.DataFrame({by: label, "cells": 1, "auditory": auditory})
     n_reps = ds["n_reps"].transpose("stim", "neuron", missing_dims="ignore").values
-    recorded = n_reps.reshape(len(subsets), len(label)) > 0
+    recorded = n_reps.reshape(n_stims, n_cells) > 0
     for subset in pd.unique(subsets):
         share = recorded[subsets == subset].mean(axis=0)
         cells[f"{subset} %"] = 100 * share

@@ -105,8 +105,9 @@ def minmax(response: xr.DataArray, *, reference: xr.DataArray | None = None) -> 
     source = _unscaled(response if reference is None else reference)
     dims = _all_but_neuron(source)
     # Of a neuron without any value, infinities: the minimum of nothing would be a warning.
-    low, high = source.fillna(np.inf).min(dims), source.fillna(-np.inf).max(dims)
-    low, high = low.where(np.isfinite(low)), high.where(np.isfinite(high))
+    empty = source.isnull().all(dims)
+    low = source.fillna(np.inf).min(dims).where(~empty)
+    high = source.fillna(-np.inf).max(dims).where(~empty)
     return _scaled(_unscaled(response), "minmax", low, high - low)
 
 
@@ -146,11 +147,8 @@ def zscore(array: xr.DataArray, *, reference: xr.DataArray | None = None) -> xr.
     """
     source = _unscaled(array if reference is None else reference)
     dims = _all_but_neuron(source)
-    n_values = source.count(dims)
-    n_values = n_values.where(n_values > 0)  # of none, the mean is NaN, without a warning
-    mean = source.sum(dims, dtype=np.float64) / n_values
-    std = ((source - mean) ** 2).sum(dims, dtype=np.float64) / n_values
-    return _scaled(_unscaled(array), "zscore", mean, std**0.5)
+    mean = source.mean(dims, dtype=np.float64)
+    return _scaled(_unscaled(array), "zscore", mean, source.std(dims, dtype=np.float64))
 
 
 def invert(scaled: xr.DataArray) -> xr.DataArray:

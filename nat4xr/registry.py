@@ -31,9 +31,6 @@ from urllib3.util import Retry
 from . import __version__
 from .errors import DownloadError
 
-TITLE = (
-    "Auditory cortex single unit population activity during natural sound presentation -- dataset"
-)
 CREATORS = "Stephen V. David and Jacob R. Pennington"
 RECORD = "8044773"
 DOI = f"10.5281/zenodo.{RECORD}"

@@ -486,7 +486,8 @@ def _read_site(signal: nems.Signal, header: xr.Dataset, label: str) -> _Site:
     stims, cells = header["stim"].values.tolist(), header["neuron"].values.tolist()
     found = find_trials(signal, stims, header.sizes["time"] * BIN_S, label)
     matches = labels.match_cells(cells, signal.channels)
-    numbers = np.array([cells.index(cell) for cell in matches], np.int16)
+    number = {cell: i for i, cell in enumerate(cells)}
+    numbers = np.array([number[cell] for cell in matches], np.int16)
     names = set(header["site"].values[numbers]) or {label}
     if len(names) > 1:
         raise ReleaseError(f"{label} holds cells of several sites: {', '.join(sorted(names))}")

@@ -437,7 +437,7 @@ def is_whole(file: Path, fingerprint: str | None) -> bool:
 
 def _holds_its_data(file: Path) -> bool:
     """Whether all data of a converted file are in itself: HDF5 would read any file it points to."""
-    import h5py  # not with the module: nothing else needs it to open a file
+    import h5py
 
     with NETCDF_LOCK, h5py.File(file) as content:
         for name in content:
@@ -506,6 +506,8 @@ def temporary_part(file: Path) -> Iterator[Path]:
     except FileNotFoundError:  # a source is gone
         raise
     except (OSError, RuntimeError) as error:  # either, where HDF5 meets a disk that is full
+        if not isinstance(error, OSError) and type(error) is not RuntimeError:
+            raise
         if isinstance(error, OSError) and error.filename is not None:
             culprit = Path(os.fsdecode(error.filename))
             if not culprit.name.startswith(f".{file.name}."):

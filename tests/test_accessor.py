@@ -5,12 +5,14 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import nat4xr
+from nat4xr.accessor import _complete_in
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +131,9 @@ def test_whatever_is_opened_has_it(ds, simulated_release, tmp_path, opening):
         [sys.executable, "-c", program, simulated_release, tmp_path / "export.nc"]
     )
     assert done.returncode == 0
+
+
+def test_an_older_ipython_completes_without(monkeypatch):
+    completer = types.ModuleType("IPython.core.completer")  # without context_matcher
+    monkeypatch.setitem(sys.modules, "IPython.core.completer", completer)
+    _complete_in(None)

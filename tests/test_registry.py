@@ -353,7 +353,7 @@ def test_the_lock_can_be_taken_by_whoever_the_umask_allows_to_write(
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root is anybody")
 def test_the_lock_of_another_user_is_named(release_server: ReleaseServer, tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as shared:  # pytest's folders are closed
+    with tempfile.TemporaryDirectory() as shared:  # pytest's folders are closed
         folder = Path(shared) / "data"
         folder.mkdir()
         os.chmod(shared, 0o755)

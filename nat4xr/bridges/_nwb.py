@@ -89,7 +89,7 @@ def to_nwb(spikes: xr.Dataset, site: str, path: str | os.PathLike[str]) -> None:
         )
     _add_units(file, session, _electrodes(file, session.cells, site), spikes)
     path = Path(path).expanduser()
-    part = path.with_name(f".{path.name}")  # its own name when it is whole
+    part = path.with_name(f".{os.getpid()}.{path.name}")  # its own name when it is whole
     try:
         with NWBHDF5IO(part, "w") as io:
             io.write(file)

@@ -76,8 +76,9 @@ def drop_empty_repeats(ds: xr.Dataset) -> xr.Dataset:
     """Drop the repeats that no sound has, but for the first."""
     if "n_reps" not in ds or "rep" not in ds.dims:
         return ds
-    n_reps = int((ds["rep"] < ds["n_reps"].max()).sum()) if ds["n_reps"].size else 0
-    return ds.isel(rep=slice(max(1, n_reps)))
+    n_reps = int(ds["n_reps"].max()) if ds["n_reps"].size else 0
+    held = np.flatnonzero(ds["rep"].values < n_reps)
+    return ds.isel(rep=held if held.size else slice(1))
 
 
 def design_matrix(

@@ -95,7 +95,7 @@ def trials(spikes: xr.Dataset) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If `spikes` is not from `nat4xr.open_spikes`.
+        If `spikes` is not from `nat4xr.open_spikes`, or none of its cells has trials.
 
     Examples
     --------
@@ -110,6 +110,8 @@ def trials(spikes: xr.Dataset) -> pd.DataFrame:
     check_spikes(spikes)
     there = set(spikes["trial_site"].values)
     sites = [site for site in pd.unique(np.atleast_1d(spikes["site"].values)) if site in there]
+    if not sites:
+        raise ValueError("none of the selected cells has trials")
     tables = {site: session_trials(spikes, site) for site in sites}
     together: pd.DataFrame = pd.concat(tables, names=["site"]).reset_index()
     return together
