@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import tarfile
+import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,8 @@ from releases import (
     write,
 )
 
-from nat4xr import ReleaseError
+import nat4xr
+from nat4xr import ReleaseError, nems
 from nat4xr.assemble import AreaData, assemble, read_sites
 from nat4xr.release import AreaFiles, find_area
 
@@ -667,3 +669,30 @@ def test_an_est_sound_may_have_been_repeated_at_a_site(assembled: Any) -> None:
     trials = [(EST[0], i * TRIAL_S) for i in range(200)]
     data = assembled(tiny_release({"ARM029a": Site({CELLS[0]: [0.5]}, trials)}))
     assert n_reps(data) == [[0], [0], [1], [1]]
+
+
+def test_a_broken_population_recording_does_not_wait_for_all_sites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = tiny_release()
+    site = next(iter(release[SITES].values()))
+    release[SITES] = {archive_name(f"ARM{i:03d}a"): site for i in range(50)}
+    release[POPULATION] = {"A1_NAT4/A1_NAT4.resp.json": b"not JSON"}
+    sites_read = []
+    failed = threading.Event()
+
+    def read(source: Path | bytes, **options: Any) -> nems.Recording:
+        if isinstance(source, bytes):
+            failed.wait(10)
+            sites_read.append(options["label"])
+            return nems_read(source, **options)
+        try:
+            return nems_read(source, **options)
+        finally:
+            failed.set()
+
+    nems_read = nems.read
+    monkeypatch.setattr(nems, "read", read)
+    with pytest.raises(ReleaseError, match="is not JSON"):
+        nat4xr.open_area("A1", write(release, tmp_path), progressbar=False)
+    assert len(sites_read) < 50
