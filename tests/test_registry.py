@@ -742,7 +742,7 @@ def test_tls_that_is_refused_is_a_download_error(
     ("host", "message"),
     [
         ("127.0.0.1:9", "Connection refused"),
-        ("[::1", "not a valid host|Invalid"),
+        ("[::1", "not a valid host|Invalid|Failed to parse"),
         ("127.0.0.1:99999", "99999"),
     ],
 )
