@@ -225,7 +225,7 @@ def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
             raise ValueError(f"holds more than {MAX_FILES:,} files")
         for member in archive.infolist():
             name = member.filename.rpartition("/")[2]
-            if not _is_site(name):
+            if not _is_site(member.filename):
                 archive.open(member).close()  # is it called so, or is the directory damaged?
                 continue
             label = f"{shown(name)} in {sites.name}"

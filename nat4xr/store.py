@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import h5py
 import netCDF4
 import numpy as np
 import pooch
@@ -27,9 +28,6 @@ from .assemble import assemble
 from .index import set_labels
 from .labels import simulated_attr
 from .release import AreaFiles, check_options, find_area
-
-if TYPE_CHECKING:
-    import h5py
 
 SCHEMA = 1
 """Raised when the content of the converted files changes; files of another schema are left be."""
@@ -329,8 +327,6 @@ def write_netcdf(ds: xr.Dataset, target: Path, encoding: dict[Hashable, dict[str
 
 def _write_area(area: str, files: AreaFiles, target: Path, progressbar: bool) -> None:
     """Convert an area of the release to a netCDF file."""
-    import h5py
-
     data = assemble(area, files, progressbar=progressbar)
     compression = {"zlib": True, "complevel": 1, "shuffle": True}
     encoding = text_encoding(data.header) | dict.fromkeys(["spectrogram", "n_reps"], compression)
@@ -437,8 +433,6 @@ def is_whole(file: Path, fingerprint: str | None) -> bool:
 
 def _holds_its_data(file: Path) -> bool:
     """Whether all data of a converted file are in itself: HDF5 would read any file it points to."""
-    import h5py
-
     with NETCDF_LOCK, h5py.File(file) as content:
         for name in content:
             if not isinstance(content.get(name, getlink=True), h5py.HardLink):
