@@ -3,13 +3,14 @@
 python -m benchmarks         the table: time, memory and size against their limits
 python -m benchmarks peer    beside a script of pandas, tarfile and h5py
 python -m benchmarks scale   cost against the numbers of cells and of sounds
+python -m benchmarks realism distributions over the simulated cells beside what they aim at
 """
 
 import click
 
-from . import peer, scale, table
+from . import peer, realism, scale, table
 
-COMMANDS = {"table": table.run, "peer": peer.run, "scale": scale.run}
+COMMANDS = {"table": table.run, "peer": peer.run, "scale": scale.run, "realism": realism.run}
 
 
 @click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))

@@ -4,7 +4,8 @@ Everything a reader of the published release has to cope with is there: trials i
 order at onsets off the 10 ms grid, spikes between the trials, zero-padded electrode numbers
 at one site, one cell whose trials are missing, sound files whose names differ from their
 epoch's in letter case. What the published release cannot give is there as well: ``truth.nc``
-holds the rates from which the spikes were drawn and the parameters that made the rates.
+holds the rates from which the spikes were drawn, the gains that varied them from trial to trial,
+and the parameters that made the rates.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import tempfile
 import wave
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -30,6 +33,7 @@ import netCDF4
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from tqdm.auto import tqdm
 
 from . import __version__
 
@@ -107,6 +111,7 @@ _N_SOUND = _SOUND.stop - _SOUND.start
 _WAV_HZ = 44_100
 _SPIKE_SAMPLES_PER_MS = 30
 _SPIKE_HZ = 1000 * _SPIKE_SAMPLES_PER_MS
+_FATIGUE_MS, _FATIGUE_TRIALS = 3000, 10  # time constant, and the trials that it spans
 
 
 @dataclass(frozen=True)
@@ -197,27 +202,25 @@ def _smoother(n: int, width: float) -> Floats:
     return np.asarray(weights / np.linalg.norm(weights, axis=1, keepdims=True))
 
 
-def _envelopes(name: str, seed: int) -> Floats:
+def _envelopes(name: str, seed: int, contrast: float) -> Floats:
     """Draw the magnitudes (freq, bin of the sound) of one sound."""
     rng = _rng(seed, "sound", name)
     slowness = np.exp(rng.uniform(np.log(2), np.log(12)))  # 20 to 120 ms
     over_freq = _smoother(_N_FREQ, rng.uniform(0.7, 3.0))
     over_time = _smoother(_N_SOUND, slowness)
     modulation = over_freq @ rng.standard_normal((_N_FREQ, _N_SOUND)) @ over_time.T
-    band = np.arange(_N_FREQ)
-    spectrum = np.exp(-0.5 * ((band - rng.uniform(2, 15)) / rng.uniform(3, 9)) ** 2)
-    level = rng.uniform(0.5, 2.0)
-    envelopes = level * spectrum[:, None] * np.exp(1.2 * modulation)
+    spectrum = _smoother(_N_FREQ, 3) @ rng.standard_normal(_N_FREQ)
+    envelopes = np.exp(contrast * spectrum[:, None] + 1.2 * modulation)
     if rng.random() < 0.6:  # bursts with gaps between them, as in calls and footsteps
         envelopes *= _smoother(_N_SOUND, 2 * slowness) @ rng.standard_normal(_N_SOUND) > -0.4
     return np.asarray(envelopes)
 
 
-def _spectrograms(names: Sequence[str], seed: int) -> Floats:
+def _spectrograms(names: Sequence[str], seed: int, contrast: float) -> Floats:
     """Return the spectrograms (freq, stim, time): the envelopes, with silence around them."""
     spectrograms = np.zeros((_N_FREQ, len(names), _N_BINS))
     for i, name in enumerate(names):
-        spectrograms[:, i, _SOUND] = _envelopes(name, seed)
+        spectrograms[:, i, _SOUND] = _envelopes(name, seed, contrast)
     return spectrograms
 
 
@@ -256,21 +259,23 @@ def _softplus(x: Floats) -> Floats:
 
 def _filter(x: Floats, spectral: Floats, temporal: Floats) -> Floats:
     """Apply a separable causal kernel to x (freq, stim, time): (stim, time)."""
-    band = np.tensordot(spectral, x, 1)
-    out = np.zeros_like(band)
-    for lag, weight in enumerate(temporal):
-        out[:, lag:] += weight * band[:, : _N_BINS - lag]
-    return out
+    bins = np.arange(_N_BINS)
+    lag = bins - bins[:, None]  # from the bin of the input to the bin of the output
+    inside = (lag >= 0) & (lag < len(temporal))
+    smear = np.where(inside, temporal[np.where(inside, lag, 0)], 0)
+    return np.asarray(np.tensordot(spectral, x, 1) @ smear)
 
 
 def _draw_tuning(rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Draw a spectral (freq) and a temporal (lag) profile."""
+    """Draw a spectral (freq) and a temporal (lag) profile; one cell in eight is an OFF cell."""
     band, lag = np.arange(_N_FREQ), np.arange(_N_LAGS)
     best, spread = rng.uniform(0, _N_FREQ - 1), rng.uniform(0.8, 2.5)
-    peak, width = rng.uniform(1, 4), rng.uniform(0.6, 1.5)
+    peak, width = rng.uniform(0.8, 3), rng.uniform(0.6, 1.5)
     inhibition = rng.uniform(0.3, 0.9) * (rng.random() < 0.6)
-    temporal = np.exp(-0.5 * ((lag - peak) / width) ** 2)
-    temporal -= inhibition * np.exp(-0.5 * ((lag - peak - 3 * width) / (2 * width)) ** 2)
+    early = np.exp(-0.5 * ((lag - peak) / width) ** 2)
+    late = np.exp(-0.5 * ((lag - peak - 3 * width) / (2 * width)) ** 2)
+    # An OFF cell is inhibited first and excited later: it fires when the input ends.
+    temporal = early - inhibition * late if rng.random() < 0.875 else 0.6 * late - early
     return np.exp(-0.5 * ((band - best) / spread) ** 2), temporal
 
 
@@ -286,29 +291,33 @@ class _Model(Protocol):
     weights_dims: tuple[str, ...]
     shared: dict[str, xr.Variable]  # parameters that the cells have in common
 
-    def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """Draw a cell: its weights, and its drive (stim, time)."""
+    n_tuning: int
+
+    def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+        """Draw a cell: its weights, its drive (stim, time), and its tuning, a unit vector."""
 
 
 class _Linear(_Model):
     weights_name = "kernel"
     weights_dims = ("freq", "lag")
+    n_tuning = _N_FREQ
 
     def __init__(self, spectrograms: Floats, seed: int) -> None:
         self.x = np.log1p(spectrograms)
         self.shared = {}
 
-    def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
         spectral, temporal = _draw_tuning(rng)
         drive = _filter(self.x, spectral, temporal)
-        size = rng.uniform(1.0, 2.5) / _spread(drive)
-        return size * np.outer(spectral, temporal), size * drive
+        size = rng.uniform(1.2, 3.0) / _spread(drive)
+        tuning = spectral / np.linalg.norm(spectral)
+        return size * np.outer(spectral, temporal), size * drive, tuning
 
 
 class _Adaptive(_Model):
     weights_name = "readout"
     weights_dims = ("hidden",)
-    n_hidden = 24
+    n_hidden = n_tuning = 24
 
     def __init__(self, spectrograms: Floats, seed: int) -> None:
         rng = _rng(seed, "adaptive")
@@ -324,7 +333,7 @@ class _Adaptive(_Model):
         self.hidden = np.empty((*x.shape[1:], self.n_hidden))
         for j in range(self.n_hidden):
             polarity = np.array(
-                [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)][rng.choice(3, p=[0.4, 0.3, 0.3])]
+                [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)][rng.choice(3, p=[0.7, 0.1, 0.2])]
             )
             spectral, temporal = _draw_tuning(rng)
             drive = _filter(polarity[0] * on + polarity[1] * off, spectral, temporal)
@@ -339,13 +348,13 @@ class _Adaptive(_Model):
             "hidden_kernel": xr.Variable(kernel_dims, kernels),
         }
 
-    def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
         readout = np.zeros(self.n_hidden)
         chosen = rng.choice(self.n_hidden, 4, replace=False)
         readout[chosen] = rng.uniform(0.5, 1.0, 4) * np.where(rng.random(4) < 0.25, -1, 1)
         drive = self.hidden @ readout
-        size = rng.uniform(1.0, 2.5) / _spread(drive)
-        return size * readout, size * drive
+        size = rng.uniform(1.2, 3.0) / _spread(drive)
+        return size * readout, size * drive, readout / np.linalg.norm(readout)
 
 
 _MODELS: dict[str, Callable[[Floats, int], _Model]] = {"linear": _Linear, "adaptive": _Adaptive}
@@ -354,23 +363,23 @@ _MODELS: dict[str, Callable[[Floats, int], _Model]] = {"linear": _Linear, "adapt
 class _Encoding(NamedTuple):
     rate: npt.NDArray[np.float32]  # (stim, time), expected spikes per bin
     weights: Floats
+    tuning: Floats  # cells at a site are as similar as these vectors; 0 if not auditory
     offset: float
     gain: float
 
 
 def _encode(model: _Model, cell: _Cell, seed: int) -> _Encoding:
     rng = _rng(seed, "encoding", cell.site, cell.number)
-    mean_rate = 0.08 * np.exp(0.5 * rng.standard_normal())  # per 10 ms: median 8 Hz
+    mean_rate = 0.034 * np.exp(1.05 * rng.standard_normal())  # per 10 ms: median 3.4 Hz
     offset = rng.uniform(-2.0, 0.0)
-    weights, drive = model.draw(rng)
-    if not cell.auditory:
-        weights, drive = np.zeros_like(weights), np.zeros_like(drive)
+    weights, drive, tuning = (int(cell.auditory) * x for x in model.draw(rng))
     rate = _softplus(offset + drive)
     # The val sounds, which every release has, set the gain; they drive no cell over 300 Hz.
     gain = min(mean_rate / rate[:_N_VAL].mean(), 3 / rate[:_N_VAL].max())
     # Half precision before the spikes are drawn: it halves truth.nc, which then still says
     # exactly what they were drawn from.
-    return _Encoding((gain * rate).astype(np.float16).astype(np.float32), weights, offset, gain)
+    half = (gain * rate).astype(np.float16).astype(np.float32)
+    return _Encoding(half, weights, tuning, offset, gain)
 
 
 # --------------------------------------------------------------------------------------
@@ -382,6 +391,7 @@ class _Trials(NamedTuple):
     """The trials of a site in the order in which they were presented."""
 
     stim: Ints
+    rep: Ints  # how often the sound was presented before
     onset_ms: Ints
 
 
@@ -389,13 +399,76 @@ def _present(n_est: int, rng: np.random.Generator) -> _Trials:
     val, est = np.repeat(np.arange(_N_VAL), _N_REPEATS), _N_VAL + np.arange(n_est)
     stim = rng.permutation(np.concatenate([val, est]))
     gaps_ms = rng.integers(1, 51, stim.size - 1)
-    return _Trials(stim, np.concatenate([[0], np.cumsum(_TRIAL_MS + gaps_ms)]))
+    rep = np.zeros_like(stim)
+    for sound in range(_N_VAL):
+        rep[stim == sound] = np.arange(_N_REPEATS)
+    return _Trials(stim, rep, np.concatenate([[0], np.cumsum(_TRIAL_MS + gaps_ms)]))
 
 
-def _fire(rate: npt.NDArray[np.float32], trials: _Trials, rng: np.random.Generator) -> Floats:
-    """Draw Poisson spike times in s, the rate held within a bin; silence between trials."""
+class _Gains(NamedTuple):
+    """The factors of a cell's rate, each (trial,) and 1 on average over the session."""
+
+    shared_gain: Floats
+    private_gain: Floats
+    drift: Floats
+    adaptation: Floats
+
+
+_CAUSES = {
+    "shared_gain": "gain shared within the site",
+    "private_gain": "gain of the cell alone",
+    "drift": "drift over the session",
+    "adaptation": "adaptation to the trials before",
+}
+
+
+def _shared_noise(tuning: Floats, site_noise: Floats) -> Floats:
+    """Weigh the noise of the site (trial, 1 + tuning): half of it reaches all cells alike."""
+    return np.asarray(site_noise @ (np.sqrt(0.5) * np.array([1, *tuning])))
+
+
+def _slow_course(trials: _Trials, rng: np.random.Generator) -> Floats:
+    """Draw a course over the session from cosines of one, two and three half periods."""
+    session = (trials.onset_ms + _TRIAL_MS / 2) / (trials.onset_ms[-1] + _TRIAL_MS)
+    cosines = np.cos(np.pi * np.outer(session, [1, 2, 3]))
+    return np.asarray(np.sqrt(2 / 3) * cosines @ rng.standard_normal(3))
+
+
+def _fatigue(rate: npt.NDArray[np.float32], trials: _Trials) -> Floats:
+    """Sum what the trials before drove, relative to the cell's mean and forgotten in seconds."""
+    per_trial = rate.mean(1, dtype=np.float64)
+    drive = per_trial[trials.stim] / per_trial[:_N_VAL].mean()
+    fatigue = np.zeros(drive.size)
+    for back in range(1, _FATIGUE_TRIALS + 1):
+        since_ms = trials.onset_ms[back:] - trials.onset_ms[:-back]
+        fatigue[back:] += drive[:-back] * np.exp(-since_ms / _FATIGUE_MS)
+    return fatigue
+
+
+def _draw_gains(
+    encoding: _Encoding,
+    trials: _Trials,
+    site_noise: Floats,
+    sizes: Mapping[str, float],
+    rng: np.random.Generator,
+) -> _Gains:
+    private = rng.standard_normal(trials.stim.size)
+    logs = _Gains(
+        shared_gain=_shared_noise(encoding.tuning, site_noise),
+        private_gain=private,
+        drift=_slow_course(trials, rng),
+        adaptation=-_fatigue(encoding.rate, trials),
+    )._asdict()
+    gains = {cause: np.exp(sizes[cause] * log) for cause, log in logs.items()}
+    return _Gains(**{cause: gain / gain.mean() for cause, gain in gains.items()})
+
+
+def _fire(
+    rate: npt.NDArray[np.float32], gain: Floats, trials: _Trials, rng: np.random.Generator
+) -> Floats:
+    """Draw Poisson spike times in s, the rate held within a bin; as in silence between trials."""
     per_bin = _BIN_MS * _SPIKE_SAMPLES_PER_MS
-    counts = rng.poisson(rate[trials.stim]).ravel()
+    counts = rng.poisson(gain[:, None] * rate[trials.stim]).ravel()
     fired = np.flatnonzero(counts)
     trial, time_bin = np.divmod(np.repeat(fired, counts[fired]), _N_BINS)
     onset = trials.onset_ms * _SPIKE_SAMPLES_PER_MS
@@ -403,7 +476,8 @@ def _fire(rate: npt.NDArray[np.float32], trials: _Trials, rng: np.random.Generat
 
     trial_length = per_bin * _N_BINS
     gaps = np.diff(onset) - trial_length
-    trial = np.repeat(np.arange(gaps.size), rng.poisson(rate[0, 0] / per_bin * gaps))
+    in_gaps = rng.poisson(gain[:-1] * rate[0, 0] / per_bin * gaps)
+    trial = np.repeat(np.arange(gaps.size), in_gaps)
     between = onset[trial] + trial_length + rng.integers(0, gaps[trial])
     return np.sort(np.concatenate([inside, between])) / _SPIKE_HZ
 
@@ -431,6 +505,7 @@ class _Release(NamedTuple):
     stim_csv: str
     model: _Model
     seed: int
+    variability: Mapping[str, float]  # of the gains, by cause
     about: dict[str, Any]
 
 
@@ -541,7 +616,7 @@ def _counts_csv(counts: npt.NDArray[np.uint16], n_val_rows: int) -> Iterator[byt
 
 
 def _write_population(
-    file: IO[bytes], meta: dict[str, Any], release: _Release, counts: npt.NDArray[np.uint16]
+    path: Path, meta: dict[str, Any], release: _Release, counts: npt.NDArray[np.uint16]
 ) -> None:
     recording, names = meta["siteid"], release.names
     n, n_val_rows = len(counts), _N_VAL * _N_BINS
@@ -560,7 +635,8 @@ def _write_population(
         members.append(_whole(f"{name}.json", header))
         members.append(_whole(f"{name}.epoch.csv", epochs))
     prefix = f"{recording}/{recording}."
-    _write_tgz(file, (m._replace(name=prefix + m.name) for m in members))
+    with open(path, "wb") as file:
+        _write_tgz(file, (m._replace(name=prefix + m.name) for m in members))
 
 
 def _site_tgz(
@@ -600,25 +676,41 @@ def _write_wavs(path: Path, release: _Release) -> None:
 @contextmanager
 def _open_truth(
     path: Path, release: _Release, cells: dict[str, list[_Cell]]
-) -> Iterator[Callable[[_Encoding], None]]:
+) -> Iterator[Callable[[_Encoding, _Trials, _Gains], None]]:
     """Write ``truth.nc`` a cell at a time: at full size its rates are half a gigabyte."""
     model = release.model
     flat = [(area, cell) for area, members in cells.items() for cell in members]
     sizes = {"stim": len(release.names), "time": _N_BINS, "neuron": len(flat)}
+    sizes["rep"] = _N_REPEATS
     weights: list[Floats] = []
     offset: list[float] = []
     gain: list[float] = []
     with netCDF4.Dataset(path, "w") as file:
         for dim, size in sizes.items():
             file.createDimension(dim, size)
-        chunks = (sizes["stim"], _N_BINS, 1)
-        rate = file.createVariable(
-            "rate", "f4", tuple(sizes), compression="zlib", complevel=1, chunksizes=chunks
-        )
-        rate.setncatts({"long_name": "expected spikes per bin", "units": "1"})
 
-        def write(encoding: _Encoding) -> None:
+        def create(name: str, *dims: str, **attrs: str) -> Any:
+            chunks = [1 if dim == "neuron" else sizes[dim] for dim in dims]
+            variable = file.createVariable(
+                name, "f4", dims, compression="zlib", complevel=1, chunksizes=chunks
+            )
+            variable.setncatts(attrs)
+            return variable
+
+        rate = create(
+            "rate", "stim", "time", "neuron", long_name="expected spikes per bin", units="1"
+        )
+        gains = [
+            create(cause, "stim", "rep", "neuron", long_name=f"factor of the rate: {meaning}")
+            for cause, meaning in _CAUSES.items()
+        ]
+
+        def write(encoding: _Encoding, trials: _Trials, factors: _Gains) -> None:
             rate[:, :, len(gain)] = encoding.rate
+            for variable, factor in zip(gains, factors, strict=True):
+                by_repeat = np.full((sizes["stim"], _N_REPEATS), np.nan)
+                by_repeat[trials.stim, trials.rep] = factor
+                variable[:, :, len(gain)] = by_repeat
             weights.append(encoding.weights)
             offset.append(encoding.offset)
             gain.append(encoding.gain)
@@ -634,6 +726,7 @@ def _open_truth(
         },
         coords={
             "stim": [f"STIM_{name}.wav" for name in release.names],
+            "rep": np.arange(_N_REPEATS),
             "time": ("time", time, {"long_name": "left edge, from trial onset", "units": "s"}),
             "neuron": [cell.cell_id for _, cell in flat],
             "area": ("neuron", [area for area, _ in flat]),
@@ -660,8 +753,10 @@ def _write_area(
     area: str,
     cells: Sequence[_Cell],
     release: _Release,
-    write_truth: Callable[[_Encoding], None],
-) -> None:
+    write_truth: Callable[[_Encoding, _Trials, _Gains], None],
+    done: Callable[[], object],
+) -> Callable[[], None]:
+    """Write the sites of an area and its table; return what writes its population recording."""
     names, seed = release.names, release.seed
     n_est = len(names) - _N_VAL
     counts = np.empty((len(names) * _N_BINS, len(cells)), np.uint16)
@@ -670,20 +765,25 @@ def _write_area(
     with zipfile.ZipFile(folder / f"{area}_single_sites.zip", "w") as archive:
         for site in sites:
             trials = _present(n_est, _rng(seed, "trials", site))
+            noise_shape = (trials.stim.size, 1 + release.model.n_tuning)
+            site_noise = _rng(seed, "site noise", site).standard_normal(noise_shape)
             file = io.BytesIO()
             with h5py.File(file, "w") as h5:
                 for i, cell in enumerate(cells):
                     if cell.site != site:
                         continue
                     encoding = _encode(release.model, cell, seed)
-                    times = _fire(encoding.rate, trials, _rng(seed, "spikes", site, cell.number))
+                    rng = _rng(seed, "spikes", site, cell.number)
+                    gains = _draw_gains(encoding, trials, site_noise, release.variability, rng)
+                    times = _fire(encoding.rate, np.prod(gains, axis=0), trials, rng)
                     if cell.trials_cell_id:
                         h5.create_dataset(cell.trials_cell_id, data=times, compression="gzip")
                     binned = _count(times, trials, len(names))
                     counts[:, i] = binned.ravel()
                     correlation = _correlation(encoding.rate, binned)
                     table.append(f"{i},{cell.cell_id},{correlation},{cell.auditory}")
-                    write_truth(encoding)
+                    write_truth(encoding, trials, gains)
+                    done()
             chans = [c.trials_cell_id for c in cells if c.site == site and c.trials_cell_id]
             meta = {"siteid": site, "cellid": chans, "simulated": release.about}
             tgz = _site_tgz(site, meta, names, trials, file.getvalue())
@@ -703,8 +803,8 @@ def _write_area(
     ids = [cell.cell_id for cell in cells]
     about = {**release.about, **totals}
     meta = {"siteid": f"{area}_NAT4", "cellid": ids, "simulated": about}
-    with open(folder / f"{area}_NAT4_ozgf.fs100.ch18.tgz", "wb") as tgz_file:
-        _write_population(tgz_file, meta, release, counts)
+    population = folder / f"{area}_NAT4_ozgf.fs100.ch18.tgz"
+    return partial(_write_population, population, meta, release, counts)
 
 
 def simulate(
@@ -714,7 +814,13 @@ def simulate(
     scale: float = 0.02,
     sound_scale: float | None = None,
     model: str = "linear",
+    sound_contrast: float = 1.0,
+    shared_gain: float = 0.2,
+    private_gain: float = 0.15,
+    drift: float = 0.15,
+    adaptation: float = 0.1,
     seed: int = 0,
+    progressbar: bool = True,
 ) -> Path:
     r"""Write a simulated release in the layout of the published one, and its truth.
 
@@ -733,23 +839,39 @@ def simulate(
         most 1. May exceed 1. The 18 val sounds with their 20 repeats are always there.
     model : {"linear", "adaptive"}, default: "linear"
         How the sounds drive the cells; see Notes.
+    sound_contrast : float, default: 1.0
+        Standard deviation, over sounds, of the log magnitude in a band. It makes some sounds
+        drive a cell more than others do. At 0 the sounds differ in their course alone.
+    shared_gain : float, default: 0.2
+        Standard deviation, over trials, of the log gain that cells of a site share. It makes
+        noise correlations. 0 turns it off, as it does each of the following.
+    private_gain : float, default: 0.15
+        The same of a gain that each cell has for itself. It makes counts over-dispersed.
+    drift : float, default: 0.15
+        The same of a gain that drifts slowly over the session, in each cell by itself.
+    adaptation : float, default: 0.1
+        How far a cell's gain falls after each trial; see Notes.
     seed : int, default: 0
         Non-negative. The same arguments give the same bytes. Cells and sounds that are in
         releases of two scales are the same in both, though which cells are auditory may
         differ: their share is always the published one.
+    progressbar : bool, default: True
+        Whether to show progress.
 
     Returns
     -------
     pathlib.Path
         The folder, with all the files of a release and ``truth.nc``: `rate` (stim, time,
-        neuron; expected spikes per 10 ms bin, float32) and the parameters behind it.
+        neuron; expected spikes per 10 ms bin, float32) and the parameters behind it;
+        `shared_gain`, `private_gain`, `drift` and `adaptation` (stim, rep, neuron; float32),
+        the factors of that rate on each trial, with the labels of the response.
 
     Raises
     ------
     FileExistsError
         If the folder holds files of a release already: nothing is ever overwritten.
     ValueError
-        For an unknown area or model, a scale that is not positive, or a negative seed.
+        For an unknown area or model, a scale that is not positive, or any other negative number.
 
     Notes
     -----
@@ -757,18 +879,19 @@ def simulate(
     slow random envelope :math:`s_f(t)`; the envelopes are the published spectrogram, silent
     but from 0.25 to 1.25 s of the 1.5 s trial.
 
-    In both models an auditory cell :math:`i` spikes as a Poisson process of rate, per 10 ms,
+    **Rates.** In both models an auditory cell :math:`i` is expected to fire, per 10 ms,
 
     .. math:: r_i(t) = g_i \, \log(1 + e^{o_i + z_i(t)})
 
-    held within each bin; the others fire at a constant rate. The gain :math:`g_i` makes the
-    mean rate to the val sounds log-normal around 8 Hz, and keeps the peak below 300 Hz. In
-    the *linear* model
+    spikes; the others fire at a constant rate. The factor :math:`g_i` makes the mean rate to
+    the val sounds log-normal, with a median of 3.4 spikes/s and a standard deviation of its
+    logarithm of 1.05, and keeps the peak below 300 spikes/s. In the *linear* model
 
     .. math:: z_i(t) = \sum_{f,l} k_i(f, l) \, \log(1 + s_f(t - l))
 
     with a separable kernel :math:`k_i` of 25 lags of 10 ms: Gaussian in log-frequency; in
-    time an early peak, in some cells followed by inhibition. In the *adaptive* model each
+    time an early peak, in some cells followed by inhibition. In one cell in eight inhibition
+    comes first, so that it fires when a sound ends. In the *adaptive* model each
     band :math:`x_f = \log(1 + s_f)` is first set against an exponentially weighted mean
     :math:`m_f` of its past (time constant 40 to 250 ms), and rises and falls part ways:
     :math:`\mathrm{on}_f(t) = [x_f(t) - w_f m_f(t - 1)]_+`,
@@ -776,6 +899,31 @@ def simulate(
     by all cells are made by such kernels :math:`K_j` and a softplus,
     :math:`h_j = \log(1 + e^{K_j * (\mathrm{on}, \mathrm{off}) - 2})`, and
     :math:`z_i = \sum_j a_{ij} h_j` with four of the features in each cell.
+
+    **Trials.** On trial :math:`n` of the session, in which sound :math:`s_n` begins at
+    :math:`t_n`, spikes are those of a Poisson process of rate
+
+    .. math:: G_{in} \, r_i(t), \qquad
+              G_{in} \propto e^{\sigma_s u_{in}} \, e^{\sigma_p v_{in}} \, e^{\sigma_d w_i(t_n)} \,
+              e^{-\alpha a_{in}}
+
+    held within each bin. The four factors are `shared_gain`, `private_gain`, `drift` and
+    `adaptation` of the truth, and :math:`\sigma_s`, :math:`\sigma_p`, :math:`\sigma_d` and
+    :math:`\alpha` the parameters of these names. Each factor is 1 on average over the session, so
+    that :math:`r_i` is the average rate.
+
+    - Shared gain: :math:`u_{in} = (c_n + \mathbf{x}_i \cdot \mathbf{y}_n) / \sqrt{2}`, where
+      the scalar :math:`c_n` and the vector :math:`\mathbf{y}_n` are standard normal and belong
+      to the site, and :math:`\mathbf{x}_i` is the cell's tuning as a unit vector: the Gaussian
+      over frequency, or the readout of the features. The correlation of :math:`u` between two
+      cells is half of 1 plus the cosine of the angle between their tunings; for cells that are
+      not auditory :math:`\mathbf{x}_i` is 0.
+    - Private gain: :math:`v_{in}` is standard normal.
+    - Drift: :math:`w_i` is a sum of cosines of one, two and three half periods in the session,
+      with normal amplitudes.
+    - Adaptation: :math:`a_{in} = \sum_m e^{-(t_n - t_m) / \tau} \, \bar r_i(s_m) / \bar r_i`
+      over the ten trials :math:`m` before, where :math:`\bar r_i(s)` is the mean rate to sound
+      :math:`s`, :math:`\bar r_i` that to the val sounds, and :math:`\tau` is 3 s.
 
     The column `truth_test` of the cell table is the correlation of the true rate with the
     val PSTH. Every ``meta.json`` says under ``simulated`` how the release was made.
@@ -814,6 +962,16 @@ def simulate(
         sound_scale = min(scale, 1.0)
     if not (0 < scale < np.inf and 0 < sound_scale < np.inf):
         raise ValueError(f"scales must be positive, not scale={scale}, sound_scale={sound_scale}")
+    spreads = {
+        "sound_contrast": sound_contrast,
+        "shared_gain": shared_gain,
+        "private_gain": private_gain,
+        "drift": drift,
+        "adaptation": adaptation,
+    }
+    for name, value in spreads.items():
+        if not 0 <= value < np.inf:
+            raise ValueError(f"{name} must be 0 or more, not {value}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, not {seed}")
     path = Path(path).expanduser()
@@ -827,29 +985,48 @@ def simulate(
         )
 
     names = _sound_names(max(1, round(sound_scale * _N_EST)))
-    spectrograms = _spectrograms(names, seed)
+    spectrograms = _spectrograms(names, seed, sound_contrast)
     release = _Release(
         names=names,
         spectrograms=spectrograms,
         stim_csv=_csv(spectrograms.reshape(_N_FREQ, -1).T),
         model=_MODELS[model](spectrograms, seed),
         seed=seed,
+        variability={cause: spreads[cause] for cause in _Gains._fields},
         about={
             "by": f"nat4xr {__version__}",
             "seed": seed,
             "scale": scale,
             "sound_scale": sound_scale,
             "model": model,
+            **spreads,
         },
     )
     cells = {area: _cells(area, scale, seed) for area in areas}
     # Whole files are moved into place at the end: nothing half-written bears its final name.
     with tempfile.TemporaryDirectory(prefix=".simulate-", dir=path) as unfinished:
         folder = Path(unfinished)
-        _write_wavs(folder / "wav.zip", release)
-        with _open_truth(folder / "truth.nc", release, cells) as write_truth:
+        bar = tqdm(
+            desc=f"Simulating {' and '.join(areas)}",
+            total=sum(map(len, cells.values())),
+            unit="cell",
+            disable=not progressbar,
+        )
+        # Sounds and population recordings, which take half the time to compress, are written by
+        # further threads.
+        with (
+            bar,
+            ThreadPoolExecutor(2) as writer,
+            _open_truth(folder / "truth.nc", release, cells) as write_truth,
+        ):
+            written = [writer.submit(_write_wavs, folder / "wav.zip", release)]
             for area in areas:
-                _write_area(folder, area, cells[area], release, write_truth)
+                write_population = _write_area(
+                    folder, area, cells[area], release, write_truth, bar.update
+                )
+                written.append(writer.submit(write_population))
+            for part in written:
+                part.result()
         for file in sorted(folder.iterdir()):
             os.replace(file, path / file.name)
     return path

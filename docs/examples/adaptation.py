@@ -1,15 +1,19 @@
 """
-Adaptation over the session
-===========================
+Drift over the session
+======================
 
-Do cells respond less to a sound the more often they have heard it? Trials are taken in the order in
-which they were presented; each response is divided by the cell's average over the 20 presentations
-of that sound.
+Do cells respond less the longer the session lasts? Trials are taken in the order in which they were
+presented; each response is divided by the cell's average over the 20 presentations of that sound.
 
-Simulated cells have no memory of the session: their curve stays at 1. Recorded cells need not.
+Simulated cells drift slowly, each by itself. They also adapt to the trials before, which tells most
+in the first of all trials. The dashed line is the truth.
 """
 
+import os
+from pathlib import Path
+
 import matplotlib.pyplot as plt
+import xarray as xr
 
 import nat4xr
 
@@ -20,22 +24,32 @@ trials = nat4xr.session_trials(spikes, "TNC018a")
 # Spikes of each cell in each trial, sounds and repeats put in the order of the session.
 
 counts = nat4xr.bin_spikes(spikes, dt_ms=1500).squeeze("time").compute()
-relative = counts / counts.mean("rep")
-in_order = relative.sel(stim=trials.stim.to_xarray(), rep=trials.rep.to_xarray())
+order = dict(stim=trials.stim.to_xarray(), rep=trials.rep.to_xarray())
+relative = (counts / counts.mean("rep")).sel(order)
 minutes = trials.onset.to_numpy() / 60
+
+truth = xr.open_dataset(Path(os.environ["NAT4XR_DATA_DIR"]) / "truth.nc")
+gain = (truth.drift * truth.adaptation).sel(neuron=counts.neuron.values).sel(order)
 
 # %%
 # A thin line a cell, each averaged over 60 trials at a time; the thick line is their mean.
 
-running = in_order.rolling(position=60, center=True).mean()
+
+def running(trials):
+    """Mean over 60 trials at a time."""
+    return trials.rolling(position=60, center=True).mean()
+
+
 fig, ax = plt.subplots(layout="constrained")
-ax.plot(minutes, running, color="0.75", linewidth=0.8)
-ax.plot(minutes, running.mean("neuron"), color="black", linewidth=2)
-ax.axhline(1, color="0.5", linestyle="--", linewidth=0.8)
+ax.plot(minutes, running(relative), color="0.75", linewidth=0.8)
+ax.plot(
+    minutes, running(relative).mean("neuron"), color="black", linewidth=2, label="mean of cells"
+)
+ax.plot(minutes, running(gain).mean("neuron"), color="tab:red", linestyle="--", label="true gain")
+ax.axhline(1, color="0.5", linewidth=0.8)
 ax.set_ylim(0, 2)
 ax.set_xlabel("time in the session (min)")
 ax.set_ylabel("response relative to the cell's mean")
 ax.set_title(f"TNC018a, {counts.sizes['neuron']} cells (simulated)")
-first, last = (float(in_order.isel(position=part).mean()) for part in (slice(90), slice(-90, None)))
-print(f"first 90 trials: {first:.2f}, last 90: {last:.2f}")
+ax.legend(frameon=False)
 plt.show()

@@ -1,0 +1,118 @@
+"""Distributions over the cells of a simulated release of full size, beside what they aim at."""
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+import nat4xr
+
+from .measure import DATA
+
+QUANTILES = [0.05, 0.25, 0.5, 0.75, 0.95]
+# Over 337 cells of PEG, from the laboratory's public analysis repository.
+REAL_SNR = [0.014, 0.038, 0.071, 0.135, 0.311]
+
+
+def laboratory_snr(response: xr.DataArray) -> xr.DataArray:
+    """Signal-to-noise ratio of each cell, as the laboratory that recorded NAT4 computes it.
+
+    For each sound and each trial with a spike: the mean over the other trials of their dot
+    product with this one, divided by the dot product of this one with itself; the mean over
+    trials, then over sounds.
+    """
+    dots = xr.dot(response, response.rename(rep="other"), dim="time")
+    own = (response**2).sum("time")
+    ratio = (dots.sum("other") - own) / (response.sizes["rep"] - 1) / own.where(own > 0)
+    return ratio.mean("rep").mean("stim")
+
+
+def fano_factor(counts: xr.DataArray) -> xr.DataArray:
+    """Variance over repeats of the spikes in a trial, over their mean; both mean over sounds."""
+    return counts.var("rep", ddof=1).mean("stim") / counts.mean(["rep", "stim"])
+
+
+def noise_correlations(counts: xr.DataArray) -> pd.Series:
+    """Correlation over trials of the spike counts of each two cells of a site, by their names.
+
+    The mean over the repeats of a sound is taken off first.
+    """
+    noise = counts - counts.mean("rep")
+    by_pair = {}
+    for _, site in noise.groupby("site"):
+        cells = site.neuron.values
+        matrix = np.corrcoef(site.transpose("neuron", "stim", "rep").values.reshape(len(cells), -1))
+        by_pair |= {
+            (cells[i], cells[j]): matrix[i, j] for i, j in combinations(range(len(cells)), 2)
+        }
+    return pd.Series(by_pair)
+
+
+def tuning_similarity(kernel: xr.DataArray, pairs: pd.Index) -> pd.Series:
+    """Cosine of the angle between the spectral tunings of the cells of each pair."""
+    tuning = np.sqrt((kernel**2).sum("lag"))  # of a separable kernel, but for its size
+    tuning = tuning / np.sqrt((tuning**2).sum("freq"))
+    one, other = (tuning.sel(neuron=list(pairs.get_level_values(i))).values for i in (0, 1))
+    return pd.Series((one * other).sum(1), pairs)
+
+
+def distributions(folder: Path, area: str) -> dict[str, list[float]]:
+    """Values by what they are of."""
+    ds = nat4xr.open_area(area, folder, subset="val", progressbar=False)
+    ds = nat4xr.drop_unrecorded(ds).load()
+    auditory = ds.sel(auditory=True)
+    counts = auditory.response.sum("time")
+    correlations = noise_correlations(counts)
+    with xr.open_dataset(folder / "truth.nc") as truth:
+        similarity = tuning_similarity(truth.kernel.load(), correlations.index)
+
+    bin_width = ds.time.attrs["bin_width"]
+    rate = ds.psth.mean(["stim", "time"]) / bin_width
+    course = auditory.psth.mean(["stim", "neuron"]) / bin_width
+    since = course.assign_coords(time=course.time - course.time.attrs["sound_on"])
+    peak = float(since.sel(time=slice(0, 0.2)).idxmax())
+    after_off = course.sel(time=slice(1.26, 1.35))
+    cells_course = auditory.psth.mean("stim")
+    late = cells_course.sel(time=slice(0.75, 1.2)).mean("time")
+    offset = cells_course.sel(time=after_off.time).mean("time") > 1.5 * late
+
+    def quantiles(values: xr.DataArray) -> list[float]:
+        return values.quantile(QUANTILES).values.tolist()
+
+    return {
+        "SNR of auditory cells": quantiles(laboratory_snr(auditory.response)),
+        "SNR of other cells": quantiles(laboratory_snr(ds.sel(auditory=False).response)),
+        "rate, median (spikes/s)": [float(rate.median())],
+        "rate, standard deviation of its logarithm": [float(np.log(rate).std())],
+        "Fano factor": quantiles(fano_factor(counts)),
+        "noise correlation, mean": [correlations.mean()],
+        "noise correlation, similar tuning": [correlations[similarity > 0.7].mean()],
+        "noise correlation, different tuning": [correlations[similarity < 0.1].mean()],
+        "peak of the population rate, after sound on (s)": [peak, peak + bin_width],
+        "share of cells with a response to the end of sounds": [float(offset.mean())],
+    }
+
+
+AIMS = {
+    "SNR of auditory cells": " / ".join(f"{value:.3f}" for value in REAL_SNR),
+    "rate, median (spikes/s)": "3.4",
+    "rate, standard deviation of its logarithm": "1.05",
+    "Fano factor": "above 1",
+    "noise correlation, mean": "0.05 to 0.1",
+    "peak of the population rate, after sound on (s)": "0.020 to 0.040",
+}
+
+
+def run(rounds: int) -> None:
+    """Print the table. The release is drawn once: there is nothing to repeat."""
+    folder = DATA / "realism"
+    if not folder.exists():
+        nat4xr.simulate(folder, scale=1)
+    columns = {area: distributions(folder, area) for area in ("A1", "PEG")}
+    print(f"\n| {'':55} | aim | {' | '.join(columns)} |\n|---|---|---|---|")
+    for name in columns["A1"]:
+        values = [" / ".join(f"{x:.3f}" for x in column[name]) for column in columns.values()]
+        print(f"| {name:55} | {AIMS.get(name, '')} | {' | '.join(values)} |")
+    print(f"\nFive values are the quantiles {QUANTILES} over cells.")
