@@ -5,21 +5,21 @@ from . import models as models
 from . import plot as plot
 from . import preprocess as preprocess
 from . import strf as strf
+from .area import open_area as open_area
 from .coverage import count_cells as count_cells
 from .coverage import drop_unrecorded as drop_unrecorded
-from .engine import open_recording as open_recording
 from .errors import DownloadError as DownloadError
 from .errors import ReleaseError as ReleaseError
 from .index import LabelIndex as LabelIndex
 from .index import set_labels as set_labels
-from .registry import fetch as fetch
-from .simulate import simulate as simulate
+from .io.engine import open_recording as open_recording
+from .io.registry import fetch as fetch
+from .simulation import simulate as simulate
 from .spikes import bin_spikes as bin_spikes
 from .spikes import open_spikes as open_spikes
 from .spikes import session_trials as session_trials
 from .spikes import spike_trains as spike_trains
-from .store import open_area as open_area
-from .verify import verify as verify
+from .verification import verify as verify
 from .waveforms import open_waveforms as open_waveforms
 
 __version__: str

@@ -14,24 +14,29 @@ linear baseline, from end to end::
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from . import metrics, preprocess
+from . import metrics
 from .index import set_labels
-from .labels import simulated_attr
+from .schema import simulated_attr
 
-__all__ = ["evaluate", "leaderboard", "published", "run_strf"]
+__all__ = ["evaluate", "leaderboard", "published"]
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "run_strf"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "run_strf":  # it writes files, so it is defined in nat4xr.runs
+        return import_module("nat4xr.runs").run_strf
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 _RANCON = ("Rancon et al.", "10.1101/2025.01.08.631909")
@@ -246,86 +251,6 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
     return table.sort_values(["area", "cc_norm"], ascending=[True, False], ignore_index=True)
 
 
-def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
-    """Fit the STRF baseline, score it by the published protocol, and keep the results.
-
-    A linear-nonlinear model of 25 lags a cell (:func:`nat4xr.strf.fit`), fitted to the est sounds.
-    In the folder `out`, under names that begin with the area (and with ``SIMULATED``, where the
-    data are): ``strf-model.nc``, ``strf-predictions.nc`` of the val sounds, ``strf-scores.nc`` and
-    ``.csv`` with ``cc_raw`` and ``cc_norm`` of each cell, ``strf-leaderboard.csv``, and two
-    figures: ``strf-scores.png``, scores against noise ceilings, and ``strf-best.png``, the best
-    cell's STRF and its response to the first sound.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        One area, as :func:`nat4xr.open_area` returns it.
-    out : path-like
-        Folder for the results; made if it is not there. Results that are there are replaced.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As :func:`leaderboard`.
-
-    Raises
-    ------
-    ValueError
-        As :func:`nat4xr.strf.fit` and :func:`evaluate`.
-    ImportError
-        Without matplotlib or scipy.
-
-    References
-    ----------
-    As :func:`evaluate` for the protocol, and :func:`nat4xr.strf.fit` for the model.
-
-    Examples
-    --------
-    >>> import nat4xr
-    >>> table = nat4xr.benchmark.run_strf(nat4xr.open_area("PEG"), "results")
-    >>> table.loc[table["simulated"], "backbone"].tolist()
-    ['STRF + isotonic']
-    """
-    from . import plot, strf
-
-    plt = plot.pyplot()
-    _check_complete(ds)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    mark = "SIMULATED-" if ds.attrs["simulated"] else ""
-    prefix = f"{mark}{ds['area'].values.flat[0]}-strf-"
-    est, val = (ds["subset"].values == subset for subset in ("est", "val"))
-    sound = ds["spectrogram"]
-    sound = preprocess.log_minmax(sound, reference=sound.isel(stim=est))
-    model = strf.fit(sound.isel(stim=est), ds["psth"].isel(stim=est), nonlinearity="isotonic")
-    pred = strf.predict(model, sound.isel(stim=val))
-    result = evaluate(pred, ds)
-    table = leaderboard({"STRF + isotonic": result})
-
-    model.to_netcdf(out / f"{prefix}model.nc")
-    pred.to_netcdf(out / f"{prefix}predictions.nc")
-    result.to_netcdf(out / f"{prefix}scores.nc")
-    scores = {name: result[name].values for name in (*result.coords, *result.data_vars)}
-    pd.DataFrame(scores).to_csv(out / f"{prefix}scores.csv", index=False)
-    table.to_csv(out / f"{prefix}leaderboard.csv", index=False)
-
-    trials = ds["response"].isel(stim=val).sel(neuron=result["neuron"].values)
-    figure, ax = plt.subplots(layout="constrained")
-    plot.scores(result, metrics.corrcoef_max(trials), ax=ax)
-    figure.savefig(out / f"{prefix}scores.png", dpi=150)
-    plt.close(figure)
-    best = result["cc_raw"].idxmax("neuron").item()
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    plot.strf(model.sel(neuron=best), ax=axes[0])
-    first = pred["stim"].values[0]
-    plot.prediction(
-        pred.sel(neuron=best, stim=first), ds["psth"].sel(neuron=best, stim=first), ax=axes[1]
-    )
-    figure.savefig(out / f"{prefix}best.png", dpi=150)
-    plt.close(figure)
-    return table
-
-
 def _row(name: str, result: xr.Dataset) -> dict[str, Any]:
     if not isinstance(result, xr.Dataset) or "cc_norm" not in result:
         raise TypeError(f"results must be what evaluate returned; {name!r} is not")
@@ -344,7 +269,8 @@ def _row(name: str, result: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _check_complete(ds: xr.Dataset) -> None:
+def check_complete(ds: xr.Dataset) -> None:
+    """Refuse a Dataset that lacks something that scoring needs."""
     for name in ("response", "n_reps", "subset", "auditory", "area"):
         if name not in ds.variables:
             raise ValueError(f"ds must be as nat4xr.open_area returns it, but lacks {name!r}")
@@ -356,7 +282,7 @@ def _check_complete(ds: xr.Dataset) -> None:
 
 def _val_trials(ds: xr.Dataset, cells: str) -> xr.Dataset:
     """The val sounds, and the cells to be scored."""
-    _check_complete(ds)
+    check_complete(ds)
     areas = np.unique(ds["area"].values)
     if areas.size > 1:
         raise ValueError(f"ds holds cells of {' and '.join(areas)}: evaluate one area at a time")

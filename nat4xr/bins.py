@@ -18,19 +18,10 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from .labels import simulated_attr
+from . import schema
+from .schema import BIN_MS, FINE_CHUNKS, simulated_attr
 
 __all__ = ["bin_spikes"]
-
-BIN_MS = 10
-"""Width of the published bins."""
-
-BIN_WIDTHS_MS = (1, 2, 5, *(width for width in range(BIN_MS, 1501, BIN_MS) if 1500 % width == 0))
-"""The bin widths of `open_area`."""
-
-# At fine bins a chunk holds few sounds: the 18 val sounds, then the est sounds, so that either
-# subset has chunks of one size. At 1 ms a chunk of response takes 14 MB.
-FINE_CHUNKS = {"stim": 18, "rep": 1, "time": -1, "neuron": 128}
 
 GAP = 2**15
 """So many spikes between two trials that are wanted are rather read than skipped."""
@@ -91,12 +82,13 @@ def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
     response.attrs |= simulated_attr(spikes)
     return xr.DataArray(response, coords, name="response").assign_coords(
         rep=("rep", np.arange(n_reps), spikes["trial_rep"].attrs),
-        time=time_axis(width, trials.length_ms, spikes["spike_time"].attrs),
+        time=schema.time_axis(trials.length_ms // width, width, spikes["spike_time"].attrs),
     )
 
 
-def finer(ds: xr.Dataset, spikes: xr.Dataset, width: int) -> dict[str, xr.Variable]:
-    """The variables of an area at bins of less than 10 ms, from its spikes."""
+def finer(ds: xr.Dataset, spikes: xr.Dataset, width: int) -> xr.Dataset:
+    """Return an area at bins of less than 10 ms, counted from its spikes."""
+    _check_divides(ds, width)
     trials = TrialTable.of(spikes)
     # What the population recording leaves out stays out.
     limit = ds["n_reps"].values
@@ -122,16 +114,13 @@ def finer(ds: xr.Dataset, spikes: xr.Dataset, width: int) -> dict[str, xr.Variab
         variable.attrs |= simulated_attr(ds)
     spectrogram = _on_other_bins(ds["spectrogram"].variable, _hold, BIN_MS // width)
     spectrogram.attrs["comment"] = "the published value of 10 ms, held over the finer bins in it"
-    return {
-        "response": response,
-        "psth": psth,
-        "spectrogram": spectrogram,
-        "n_reps": ds["n_reps"].variable.copy(data=held.sum(axis=1, dtype=np.int8)),
-    }
+    n_reps = ds["n_reps"].variable.copy(data=held.sum(axis=1, dtype=np.int8))
+    return _with_variables(ds, width, response, psth, spectrogram, n_reps)
 
 
-def coarser(ds: xr.Dataset, width: int) -> dict[str, xr.Variable]:
-    """The variables of an area at bins of several times 10 ms."""
+def coarser(ds: xr.Dataset, width: int) -> xr.Dataset:
+    """Return an area at bins of several times 10 ms."""
+    _check_divides(ds, width)
     variables = {}
     for name, way, comment in (
         ("response", _sum, "sum of the bins of 10 ms"),
@@ -140,7 +129,20 @@ def coarser(ds: xr.Dataset, width: int) -> dict[str, xr.Variable]:
     ):
         variables[name] = _on_other_bins(ds[name].variable, way, width // BIN_MS)
         variables[name].attrs["comment"] = comment
-    return variables | {"n_reps": ds["n_reps"].variable}
+    return _with_variables(ds, width, *variables.values(), ds["n_reps"].variable)
+
+
+def _check_divides(ds: xr.Dataset, width: int) -> None:
+    trial_ms = ds.sizes["time"] * BIN_MS
+    check_width(width, [w for w in schema.BIN_WIDTHS_MS if trial_ms % w == 0])
+
+
+def _with_variables(ds: xr.Dataset, width: int, *variables: xr.Variable) -> xr.Dataset:
+    """The area with other variables (in the order of the schema) on other bins."""
+    n_bins = ds.sizes["time"] * BIN_MS // width
+    time = schema.time_axis(n_bins, width, ds["time"].attrs)
+    named = dict(zip(schema.VARIABLES, variables, strict=True))
+    return ds.drop_dims("time").assign_coords(time=time).assign(named)[list(named)]
 
 
 def check_spikes(spikes: xr.Dataset) -> None:
@@ -153,21 +155,6 @@ def check_width(dt_ms: float, widths: Sequence[int]) -> None:
     """Refuse a bin width that is none of these."""
     if dt_ms not in widths:
         raise ValueError(f"dt_ms is one of {', '.join(map(str, widths))}, not {dt_ms!r}")
-
-
-def time_axis(width: int, length_ms: int, attrs: dict[str, Any]) -> xr.Variable:
-    """Left edges of the bins; of ``attrs`` is kept when the sound is on."""
-    return xr.Variable(
-        "time",
-        np.arange(0, length_ms, width) / 1000,
-        {
-            "long_name": "time from trial onset",
-            "comment": "left edge of the bin",
-            "units": "s",
-            "bin_width": width / 1000,
-        }
-        | {name: attrs[name] for name in ("sound_on", "sound_off") if name in attrs},
-    )
 
 
 @dataclass(frozen=True)

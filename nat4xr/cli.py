@@ -48,7 +48,7 @@ def main() -> None:
 @data_path
 def fetch(part: str, path: Path | None) -> None:
     """Download an area's files (or the sounds, wav) from Zenodo, and verify them."""
-    from .registry import fetch
+    from .io.registry import fetch
 
     for file in fetch(part, path):
         click.echo(file)
@@ -59,9 +59,9 @@ def fetch(part: str, path: Path | None) -> None:
 @data_path
 def info(area: str, path: Path | None) -> None:
     """Tell what there is: cells, sounds, spikes, and which cells heard which sounds."""
+    from .area import open_area
     from .coverage import count_cells
     from .spikes import open_spikes, spikes_by_site
-    from .store import open_area
 
     ds = open_area(area, path, download=False)
     subset = ds["subset"].values
@@ -93,8 +93,8 @@ def export(
     area: str, file: Path, subset: Any, form: str | None, spikes: bool, path: Path | None
 ) -> None:
     """Write an area to FILE: netCDF for any reader of it, or zarr for xarray."""
+    from .area import open_area
     from .spikes import open_spikes
-    from .store import open_area
 
     if file.exists():
         raise click.ClickException(f"{file} is there already; remove it or choose another name")
@@ -116,7 +116,7 @@ def export(
 @click.option("--seed", default=0, show_default=True, help="Of the random numbers.")
 def simulate(path: Path, scale: float, seed: int) -> None:
     """Write a simulated release, in the published layout, into the folder PATH."""
-    from .simulate import simulate
+    from .simulation import simulate
 
     click.echo(simulate(path, scale=scale, seed=seed))
 
@@ -131,7 +131,7 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
     import json
     import textwrap
 
-    from .verify import verify
+    from .verification import verify
 
     try:
         table = verify(area, path)
@@ -182,8 +182,8 @@ def benchmark(
     area: str, model: str, prefilter: str | None, seeds: int, out: Path, path: Path | None
 ) -> None:
     """Fit a model to the est sounds, score it on the val sounds, and print the leaderboard."""
-    from .benchmark import run_strf
-    from .store import open_area
+    from .area import open_area
+    from .runs import run_strf
 
     ds = open_area(area, path)
     if model == "strf":
@@ -203,9 +203,9 @@ def benchmark(
 def demo(path: Path) -> None:
     """Show the package at work on a small SIMULATED release, kept in the folder PATH."""
     from . import plot
+    from .area import open_area
     from .coverage import drop_unrecorded
-    from .simulate import simulate
-    from .store import open_area
+    from .simulation import simulate
 
     plt = plot.pyplot()
     release = path / "release"

@@ -12,8 +12,6 @@ import xarray as xr
 from xarray.core.indexing import IndexSelResult
 from xarray.indexes import PandasIndex
 
-from . import accessor as accessor  # makes ds.nat4 known
-
 if TYPE_CHECKING:
     from xarray.core.types import JoinOptions
 

@@ -29,7 +29,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .labels import simulated_attr
+from .chunks import single_chunk
+from .extras import require
+from .schema import simulated_attr
 
 __all__ = [
     "cc_max",
@@ -641,10 +643,7 @@ def _checked(array: xr.DataArray, name: str, dims: tuple[str, ...], whole: tuple
             )
         if array.sizes[dim] == 0:
             raise ValueError(f"{name} is empty: its dim {dim!r} has length 0")
-    if any(len(array.chunksizes.get(dim, ())) > 1 for dim in whole):
-        rest = (dim for dim in array.dims if dim not in whole)
-        array = array.chunk({**dict.fromkeys(rest, "auto"), **dict.fromkeys(whole, -1)})
-    return array.transpose("stim", ...)
+    return single_chunk(array, *whole).transpose("stim", ...)
 
 
 def _named(values: xr.DataArray, name: str, long_name: str, units: str) -> xr.DataArray:
@@ -895,11 +894,7 @@ def _ceiling(x: Array, signs: Array) -> Array:
 
 
 def _mean_coherence(y: Array, x: Array) -> Array:
-    try:
-        from scipy.signal import csd
-    except ImportError as error:
-        raise ImportError("coherence needs scipy: pip install 'nat4xr[analysis]'") from error
-
+    csd = require("scipy.signal", "analysis").csd
     n_time = x.shape[-1]
     if n_time < 2:  # no frequency above 0
         return np.full(np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), np.nan)

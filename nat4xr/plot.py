@@ -23,10 +23,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from . import metrics
+from .extras import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import LineCollection, PathCollection, QuadMesh
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
 
@@ -880,12 +882,14 @@ def __dir__() -> list[str]:
 
 
 def pyplot() -> Any:
-    """Matplotlib's pyplot, or an error that says how to install it."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "nat4xr[plot]"') from error
-    return plt
+    """Import matplotlib's pyplot, or raise an error that says how to install it."""
+    return require("matplotlib.pyplot", "plot")
+
+
+def figure(**options: Any) -> Figure:
+    """Make a figure that pyplot does not hold, so that it need not be closed."""
+    figure: Figure = require("matplotlib.figure", "plot").Figure(layout="constrained", **options)
+    return figure
 
 
 def _axes(ax: Axes | None) -> Any:

@@ -19,7 +19,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .labels import simulated_attr
+from .chunks import single_chunk
+from .extras import require
+from .schema import simulated_attr
 
 __all__ = ["fit", "lagged", "predict"]
 
@@ -220,7 +222,7 @@ def fit(
         sizes["node"] = _NODES
     fitted = xr.apply_ufunc(
         _fit_cells,
-        _in_one_chunk(psth, ("stim", "time")),
+        single_chunk(psth, "stim", "time"),
         kwargs={
             "design": design,
             "folds": folds,
@@ -299,7 +301,7 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
         core_dims += [[*cells, "node"]] * 2
     prediction: xr.DataArray = xr.apply_ufunc(
         _predict_sounds,
-        _in_one_chunk(spectrogram, ("freq", "time")),
+        single_chunk(spectrogram, "freq", "time"),
         *arrays,
         input_core_dims=[["freq", "time"], *core_dims],
         output_core_dims=[["time", *cells]],
@@ -336,12 +338,6 @@ def _aligned(
 
 def _floating(array: xr.DataArray) -> xr.DataArray:
     return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
-
-
-def _in_one_chunk(array: xr.DataArray, dims: tuple[str, ...]) -> xr.DataArray:
-    if all(len(array.chunksizes.get(dim, ())) <= 1 for dim in dims):
-        return array
-    return array.chunk({**dict.fromkeys(array.dims, "auto"), **dict.fromkeys(dims, -1)})
 
 
 def _lag_coord(spectrogram: xr.DataArray, n_lags: int) -> dict[str, xr.Variable]:
@@ -428,11 +424,7 @@ def _data(design: _Design, fold: _Fold, y: Array) -> Iterator[tuple[Array, Array
 
 
 def _solver(n: int, x: Array, xx: Array) -> _Solver:
-    try:
-        from scipy.linalg import eigh
-    except ImportError as error:
-        raise ImportError("strf.fit needs scipy: pip install 'nat4xr[analysis]'") from error
-
+    eigh = require("scipy.linalg", "analysis").eigh
     mean = x / n
     return _Solver(n, mean, *eigh(xx - np.outer(x, mean)))
 

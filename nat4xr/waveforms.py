@@ -7,7 +7,6 @@ import io
 import os
 import re
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from . import labels, registry
-from .assemble import sound_coords
 from .errors import ReleaseError, explained
+from .extras import require
 from .index import set_labels
-from .release import files_below, opened_zip, read_member
-
-SOUND_S = 1.0
-"""How long a source sound lasts; it may be a bin of 10 ms longer or shorter."""
-
-SILENCE_S = 0.25
-"""How long a trial is silent before its sound, and after it."""
+from .io import labels, registry
+from .io.assemble import sound_coords
+from .io.release import files_below, opened_zip, read_member
+from .schema import SILENCE_S, SOUND_S
 
 MAX_SOUNDS = 10_000
 """A ``wav.zip`` of more files than this is refused; the real one holds 593."""
@@ -116,7 +111,7 @@ def open_waveforms(
     if not (fs > 0 and fs % 1 == 0):
         raise ValueError(f"fs is a whole number of Hz, such as 44100; not {fs!r}")
     fs = int(fs)
-    _import("scipy.io.wavfile", "Decoding sounds")
+    require("scipy.io.wavfile", "audio")
     folder = registry.data_dir(path)
     source = _find(folder)
     if source is None and not download:
@@ -156,14 +151,6 @@ def open_waveforms(
         attrs={"long_name": "sound waveform (full scale is 1)", "units": "1", "sampling_rate": fs},
     )
     return set_labels(waveform.set_xindex("sample_time"))
-
-
-def _import(name: str, purpose: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise ImportError(f"{purpose} needs {package}: pip install 'nat4xr[audio]'") from error
 
 
 def _find(folder: Path) -> Path | None:
@@ -276,7 +263,7 @@ def _read_sound(source: Path, path: str, fs: int) -> NDArray[np.float32]:
     if sound.ndim > 1:
         sound = sound.mean(axis=1, dtype=np.float32)
     if rate != fs:
-        sound = _import("soxr", f"Resampling from {rate} to {fs} Hz").resample(sound, rate, fs)
+        sound = require("soxr", "audio").resample(sound, rate, fs)
     return sound[: round(SOUND_S * fs)]
 
 

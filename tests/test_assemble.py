@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from releases import (
+
+import nat4xr
+from nat4xr import ReleaseError
+from nat4xr.io import nems
+from nat4xr.io.assemble import AreaData, assemble, read_sites
+from nat4xr.io.release import AreaFiles, find_area
+
+from .support.releases import (
     EST,
     N_TIME,
     POPULATION,
@@ -36,11 +43,6 @@ from releases import (
     trial_counts,
     write,
 )
-
-import nat4xr
-from nat4xr import ReleaseError, nems
-from nat4xr.assemble import AreaData, assemble, read_sites
-from nat4xr.release import AreaFiles, find_area
 
 CELLS = ["ARM029a-04-1", "ARM029a-07-6", "TNC013a-22-3"]
 
@@ -250,9 +252,9 @@ def test_sites_of_more_spikes_than_can_be_held_are_refused(
     assembled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_spikes = sum(len(t) for site in tiny_sites().values() for t in site.spikes.values())
-    monkeypatch.setattr("nat4xr.assemble.MAX_SPIKES", n_spikes)
+    monkeypatch.setattr("nat4xr.io.trials.MAX_SPIKES", n_spikes)
     assembled(tiny_release())
-    monkeypatch.setattr("nat4xr.assemble.MAX_SPIKES", n_spikes - 1)
+    monkeypatch.setattr("nat4xr.io.trials.MAX_SPIKES", n_spikes - 1)
     with pytest.raises(ReleaseError, match=f"{SITES}: holds more than .* spikes"):
         assembled(tiny_release())
 

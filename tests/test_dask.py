@@ -11,10 +11,12 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from releases import POPULATION, SITES, TABLE
 
 import nat4xr
-from nat4xr import assemble, bins, metrics, nems, preprocess, store
+from nat4xr import bins, metrics, preprocess
+from nat4xr.io import assemble, cache, nems
+
+from .support.releases import POPULATION, SITES, TABLE
 
 # What is done with a Dataset, lazily.
 OPERATIONS: dict[str, Callable[[xr.Dataset], Any]] = {
@@ -62,7 +64,7 @@ def full_size(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     stims = [f"STIM_{'00' * (i < 18)}cat{i}_rec1_{'x' * 24}_excerpt1.wav" for i in range(n_stims)]
     coords = {
         **assemble.sound_coords(stims),
-        **assemble.cell_coords("A1", cells, [True] * n_cells, dict(zip(cells, cells, strict=True))),
+        **assemble.cell_coords("A1", cells, [True] * n_cells, cells),
         **{"rep": np.arange(20), "time": np.arange(150) / 100, "freq": np.arange(18.0)},
     }
     header = xr.Dataset(
@@ -81,7 +83,7 @@ def full_size(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     for file in (POPULATION, SITES, TABLE):
         (folder / file).touch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "assemble", lambda *_args, **_options: data)
+        patch.setattr(cache, "assemble", lambda *_args, **_options: data)
         return opened(folder)
 
 

@@ -102,15 +102,15 @@ def test_workers_that_open_cold_at_once_convert_once(
     )
 
     def opened_cold() -> tuple[int, float]:
-        from nat4xr import store
+        from nat4xr.io import cache
 
         conversions = []
-        write = store._write_area
-        store._write_area = lambda *args: (conversions.append(args), write(*args))
+        write = cache.write_area
+        cache.write_area = lambda *args: (conversions.append(args), write(*args))
         try:
             ds = nat4xr.open_area("PEG", folder, progressbar=False)
         finally:
-            store._write_area = write
+            cache.write_area = write
         return len(conversions), float(ds.psth.sum())
 
     one, other = client.run(opened_cold).values()

@@ -23,8 +23,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import nat4xr
-from nat4xr import nems
-from nat4xr.engine import NemsBackendEntrypoint, open_recording
+from nat4xr.io import nems
+from nat4xr.io.engine import NemsBackendEntrypoint, open_recording
 
 POPULATION = "A1_NAT4_ozgf.fs100.ch18.tgz"
 EPOCHS = [("TRIAL", 0.0, 1.5), ("STIM_a", 0.25, 1.25), ("TRIAL", 1.5, 3.0)]
@@ -411,7 +411,7 @@ def test_any_part_of_a_raster_can_be_had(
     key: dict[str, Any],
     block: int,
 ) -> None:
-    monkeypatch.setattr("nat4xr.engine.BLOCK", block)
+    monkeypatch.setattr("nat4xr.io.engine.BLOCK", block)
     lazy = open_members(RESP).resp
     known = xr.DataArray(raster(300, 3).astype(np.float32), dims=lazy.dims, coords=lazy.coords)
     xr.testing.assert_equal(lazy.isel(key), known.isel(key))
@@ -454,7 +454,7 @@ def test_the_engine_is_light_to_import() -> None:
     # xarray imports every engine whenever it has to guess one.
     code = (
         "import sys, xarray; before = {*sys.modules}\n"
-        "import nat4xr.engine; print({*sys.modules} - before)"
+        "import nat4xr.io.engine; print({*sys.modules} - before)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"h5py", "dask", "scipy", "netCDF4", "pooch", "requests", "matplotlib"}

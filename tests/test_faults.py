@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ReleaseServer, skip_but_in_ci
-from forks import Run, forks
-from releases import tiny_release, tiny_sites, trial_counts, write
 
 import nat4xr
-from nat4xr import store
-from nat4xr.registry import FILES
+from nat4xr.io import cache
+from nat4xr.io.registry import FILES
+
+from .support import skip_but_in_ci
+from .support.forks import Run, forks
+from .support.releases import tiny_release, tiny_sites, trial_counts, write
+from .support.server import ReleaseServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork and no SIGKILL")
 
@@ -343,13 +345,13 @@ def test_the_data_folder_may_be_on_another_file_system(
 # Opens areas, holds what it reads to the reference, and logs each conversion that it makes.
 READER = """
 import time
-assemble = nat4xr.store.assemble
+assemble = nat4xr.io.cache.assemble
 def logged(area, *args, **options):
     with open({log!r}, "a") as file:
-        file.write(f"{{area}} v{{nat4xr.store.SCHEMA}}\\n")
+        file.write(f"{{area}} v{{nat4xr.io.cache.SCHEMA}}\\n")
     return assemble(area, *args, **options)
-nat4xr.store.assemble = logged
-nat4xr.store.SCHEMA = {schema}
+nat4xr.io.cache.assemble = logged
+nat4xr.io.cache.SCHEMA = {schema}
 reference = np.load({reference!r})
 for area in {areas!r}:
     ds = nat4xr.open_area(area, {folder!r}, progressbar=False)
@@ -359,7 +361,7 @@ for area in {areas!r}:
 """
 
 
-def reader(release: Path, folder: Path, areas: list[str], schema: int = store.SCHEMA) -> str:
+def reader(release: Path, folder: Path, areas: list[str], schema: int = cache.SCHEMA) -> str:
     return READER.format(
         log=str(folder.parent / "log"),
         reference=str(release / "reference.npz"),
@@ -376,7 +378,7 @@ def test_eight_processes_that_open_both_areas_at_once_fetch_and_convert_each_onc
     orders = [["A1", "PEG"], ["PEG", "A1"]] * 4
     programs = [reader(release_server.folder, folder, areas) for areas in orders]
     assert run(*programs) == [0] * 8
-    conversions = [f"A1 v{store.SCHEMA}", f"PEG v{store.SCHEMA}"]
+    conversions = [f"A1 v{cache.SCHEMA}", f"PEG v{cache.SCHEMA}"]
     assert sorted((tmp_path / "log").read_text().split("\n")) == ["", *conversions]
     fetched = [request.name for request in release_server.log if request.name != "record"]
     assert sorted(fetched) == sorted(FILES["A1"] + FILES["PEG"])
@@ -386,7 +388,7 @@ def test_two_versions_share_a_folder_each_with_its_own_file(
     run: Run, nems0_release: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(nems0_release, tmp_path / "data")
-    schemas = [store.SCHEMA, store.SCHEMA + 1]
+    schemas = [cache.SCHEMA, cache.SCHEMA + 1]
     programs = [reader(nems0_release, folder, ["A1"], schema) for schema in schemas * 2]
     for _ in range(2):
         assert run(*programs) == [0] * 4

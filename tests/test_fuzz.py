@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import naive
 import numpy as np
 import pytest
-from forks import Run, forks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from releases import POPULATION, SITES, packed, tiny_release, tiny_sites, write
+
+from .support import naive
+from .support.forks import Run, forks
+from .support.releases import POPULATION, SITES, packed, tiny_release, tiny_sites, write
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 

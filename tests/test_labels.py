@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nat4xr.labels import cell_labels, is_val, match_cells, sound_labels
+from nat4xr.io.labels import cell_labels, is_val, match_cells, sound_labels
 
 NAMES = st.one_of(
     st.text(),

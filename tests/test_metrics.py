@@ -9,12 +9,13 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nat4xr import metrics
 from nat4xr.index import set_labels
+
+from .support import DATA
 
 WITH_PRED: dict[str, Callable[[xr.DataArray, xr.DataArray], xr.DataArray]] = {
     "corrcoef": lambda pred, response: metrics.corrcoef(pred, response.mean("rep")),

@@ -16,9 +16,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from releases import Site, about_signal, csv, epochs, h5, packed, raster, site_recording, tar, write
 
-from nat4xr import ReleaseError, nems
+from nat4xr import ReleaseError
+from nat4xr.io import nems
+
+from .support.releases import (
+    Site,
+    about_signal,
+    csv,
+    epochs,
+    h5,
+    packed,
+    raster,
+    site_recording,
+    tar,
+    write,
+)
 
 CHANNELS = ["cell 1", "cell 2", "cell 3"]
 TABLE = np.array([[0, 1, 0.05], [np.nan, 0, 0], [2.35, 0, 0], [0, 0, 12]])
@@ -255,12 +268,12 @@ def test_text_of_any_width_holds_the_same_numbers(table: np.ndarray) -> None:
 @given(tables(), st.integers(1, 3000), st.sampled_from([1, 500, 2000]))
 def test_blocks_may_end_anywhere(table: np.ndarray, step: int, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nems, "_BLOCK", block)
+        patch.setattr("nat4xr.io.raster._BLOCK", block)
         np.testing.assert_array_equal(parsed(csv(table), step), as_float32(table))
 
 
 def test_a_raster_of_many_blocks_is_read_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nems, "_BLOCK", 1000)
+    monkeypatch.setattr("nat4xr.io.raster._BLOCK", 1000)
     table = np.random.default_rng(0).poisson(0.2, (3000, 11)) / 20
     table[700:710, 3] = np.nan
     text = csv(table)
@@ -733,7 +746,7 @@ def test_a_table_that_would_take_too_much_memory_is_refused(
 def test_values_that_would_take_too_much_memory_are_refused(
     text: bytes, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nems, limit, 1000)
+    monkeypatch.setattr(f"nat4xr.io.raster.{limit}", 1000)
     with pytest.raises(ReleaseError, match=r"R/R.resp.csv in R.tgz.*more than"):
         read(recording() | {"R/R.resp.csv": text})
 

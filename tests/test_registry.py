@@ -23,11 +23,13 @@ from typing import Any
 
 import pooch
 import pytest
-from conftest import DATA, ReleaseServer
 
 import nat4xr
-from nat4xr import registry
-from nat4xr.registry import FILES, data_dir, fetch, missing_error, pinned
+from nat4xr.io import registry
+from nat4xr.io.registry import FILES, data_dir, fetch, missing_error, pinned
+
+from .support import DATA
+from .support.server import ReleaseServer
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -35,7 +37,7 @@ CERTIFICATE = DATA / "tls" / "127.0.0.1.pem"
 defaults = dict(vars(registry))  # before they are hurried
 
 PEG_TGZ, PEG_ZIP, PEG_CSV = FILES["PEG"]
-FETCH = "import sys, nat4xr.registry as r; sys.stdin.readline(); r.fetch(*sys.argv[1:])"
+FETCH = "import sys, nat4xr.io.registry as r; sys.stdin.readline(); r.fetch(*sys.argv[1:])"
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import xarray as xr
-from releases import POPULATION, SITES, TABLE, packed, tiny_release, write, zipped
 
-from nat4xr import ReleaseError, nems, release
-from nat4xr.assemble import assemble
-from nat4xr.release import AreaFiles, auditory_flags, find_area, site_recordings
+from nat4xr import ReleaseError
+from nat4xr.io import nems, release
+from nat4xr.io.assemble import assemble
+from nat4xr.io.release import AreaFiles, auditory_flags, find_area, site_recordings
+
+from .support.releases import POPULATION, SITES, TABLE, packed, tiny_release, write, zipped
 
 STEM = POPULATION.removesuffix(".tgz")
 CELLS = ["ARM029a-04-1", "ARM029a-07-6", "TNC013a-22-3"]

@@ -19,7 +19,7 @@ import pytest
 import xarray as xr
 
 from benchmarks.realism import REAL_SNR, distributions
-from nat4xr.simulate import _cells, _sound_names, simulate
+from nat4xr.simulation import _cells, _sound_names, simulate
 
 AREAS = ["A1", "PEG"]
 POPULATION = "{}_NAT4_ozgf.fs100.ch18.tgz"
@@ -649,7 +649,7 @@ def test_a_failure_leaves_nothing_half_written(tmp_path, monkeypatch):
     def disk_full(*args, **kwargs):
         raise OSError("No space left on device")
 
-    module = sys.modules["nat4xr.simulate"]  # nat4xr.simulate itself is the function
+    module = sys.modules["nat4xr.simulation"]  # nat4xr.simulate itself is the function
     monkeypatch.setattr(module, "_write_population", disk_full)
     with pytest.raises(OSError, match="No space left"):
         simulate(tmp_path)

@@ -11,7 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from releases import (
+
+import nat4xr
+from nat4xr import bins, schema
+from nat4xr.io import nems
+from nat4xr.io.assemble import read_sites
+from nat4xr.io.release import find_area
+from nat4xr.spikes import (
+    bin_spikes,
+    open_spikes,
+    session_trials,
+    spike_trains,
+    spikes_by_site,
+)
+
+from .support.releases import (
     EST,
     POPULATION,
     SOUNDS,
@@ -22,18 +36,6 @@ from releases import (
     tiny_sites,
     trial_counts,
     write,
-)
-
-import nat4xr
-from nat4xr import bins, nems
-from nat4xr.assemble import read_sites
-from nat4xr.release import find_area
-from nat4xr.spikes import (
-    bin_spikes,
-    open_spikes,
-    session_trials,
-    spike_trains,
-    spikes_by_site,
 )
 
 GEESE = "STIM_00cat172_rec1_geese_excerpt1.wav"
@@ -205,7 +207,7 @@ def part_reps(part: xr.Dataset) -> list[int]:
 
 
 def test_spikes_are_converted_once(release, spikes, monkeypatch):
-    monkeypatch.setattr("nat4xr.spikes.read_sites", None)
+    monkeypatch.setattr("nat4xr.io.ragged.read_sites", None)
     xr.testing.assert_identical(open_spikes("A1", release), spikes)
 
 
@@ -351,7 +353,7 @@ def positions(mask: xr.DataArray) -> slice:
 # Areas at other bin widths ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", bins.BIN_WIDTHS_MS)
+@pytest.mark.parametrize("width", schema.BIN_WIDTHS_MS)
 def test_an_area_opens_at_any_bin_width(release, width):
     ds = nat4xr.open_area("A1", release, dt_ms=width)
     assert ds.time.attrs["bin_width"] == width / 1000
@@ -364,7 +366,7 @@ def test_an_area_opens_at_any_bin_width(release, width):
 
 
 def test_bin_widths_are_1_2_5_and_the_multiples_of_10_that_divide_the_trial():
-    assert bins.BIN_WIDTHS_MS == (1, 2, 5, 10, 20, 30, 50, 60, 100, 150, 250, 300, 500, 750, 1500)
+    assert schema.BIN_WIDTHS_MS == (1, 2, 5, 10, 20, 30, 50, 60, 100, 150, 250, 300, 500, 750, 1500)
 
 
 @pytest.mark.parametrize("width", [0, 3, 10.5, 40, 3000])
@@ -648,8 +650,8 @@ def test_converted_files_hold_no_strings_of_variable_length(release, spikes):
 
 def test_sounds_of_any_length_are_counted(tmp_path, monkeypatch):
     """Those of NAT4 have 1500 samples of 1 ms: these have more than two bytes can count."""
-    monkeypatch.setattr("releases.TRIAL_S", 40.0)
-    monkeypatch.setattr("releases.N_TIME", 4000)
+    monkeypatch.setattr("tests.support.releases.TRIAL_S", 40.0)
+    monkeypatch.setattr("tests.support.releases.N_TIME", 4000)
     times = [0.0005, 32.7675, 32.7685, 39.9995]
     sites = {
         "ARM029a": Site({"ARM029a-04-1": times}, [(s, 40.0 * i) for i, s in enumerate(SOUNDS)])

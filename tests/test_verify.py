@@ -9,11 +9,18 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import releases
 from click.testing import CliRunner
-from conftest import ReleaseServer
 from isal import isal_zlib
-from releases import (
+
+import nat4xr
+from nat4xr import fetch, open_spikes
+from nat4xr.cli import main
+from nat4xr.io import trials
+from nat4xr.verification import PUBLISHED
+from nat4xr.verification import verify as verify_area
+
+from .support import releases
+from .support.releases import (
     EST,
     POPULATION,
     SITES,
@@ -26,11 +33,7 @@ from releases import (
     tiny_sites,
     write,
 )
-
-from nat4xr import assemble, fetch, open_spikes, store
-from nat4xr.cli import main
-from nat4xr.verify import PUBLISHED
-from nat4xr.verify import verify as verify_area
+from .support.server import ReleaseServer
 
 COUNTS = ["cells", "auditory", "sites", "cells by animal", "est", "val", "repeats"]
 VAL_CHECK = "mean over val trials against published average"
@@ -327,7 +330,7 @@ def test_a_release_of_one_subset_alone_is_checked(
 def test_spikes_in_wrong_bins_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they would be if times were rounded to samples, which is not the format's rule."""
     monkeypatch.setattr(
-        assemble, "spike_samples", lambda times, fs: np.round(times * fs).astype(np.int64)
+        trials, "spike_samples", lambda times, fs: np.round(times * fs).astype(np.int64)
     )
     assert failed(verify(tiny_release(), tmp_path)) == [VAL_CHECK]
 
@@ -364,7 +367,7 @@ def test_a_converted_file_that_differs_from_its_sources_is_found(
     variable: str, place: tuple[int, ...], tmp_path: Path
 ) -> None:
     write(tiny_release(), tmp_path)
-    store.open_area("A1", tmp_path, progressbar=False)
+    nat4xr.open_area("A1", tmp_path, progressbar=False)
     change(stored_file(tmp_path), variable, place)
     checks = verify(tmp_path)
     assert failed(checks) == [STORED_CHECK]
@@ -416,7 +419,7 @@ def test_a_converted_file_that_was_damaged_is_made_anew_and_that_is_said(
 
 def test_a_converted_file_of_other_sources_is_made_anew_and_that_is_said(tmp_path: Path) -> None:
     write(tiny_release(), tmp_path)
-    store.open_area("A1", tmp_path, progressbar=False)
+    nat4xr.open_area("A1", tmp_path, progressbar=False)
     checks = verify(changed(VAL[0], 1.0), tmp_path)
     assert checks.loc[STORED_CHECK, "detail"] == (
         "did not fit the size or time of its sources, and has been converted anew"

@@ -19,6 +19,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..extras import require
 from .learning import design_matrix, split_est
 from .tables import cells, sounds, trials
 
@@ -50,12 +51,8 @@ def __getattr__(name: str) -> Any:
     if name not in _DEFERRED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, package, extra = _DEFERRED[name]
-    try:
-        return getattr(import_module(f"{__name__}.{module}"), name)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ImportError(f"{name} needs {package}: pip install 'nat4xr[{extra}]'") from error
+    require(package, extra)
+    return getattr(import_module(f"{__name__}.{module}"), name)
 
 
 def __dir__() -> list[str]:

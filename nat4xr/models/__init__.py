@@ -13,10 +13,12 @@ Needs PyTorch, which is imported when a model is first used: ``pip install "nat4
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..extras import require
+
 if TYPE_CHECKING:
+    from ..runs import run
     from .kernels import adaptation, gradient_strf, kernel
     from .networks import MODELS, AdapTrans, Network
-    from .report import run
     from .training import Fitted, fit, load, predict
 
 __all__ = [
@@ -37,21 +39,17 @@ _MODULES = {
     **dict.fromkeys(["adaptation", "gradient_strf", "kernel"], "kernels"),
     **dict.fromkeys(["MODELS", "AdapTrans", "Network"], "networks"),
     **dict.fromkeys(["Fitted", "fit", "load", "predict"], "training"),
-    "run": "report",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "run":  # it writes files, so it is defined in nat4xr.runs
+        return import_module("nat4xr.runs").run
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "safetensors"):
-            raise
-        raise ImportError(
-            f'nat4xr.models needs {error.name}: pip install "nat4xr[models]"'
-        ) from error
+    for package in ("torch", "safetensors.torch"):
+        require(package, "models")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

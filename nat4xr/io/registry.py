@@ -21,15 +21,15 @@ from urllib.parse import unquote, urljoin
 
 import pooch
 import requests
-from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
 from urllib3.exceptions import InvalidHeader, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry
 
-from . import __version__
-from .errors import DownloadError
+from .. import __version__
+from ..errors import DownloadError
+from .files import MAX_SMALL, lock_of, read_small, refuse_in_the_way
 
 CREATORS = "Stephen V. David and Jacob R. Pennington"
 RECORD = "8044773"
@@ -58,7 +58,6 @@ RETRIES = 3
 BACKOFF = 0.5  # s, doubled from retry to retry
 RETRY_AFTER_MAX = 60.0  # s that a server may ask to wait before a retry
 MAX_REDIRECTS = 5
-MAX_JSON = 2**22  # bytes of a record; real ones have some 10 kB
 MAX_SIZE = 2**40  # bytes of a file of the release, by its record
 
 
@@ -90,7 +89,7 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
 
     Examples
     --------
-    >>> from nat4xr.registry import data_dir
+    >>> from nat4xr.io.registry import data_dir
     >>> data_dir("data/NAT4").as_posix()
     'data/NAT4'
     """
@@ -112,49 +111,6 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
             f"The name of the data folder, {whole!r}, is not UTF-8: rename it, or {choose}"
         ) from None
     return folder
-
-
-def refuse_in_the_way(*files: Path) -> None:
-    """Raise an OSError if a folder, or the like, stands where a file is to be written."""
-    for file in files:
-        if file.exists() and not file.is_file():
-            raise OSError(f"{file} is not a file: remove it")
-
-
-def lock_of(file: Path) -> FileLock:
-    """Return the lock that whoever writes in the place of a file must hold.
-
-    Parameters
-    ----------
-    file
-        What is to be written: the lock stands beside it, and may be taken by whoever may write
-        there.
-
-    Returns
-    -------
-    FileLock
-        Not yet held.
-
-    Raises
-    ------
-    OSError
-        If something else stands in its place, or if it cannot be written to.
-    """
-    lock = file.with_name(f".{file.name.removeprefix('.')}.lock")
-    if lock.is_symlink():  # old versions of filelock empty the file that it links to
-        raise OSError(f"{lock} is a link: remove it")
-    refuse_in_the_way(lock)
-    try:
-        lock.touch()
-    except PermissionError as error:
-        if not lock.exists():
-            raise
-        raise OSError(
-            f"{lock} belongs to another user: have them allow you to write to it (chmod g+w), or "
-            "remove it while nobody uses the folder"
-        ) from error
-    # filelock would close a lock of its own making to others, whatever the umask.
-    return FileLock(lock, mode=lock.stat().st_mode & 0o777)
 
 
 def fetch(
@@ -256,34 +212,6 @@ def pinned(folder: Path) -> dict[str, Entry]:
         return _entries(read_small(folder / PIN))
     except (OSError, ValueError):
         return {}
-
-
-def read_small(file: Path) -> bytes:
-    """Read a small file that we once wrote, if it still is one.
-
-    Parameters
-    ----------
-    file
-        It should be a plain file: a pipe would keep whoever reads it waiting.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    OSError
-        It is not there, or cannot be read.
-    ValueError
-        It is no plain file, or larger than a record can be.
-    """
-    if not file.is_file():
-        raise ValueError(f"{file} is not a file")
-    with file.open("rb") as stream:
-        content = stream.read(MAX_JSON + 1)
-    if len(content) > MAX_JSON:
-        raise ValueError(f"{file} is larger than {MAX_JSON:,} bytes")
-    return content
 
 
 def flaw(file: Path, entry: Entry) -> str | None:
@@ -467,7 +395,7 @@ def _download_record(
 ) -> None:
     """Download the record's JSON for Pooch, if it holds what the release needs."""
     with _open(session, url) as response:
-        record = b"".join(islice(response.iter_content(2**16), MAX_JSON // 2**16))
+        record = b"".join(islice(response.iter_content(2**16), MAX_SMALL // 2**16))
     entries = _entries(record)
     if missing := [name for name in names if name not in entries]:
         raise DownloadError(f"the record lists no {', '.join(missing)}")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ReleaseError, explained, shown
+from ..errors import ReleaseError, explained, shown
 from .labels import match_cells
 from .nems import is_archive_name
 from .registry import FILES

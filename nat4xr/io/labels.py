@@ -1,8 +1,7 @@
 """What the names of sounds and cells say: names in, label tables out.
 
 Every function is pure and takes any string: what cannot be parsed is ``""`` or ``-1``, and names
-that harm where they are shown can be refused. And one label that no name has: that data are
-simulated.
+that harm where they are shown can be refused.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 _SITE = re.compile(r"(?P<animal>[A-Za-z]{3})(?P<recording>[0-9]+)(?P<session>[A-Za-z]+)")
@@ -27,30 +25,6 @@ Labels = dict[str, NDArray[np.generic]]
 def _int16(digits: str | None) -> int:
     number = int(digits) if digits and len(digits) < 9 else -1
     return number if number < 2**15 else -1
-
-
-def simulated_attr(source: xr.Dataset | xr.DataArray) -> dict[str, int]:
-    """What is said of data wherever they go: that they are simulated, if they are.
-
-    Parameters
-    ----------
-    source : xarray.Dataset or xarray.DataArray
-        Where the data come from.
-
-    Returns
-    -------
-    dict
-        Attrs for what is made of `source`.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> simulated_attr(xr.Dataset(attrs={"simulated": 1}))
-    {'simulated': 1}
-    >>> simulated_attr(xr.Dataset())
-    {}
-    """
-    return {"simulated": 1} if source.attrs.get("simulated") else {}
 
 
 def check_names(names: Iterable[str]) -> None:

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from xarray.backends import BackendArray, BackendEntrypoint, CachingFileManager
+from xarray.backends import BackendArray, CachingFileManager
 from xarray.core import indexing
 
-from . import accessor as accessor  # makes ds.nat4 known of whatever xarray opens
+from nat4xr_engine import NemsBackendEntrypoint
+
+from ..errors import ReleaseError
 from . import nems
-from .errors import ReleaseError
+from .raster import Raster
 
 BLOCK = 2**22
 """Values of a raster that are unpacked at a time: 16 MB."""
@@ -79,7 +81,7 @@ def open_recording(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Da
     Examples
     --------
     >>> import nat4xr
-    >>> from nat4xr.registry import data_dir
+    >>> from nat4xr.io.registry import data_dir
     >>> rec = nat4xr.open_recording(data_dir() / "A1_NAT4_ozgf.fs100.ch18.tgz")
     >>> rec.resp.dims
     ('time', 'resp_channel')
@@ -94,70 +96,8 @@ def open_recording(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Da
     return ds
 
 
-class NemsBackendEntrypoint(BackendEntrypoint):
-    """The engine ``"nems"`` of ``xarray.open_dataset``; see `open_recording`."""
-
-    description = "Open NEMS recordings (.tgz, .tar.gz, .tar, or a folder)"
-    open_dataset_parameters = ("filename_or_obj", "drop_variables")
-
-    def open_dataset(
-        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None
-    ) -> xr.Dataset:
-        """Open a recording lazily.
-
-        Parameters
-        ----------
-        filename_or_obj : path-like
-            As `path` of `open_recording`.
-        drop_variables : str or iterable of str, optional
-            Variables to leave out.
-
-        Returns
-        -------
-        xarray.Dataset
-            As `open_recording` returns it.
-
-        Raises
-        ------
-        TypeError
-            ``filename_or_obj`` is not a path.
-        ReleaseError
-            The recording is broken.
-        FileNotFoundError
-            There is no such file or folder.
-        """
-        path = _path(filename_or_obj)
-        if path is None:
-            raise TypeError(
-                f"engine 'nems' opens files and folders, not {type(filename_or_obj).__name__}"
-            )
-        if isinstance(drop_variables, str):
-            drop_variables = [drop_variables]
-        return _dataset(path, frozenset(drop_variables or ()))
-
-    def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Whether this is a NEMS recording, by what is in it.
-
-        Parameters
-        ----------
-        filename_or_obj : object
-            What ``xarray.open_dataset`` was given.
-
-        Returns
-        -------
-        bool
-            True for an archive or folder that holds a recording.
-        """
-        path = _path(filename_or_obj)
-        return path is not None and nems.is_recording(path)
-
-
-def _path(obj: Any) -> Path | None:
-    name = os.fspath(obj) if isinstance(obj, str | os.PathLike) else None
-    return Path(os.path.expanduser(name)).absolute() if isinstance(name, str) else None
-
-
-def _dataset(path: Path, unwanted: Collection[str]) -> xr.Dataset:
+def recording_dataset(path: Path, unwanted: Collection[str]) -> xr.Dataset:
+    """Open a recording lazily, without the variables that are not wanted."""
     recording = nems.read(path, rasters=False)
     arrays = {}
     for name, signal in recording.signals.items():
@@ -304,7 +244,7 @@ class _ParsedRaster:
     """The values of a raster, read from the recording: what `CachingFileManager` keeps open."""
 
     def __init__(self, path: Path, name: str, shape: tuple[int, int]) -> None:
-        self.values: nems.Raster = nems.read(path, signals=(name,)).signals[name].data
+        self.values: Raster = nems.read(path, signals=(name,)).signals[name].data
         if (self.values.n_samples, self.values.n_channels) != shape:
             raise ReleaseError(f"{path.name} has changed since it was opened")
 

@@ -15,22 +15,20 @@ import pooch
 import xarray as xr
 from numpy.typing import NDArray
 
-from . import registry
-from .assemble import BIN_S, AreaData, assemble, read_sites, spike_samples
+from .area import open_area
 from .errors import ReleaseError
-from .labels import match_cells
-from .release import AreaFiles, check_options, find_area
-from .spikes import open_spikes, write_spikes
-from .store import (
-    DISK_CHUNKS,
-    converted_places,
-    is_whole,
-    open_area,
-    open_with_labels,
-    place_to_write,
-    temporary_part,
-)
-from .tables import read_table
+from .io import registry
+from .io.assemble import AreaData, assemble
+from .io.cache import converted_paths, is_whole, path_to_write
+from .io.files import unfinished
+from .io.labels import match_cells
+from .io.netcdf import open_with_labels
+from .io.ragged import write_spikes
+from .io.release import AreaFiles, check_options, find_area
+from .io.tables import read_table
+from .io.trials import read_sites, spike_samples
+from .schema import BIN_S, DISK_CHUNKS
+from .spikes import open_spikes
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "A1": {
@@ -359,7 +357,7 @@ def _columns(data: AreaData, sounds: NDArray[np.bool_], columns: list[int]) -> N
 
 def _mended(area: str, kind: str, files: AreaFiles, folder: Path) -> str | None:
     """Why a converted file will be made anew when it is opened; None if there is none yet."""
-    there = [file for file in converted_places(area, kind, folder) if file.exists()]
+    there = [file for file in converted_paths(area, kind, folder) if file.exists()]
     if not there:
         return None
     if any(is_whole(file, files.fingerprint()) for file in there):
@@ -395,8 +393,7 @@ def _spikes(header: xr.Dataset, files: AreaFiles, folder: Path, mended: str) -> 
     area = header.attrs["area"]
     stored = open_spikes(area, folder, download=False, progressbar=False)
     # Where there was room for the first: a folder for temporary files may be small.
-    file = place_to_write(area, "_spikes", folder)
-    with registry.lock_of(file), temporary_part(file) as part:
+    with unfinished(path_to_write(area, "_spikes", folder)) as part:
         write_spikes(header, files, part, False)
         with open_with_labels(part) as fresh:
             differ = _differing(fresh, stored)

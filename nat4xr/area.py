@@ -1,0 +1,172 @@
+"""Opening an area, at any bin width: the front door of the package."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from . import bins, schema
+from .index import set_labels
+from .io import cache
+from .io.netcdf import open_with_labels
+from .io.release import check_options
+from .schema import DASK_CHUNKS, FINE_CHUNKS
+from .spikes import open_spikes
+
+__all__ = ["open_area"]
+
+
+def open_area(
+    area: str,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    subset: Literal["all", "est", "val"] = "all",
+    dt_ms: float = 10.0,
+    chunks: Any = {},  # noqa: B006 (never changed; xarray's own spelling)
+    download: bool = True,
+    progressbar: bool = True,
+) -> xr.Dataset:
+    """Open the recordings of one area as a labelled Dataset.
+
+    On first use the area's files are fetched from Zenodo and converted to one netCDF file in
+    the data folder. From then on that file is opened, lazily, in milliseconds.
+
+    Parameters
+    ----------
+    area : {"A1", "PEG"}
+        Primary or secondary auditory cortex.
+    path : path-like, optional
+        The data folder, to which the release is fetched or in which its files were placed by
+        hand. Default: the environment variable ``NAT4XR_DATA_DIR``, or else the user's cache
+        folder.
+    subset : {"all", "est", "val"}, optional
+        ``"est"``: the sounds presented once, for fitting; ``"val"``: those presented 20 times
+        at every site, for testing.
+    dt_ms : float, optional
+        Width of the time bins in ms: 1, 2, 5, or a multiple of 10 that divides 1500. Coarser
+        bins than 10 ms are sums, of the spectrogram means. Finer ones are counted from the
+        spike times of the site recordings, of est sounds too, so that cells without trials
+        are NaN there, ``psth`` included; the spectrogram is held.
+    chunks : dict, int, "auto" or None, optional
+        Dask chunks, as for `xarray.open_dataset`; dims that a dict leaves out have chunks that
+        suit the file. None: lazy arrays without dask.
+    download : bool, optional
+        Whether to fetch files that are missing.
+    progressbar : bool, optional
+        Whether to show the progress of fetching and converting.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``response`` (stim, rep, time, neuron), float32: spikes per bin of each presentation,
+        NaN where there was none. ``psth`` (stim, time, neuron), float32: spikes per bin averaged
+        over presentations, as published. ``spectrogram`` (stim, freq, time), float32: gammatone
+        magnitudes as published. ``n_reps`` (stim, neuron), int8: presentations held in
+        ``response``. ``.sel`` takes every label of the sounds and of the cells.
+
+    Raises
+    ------
+    ValueError
+        There is no such area, subset or bin width, or ``chunks`` name no dim of the Dataset.
+    ReleaseError
+        A file of the release is broken.
+    DownloadError
+        A file could not be fetched.
+    FileNotFoundError
+        A file is missing, and ``download`` is False.
+    OSError
+        The converted file cannot be written, or the name of the data folder is not UTF-8.
+
+    References
+    ----------
+    Data: David and Pennington (2023), https://doi.org/10.5281/zenodo.8044773. Described in
+    Pennington and David (2023), https://doi.org/10.1371/journal.pcbi.1011110.
+
+    Examples
+    --------
+    Here and below, of a small simulated release:
+
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("A1")
+    >>> val = ds.sel(subset="val", animal="TNC", auditory=True)
+    >>> dict(val.response.mean("rep").sizes)
+    {'stim': 18, 'time': 150, 'neuron': 5}
+    """
+    check_options(area, subset)
+    bins.check_width(dt_ms, schema.BIN_WIDTHS_MS)
+    file = cache.area_file(area, path, download=download, progressbar=progressbar)
+    ds, defaults = _open(file), DASK_CHUNKS
+    close = ds._close
+    if dt_ms < schema.BIN_MS:
+        spikes = open_spikes(area, path, download=download, progressbar=progressbar)
+        ds, defaults = bins.finer(ds, spikes, int(dt_ms)), FINE_CHUNKS
+    elif dt_ms > schema.BIN_MS:
+        ds = bins.coarser(ds, int(dt_ms))
+    if subset != "all":
+        ds = _select_subset(ds, subset)
+    if chunks is not None:
+        ds = _chunk(ds, chunks, defaults, f"{cache.token_of(file)}-{subset}-{dt_ms:g}")
+    ds.set_close(close)  # not ds.close, which is pickled with everything that was opened
+    return ds
+
+
+def _open(file: Path) -> xr.Dataset:
+    """Open a converted file: labels in memory and indexed, data lazy and without dask."""
+    ds = open_with_labels(file)
+    labelled = set_labels(ds[list(schema.VARIABLES)])
+    for variable in labelled.data_vars.values():
+        storage = {
+            key: variable.encoding[key]
+            for key in ("zlib", "complevel", "shuffle", "chunksizes")
+            if key in variable.encoding
+        }
+        # No dtype: what a user computes might not fit a byte. xarray chooses a fill value.
+        variable.encoding = storage | {"original_shape": _AnyShape(variable.shape)}
+    labelled.set_close(ds._close)
+    return labelled
+
+
+def _select_subset(ds: xr.Dataset, subset: str) -> xr.Dataset:
+    """Select the sounds of a subset, and the repeats that any of them has."""
+    stims = np.flatnonzero(ds["subset"].values == subset)
+    if len(stims) and len(stims) == stims[-1] - stims[0] + 1:  # a slice is faster to read
+        selected = ds.isel(stim=slice(stims[0], stims[-1] + 1))
+    else:
+        selected = ds.isel(stim=stims)
+    n_reps = int(selected["n_reps"].max()) if selected["n_reps"].size else 0
+    return selected.isel(rep=slice(n_reps))
+
+
+def _chunk(ds: xr.Dataset, chunks: Any, defaults: Mapping[str, int], token: str) -> xr.Dataset:
+    """Chunk the variables; dims that a dict leaves out get the default chunks."""
+    if isinstance(chunks, Mapping):
+        if unknown := set(chunks) - set(ds.dims):
+            raise ValueError(
+                f"chunks names {', '.join(map(repr, unknown))}; "
+                f"the dims are {', '.join(map(str, ds.dims))}"
+            )
+        chunks = {dim: size for dim, size in defaults.items() if dim in ds.dims} | dict(chunks)
+    data = ds.drop_vars(ds.coords).chunk(chunks, token=token)  # coordinates stay in memory
+    return ds.assign({name: data[name].variable for name in data.data_vars})
+
+
+class _AnyShape(tuple[int, ...]):
+    """A shape that is equal to every shape of as many dims.
+
+    xarray exports a selection without the chunk sizes of its source when the shape has changed,
+    and the netCDF library then chooses chunks that take twenty times as long to write. They do
+    not fit, though, where a dim was dropped.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, tuple) and len(self) == len(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__

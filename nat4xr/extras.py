@@ -1,0 +1,43 @@
+"""Importing the packages of the optional extras."""
+
+from importlib import import_module
+from types import ModuleType
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import a module of an optional package.
+
+    Parameters
+    ----------
+    module : str
+        Full name, such as ``"scipy.linalg"``.
+    extra : str
+        The extra of nat4xr that installs the package.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    ImportError
+        If the package is not installed; the message says how to install it.
+
+    Examples
+    --------
+    >>> require("json.decoder", "json").__name__
+    'json.decoder'
+    >>> require("no_such_package", "plot")
+    Traceback (most recent call last):
+        ...
+    ImportError: no_such_package is not installed: pip install "nat4xr[plot]"
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        raise ImportError(
+            f'{package} is not installed: pip install "nat4xr[{extra}]"', name=package
+        ) from error

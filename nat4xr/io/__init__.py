@@ -1,0 +1,1 @@
+"""Plumbing: from the files of the release to converted files. Nothing here is public."""

@@ -1,0 +1,355 @@
+"""From the recordings of one area to its Dataset: sounds, cells, trials, and their labels.
+
+Dense, the grid stim x rep is mostly empty and A1 would take 6 GB: `AreaData` holds the values that
+exist and makes dense blocks of them, a few sounds at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import takewhile
+from threading import Event
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from .. import __version__, schema
+from ..errors import ReleaseError, explained
+from ..schema import BIN_S, N_REPEATS, N_VAL
+from . import labels, nems, registry
+from .raster import Raster
+from .release import AreaFiles, auditory_flags
+from .trials import find_trials, read_sites, sound_epochs, val_bins
+
+MAX_GRID = 2**28
+"""This many bins of all val trials and cells are held at most; A1 has 46 million."""
+
+MAX_SOUNDS = 2**14
+"""A population recording of more sounds than this is refused; A1 has 593."""
+
+
+@dataclass(frozen=True)
+class AreaData:
+    """All of an area; the two big variables are made a few sounds at a time.
+
+    Attributes
+    ----------
+    header : xarray.Dataset
+        Coordinates, attributes, ``spectrogram`` and ``n_reps``.
+    rates : Raster
+        The population recording's ``resp``, with the onset sample of each sound in ``onsets``.
+    val_counts : numpy.ndarray of uint16
+        Spikes per bin of each presentation of the val sounds, (rep, stim, time, neuron).
+    """
+
+    header: xr.Dataset
+    rates: Raster
+    onsets: NDArray[np.int64]
+    val_counts: NDArray[np.uint16]
+
+    def counts_fit_a_byte(self) -> bool:
+        """Whether every bin of every trial holds a whole number of spikes, at most 254."""
+        if self.val_counts.max(initial=0) > 254:
+            return False
+        n_time = self.header.sizes["time"]
+        for onset in self.onsets[self.header["subset"].values == "est"]:
+            counts = self.rates.values[self.rates.within(onset, onset + n_time)]
+            counts = counts[~np.isnan(counts)]
+            if ((counts != np.rint(counts)) | (counts < 0) | (counts > 254)).any():
+                return False
+        return True
+
+    def psth(self, stims: slice) -> NDArray[np.float32]:
+        """Spikes per bin averaged over presentations, (stim, time, neuron)."""
+        onsets, n_time = self.onsets[stims], self.header.sizes["time"]
+        block = np.empty((len(onsets), n_time, self.rates.n_channels), np.float32)
+        for values, onset in zip(block, onsets, strict=True):
+            values[:] = self.rates.dense(onset, onset + n_time)
+        return block
+
+    def response(self, stims: slice, rep: int) -> NDArray[np.float32] | None:
+        """Spikes per bin of one repeat, (stim, time, neuron); None if there was no such repeat.
+
+        NaN where nothing was presented. An est sound was presented once, so that its PSTH in
+        the population recording is its only trial.
+        """
+        n_reps = self.header.variables["n_reps"].values[stims]
+        if not (n_reps > rep).any():
+            return None
+        is_val = self.header.variables["subset"].values == "val"
+        number = np.cumsum(is_val) - 1
+        n_time = self.header.sizes["time"]
+        block = np.empty((len(n_reps), n_time, self.rates.n_channels), np.float32)
+        for values, sound in zip(block, range(stims.start, stims.stop), strict=False):
+            if is_val[sound]:
+                values[:] = self.val_counts[rep, number[sound]]
+            elif rep == 0:
+                values[:] = self.rates.dense(self.onsets[sound], self.onsets[sound] + n_time)
+        np.moveaxis(block, 1, 2)[n_reps <= rep] = np.nan
+        return block
+
+
+class _Sounds(NamedTuple):
+    """The sounds of the population recording."""
+
+    names: list[str]
+    is_val: NDArray[np.bool_]
+    onsets: NDArray[np.int64]  # in `resp`, in samples
+    stim_onsets: NDArray[np.int64]  # in `stim`
+    n_time: int
+
+
+class _Coverage(NamedTuple):
+    """Which trials each cell has, and the spikes in those of the val sounds."""
+
+    n_reps: NDArray[np.int64]  # (stim, neuron)
+    trials_cell_id: list[str]
+    val_counts: NDArray[np.uint16]  # (rep, stim, time, neuron)
+
+
+def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaData:
+    """Read an area's files and label what they hold.
+
+    Parameters
+    ----------
+    area : {"A1", "PEG"}
+    files : AreaFiles
+    progressbar : bool, optional
+        Whether to show how many sites have been read.
+
+    Returns
+    -------
+    AreaData
+
+    Raises
+    ------
+    ReleaseError
+        If a file is broken, or two of them contradict each other.
+    """
+    population, sites = _read(area, files, progressbar)
+    resp = population.signals["resp"]
+    sounds = _find_sounds(population)
+    coverage = _count_val_trials(files.sites.name, resp, sounds, sites)
+    header = _header(area, files, population, sounds, coverage)
+    return AreaData(header, resp.data, sounds.onsets, coverage.val_counts)
+
+
+def _read(
+    area: str, files: AreaFiles, progressbar: bool
+) -> tuple[nems.Recording, deque[nems.Recording]]:
+    """Read the population recording, and on another core the sites."""
+    failed = Event()
+    with ThreadPoolExecutor(1) as other_core:
+        recordings = read_sites(files, f"Reading the sites of {area}", progressbar=progressbar)
+        sites = other_core.submit(deque, takewhile(lambda _: not failed.is_set(), recordings))
+        try:
+            name = files.population.name
+            population = nems.read(files.population, signals=("stim", "resp"), label=name)
+        except BaseException:
+            failed.set()  # the remaining sites are not read
+            raise
+    return population, sites.result()
+
+
+def _find_sounds(population: nems.Recording) -> _Sounds:
+    """Find the sounds in the epochs of ``stim`` and ``resp``, which must have the same ones."""
+    stim, resp = population.signals["stim"], population.signals["resp"]
+    with explained(population.label):
+        labels.check_names(resp.channels)
+        names, onsets, n_time = _sounds(resp)
+        stim_names, stim_onsets, stim_time = _sounds(stim)
+        if set(stim_names) != set(names) or stim_time != n_time:
+            raise ValueError("signals 'stim' and 'resp' do not have the same sounds")
+    row = {name: number for number, name in enumerate(stim_names)}
+    is_val = np.array([labels.is_val(name) for name in names])
+    _check_grid(population.label, N_REPEATS, is_val.sum(), n_time, len(resp.channels))
+    _check_grid(population.label, 1, len(names), n_time, len(stim.channels))
+    return _Sounds(names, is_val, onsets, stim_onsets[[row[name] for name in names]], n_time)
+
+
+def _count_val_trials(
+    label: str, resp: nems.Signal, sounds: _Sounds, sites: deque[nems.Recording]
+) -> _Coverage:
+    """Count the spikes in the val trials of all sites; `sites` is emptied, to free memory."""
+    cells, n_time, is_val = resp.channels, sounds.n_time, sounds.is_val
+    val_number, n_val = np.cumsum(is_val) - 1, int(is_val.sum())
+    recorded = _recorded(resp.data, sounds.onsets, n_time)
+    n_reps = recorded.astype(np.int64)
+    n_reps[is_val] = 0
+    trials_cell_id = dict.fromkeys(cells, "")
+    column = {cell: number for number, cell in enumerate(cells)}
+    positions = []
+    while sites:
+        recording = sites.popleft()
+        site = recording.signals["resp"]
+        with explained(recording.label):
+            matches = labels.match_cells(cells, site.channels)
+        if not matches:  # a site of which no cell was published
+            continue
+        trials = find_trials(site, sounds.names, n_time * BIN_S, recording.label)
+        with explained(recording.label):
+            for cell, site_cell in matches.items():
+                if trials_cell_id[cell]:
+                    raise ValueError(f"cell {cell} has trials at another site as well")
+                trials_cell_id[cell] = site_cell
+            columns = [column[cell] for cell in matches]
+            presented = np.bincount(trials.stim[trials.stim >= 0], minlength=len(is_val))
+            if presented[is_val].max(initial=0) > np.iinfo(np.int8).max:
+                raise ValueError(f"a sound was presented {presented[is_val].max()} times")
+            n_reps[np.ix_(is_val, np.array(columns, int))] = presented[is_val, np.newaxis]
+            rep, stim, time, neuron = val_bins(
+                site, trials, is_val, dict(zip(matches.values(), columns, strict=True))
+            )
+        position = ((rep * n_val + val_number[stim]) * n_time + time) * len(cells) + neuron
+        positions.append(position.astype(np.int32))  # MAX_GRID is below 2**31
+    shape = (max(N_REPEATS, int(n_reps.max(initial=0))), n_val, n_time, len(cells))
+    _check_grid(label, *shape)
+    n_reps *= recorded  # a pair that the population recording leaves out is left out
+    return _Coverage(n_reps, list(trials_cell_id.values()), _histogram(label, positions, shape))
+
+
+def _histogram(
+    label: str, positions: list[NDArray[np.int32]], shape: tuple[int, ...]
+) -> NDArray[np.uint16]:
+    """Count how often each position occurs."""
+    counts = np.zeros(shape, np.uint16)
+    for some in positions:
+        np.add.at(counts.reshape(-1), some, np.uint16(1))
+    if counts.sum(dtype=np.int64) != sum(map(len, positions)):  # a count overflowed
+        raise ReleaseError(f"{label}: more than 65,535 spikes in a bin of 10 ms")
+    return counts
+
+
+def _header(
+    area: str,
+    files: AreaFiles,
+    population: nems.Recording,
+    sounds: _Sounds,
+    coverage: _Coverage,
+) -> xr.Dataset:
+    """Label everything, and add the two small variables."""
+    stim, resp = population.signals["stim"], population.signals["resp"]
+    n_time = sounds.n_time
+    spectrogram = np.stack([stim.data.dense(on, on + n_time).T for on in sounds.stim_onsets])
+    flags = auditory_flags(files.table, resp.channels)
+    n_rep = max(N_REPEATS, coverage.n_reps.max(initial=0))
+    header = xr.Dataset(
+        {
+            "spectrogram": schema.variable("spectrogram", spectrogram),
+            "n_reps": schema.variable("n_reps", coverage.n_reps.astype(np.int8)),
+        },
+        {
+            **sound_coords(sounds.names),
+            **cell_coords(area, resp.channels, flags, coverage.trials_cell_id),
+            "rep": schema.variable("rep", np.arange(n_rep)),
+            "time": schema.time_axis(n_time, schema.BIN_MS, _sound_times(resp.epochs)),
+            "freq": schema.variable(
+                "freq", np.geomspace(*schema.FREQ_RANGE_HZ, len(stim.channels))
+            ),
+        },
+        dataset_attrs(area, population.meta),
+    )
+    for variable in header.data_vars.values():
+        variable.attrs |= schema.simulated_attr(header)
+    return header
+
+
+def sound_coords(stims: list[str]) -> dict[str, xr.Variable]:
+    """Make the coordinates along ``stim``: the names, and the labels parsed from them."""
+    values = {"stim": np.array(stims, np.str_), **labels.sound_labels(stims)}
+    return {name: schema.variable(name, values[name]) for name in schema.SOUND_COORDS}
+
+
+def cell_coords(
+    area: str, cells: list[str], auditory: list[bool], trials_cell_id: list[str]
+) -> dict[str, xr.Variable]:
+    """Make the coordinates along ``neuron``: ids, labels parsed from them, and table flags."""
+    values = {
+        "neuron": np.array(cells, np.str_),
+        **labels.cell_labels(cells, area),
+        "auditory": np.array(auditory, bool),
+        "trials_cell_id": np.array(trials_cell_id, np.str_),
+    }
+    return {name: schema.variable(name, values[name]) for name in schema.CELL_COORDS}
+
+
+def dataset_attrs(area: str, meta: dict[str, Any]) -> dict[str, Any]:
+    """Make the attributes of an area's Dataset."""
+    attrs: dict[str, Any] = {
+        "title": f"NAT4: responses of ferret auditory cortex ({area}) to natural sounds",
+        "area": area,
+        "source": f"https://doi.org/{registry.DOI} (version {registry.VERSION})",
+        "creator": registry.CREATORS,
+        "license": registry.LICENSE,
+        "references": registry.REFERENCES,
+        "nat4xr_version": __version__,
+        "simulated": 0,
+    }
+    if simulated := meta.get("simulated"):
+        attrs |= {
+            "title": f"SIMULATED data in the layout of NAT4 ({area}): not recordings",
+            "source": "nat4xr.simulate",
+            "simulated": 1,
+            "simulation": json.dumps(simulated),
+        }
+        del attrs["creator"], attrs["license"]
+    return attrs
+
+
+def _sound_times(epochs: pd.DataFrame) -> dict[str, float]:
+    """When the sound is on, in s of the trial: it follows from the silences around it."""
+    sounds = epochs[epochs["name"].str.startswith("STIM_")].sort_values("start")
+    before = epochs[epochs["name"] == "PreStimSilence"].sort_values("start")
+    after = epochs[epochs["name"] == "PostStimSilence"].sort_values("start")
+    if not len(before) or not len(after):
+        return {}
+    onset = sounds["start"].iloc[0]
+    return {
+        "sound_on": round(float(before["end"].iloc[0] - onset), 6),
+        "sound_off": round(float(after["start"].iloc[0] - onset), 6),
+    }
+
+
+def _sounds(signal: nems.Signal) -> tuple[list[str], NDArray[np.int64], int]:
+    """The sounds of a population signal, their onsets in samples, and their length."""
+    if signal.kind != "raster" or not np.isclose(signal.fs * BIN_S, 1):
+        raise ValueError(f"signal {signal.name!r} is not a raster of 100 Hz")
+    epochs = sound_epochs(signal)
+    names = epochs["name"].tolist()
+    if len(names) > MAX_SOUNDS:
+        raise ValueError(f"signal {signal.name!r} has more than {MAX_SOUNDS:,} sounds")
+    if len(set(names)) < len(names):
+        raise ValueError(f"signal {signal.name!r} presents a sound twice")
+    onsets = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
+    lengths = np.round((epochs["end"] - epochs["start"]).to_numpy() * signal.fs).astype(np.int64)
+    n_time = int(lengths[0])
+    if n_time < 1 or (lengths != n_time).any():
+        raise ValueError(f"the sounds of signal {signal.name!r} do not all last equally long")
+    if (np.diff(onsets) < n_time).any():
+        raise ValueError(f"the sounds of signal {signal.name!r} overlap")
+    assert signal.n_samples is not None  # a raster counts its samples
+    if onsets[-1] + n_time > signal.n_samples:
+        raise ValueError(f"signal {signal.name!r} ends within its last sound")
+    return names, onsets, n_time
+
+
+def _check_grid(label: str, n_reps: int, n_stims: int, n_time: int, n_channels: int) -> None:
+    """Refuse what would take gigabytes once its zeros are written out."""
+    if n_reps * max(N_VAL, n_stims) * n_time * n_channels > MAX_GRID:
+        raise ReleaseError(
+            f"{label}: {n_channels:,} channels, and sounds of {n_time:,} bins, are more than can "
+            "be held"
+        )
+
+
+def _recorded(raster: Raster, onsets: NDArray[np.int64], n_time: int) -> NDArray[np.bool_]:
+    """Where any sample of a sound is a number, (sound, channel)."""
+    if not np.isnan(raster.values).any():
+        return np.ones((len(onsets), raster.n_channels), bool)
+    return np.stack([~np.isnan(raster.dense(on, on + n_time)).all(axis=0) for on in onsets])

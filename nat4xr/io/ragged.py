@@ -1,0 +1,218 @@
+"""Writing spike times as a contiguous ragged array.
+
+The file follows section 9.3.3 of the CF conventions. Its instances are the *trials*: one
+presentation of a sound at a site, heard by all cells of the site at once. The spikes of a trial
+stand together, ordered by cell and time, and each says which cell fired it. There are thus only as
+many rows as presentations (a row for each cell's trial would be 40 times as many); sound, repeat
+and onset are stored once; and a population's trial is one slice. CF's ``featureType`` is left out,
+as its features are places on Earth.
+
+Rows are sorted by subset (val first), site, repeat and sound, so that a block of the response is
+read in few pieces; ``trial_position`` gives the order of the session.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from .. import schema
+from ..errors import ReleaseError
+from ..schema import BIN_S
+from . import labels, nems
+from .netcdf import text_encoding, write_netcdf
+from .release import AreaFiles
+from .trials import Trials, find_trials, read_sites, spike_samples
+
+
+def write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressbar: bool) -> None:
+    """Convert the spikes of the site recordings.
+
+    Parameters
+    ----------
+    header : xarray.Dataset
+        The area's converted file, whose labels the spikes get.
+    files : AreaFiles
+    target : pathlib.Path
+        The netCDF file to write.
+    progressbar : bool
+    """
+    sites, left_out = _read_all_sites(header, files, progressbar)
+    ds = _ragged_array(header, sites)
+    ds.attrs["cells_left_out"] = ", ".join(left_out)
+    compressed: dict[str, Any] = {"zlib": True, "shuffle": True, "_FillValue": None}
+    if ds.sizes["spike"]:
+        compressed["chunksizes"] = (min(schema.SPIKES_PER_CHUNK, ds.sizes["spike"]),)
+    encoding = {name: compressed for name, v in ds.data_vars.items() if v.dims == ("spike",)}
+    write_netcdf(ds, target, encoding | text_encoding(ds))
+
+
+def _read_all_sites(
+    header: xr.Dataset, files: AreaFiles, progressbar: bool
+) -> tuple[list[_Site], list[str]]:
+    """Read the sites with cells of the area; list the cells that the area does not have."""
+    sites: dict[str, _Site] = {}
+    left_out: list[str] = []
+    title = f"Reading the spikes of {header.attrs['area']}"
+    for recording in read_sites(files, title, progressbar=progressbar):
+        signal = recording.signals["resp"]
+        if not labels.match_cells(header["neuron"].values.tolist(), signal.channels):
+            left_out += signal.channels  # a site of which no cell was published
+            continue
+        site = _read_site(signal, header, recording.name)
+        if site.name in sites:
+            raise ReleaseError(f"{recording.name} is a second recording of site {site.name!r}")
+        sites[site.name] = site
+    if not sites:
+        raise ReleaseError(f"{files.sites.name} holds no cell of {files.population.name}")
+    left_out += [cell for site in sites.values() for cell in site.left_out]
+    if left_out:
+        warnings.warn(
+            f"{len(left_out)} cells of the site recordings are not in the population recording, "
+            f"and their spikes are left out: {', '.join(left_out)}",
+            stacklevel=2,
+        )
+    return list(sites.values()), left_out
+
+
+def _ragged_array(header: xr.Dataset, sites: list[_Site]) -> xr.Dataset:
+    """Put the trials and spikes of all sites one after another."""
+    parts = [site.part(subset) for subset in ("val", "est") for site in sites]
+    trials = pd.concat([rows for rows, _ in parts], ignore_index=True)
+    spikes = pd.concat([columns for _, columns in parts], ignore_index=True)
+    n_spikes = trials["n_spikes"].to_numpy(np.int32)
+    n_outside = np.sum([site.n_outside for site in sites], axis=0, dtype=np.int32)
+    values = {
+        "spike_time": spikes["time"].to_numpy(),
+        "spike_sample": spikes["sample"].to_numpy(),
+        "spike_neuron": spikes["neuron"].to_numpy(),
+        "n_spikes": n_spikes,
+        "first_spike": np.cumsum(n_spikes, dtype=np.int32) - n_spikes,
+        "neuron_number": np.arange(header.sizes["neuron"], dtype=np.int16),
+        "n_outside": n_outside,
+        "trial_stim": header["stim"].values[trials["stim"]],
+        "trial_rep": _narrow(trials["rep"].to_numpy()),
+        "trial_site": trials["site"].to_numpy(np.str_),
+        "trial_position": trials["position"].to_numpy(np.int32),
+        "trial_onset": trials["onset"].to_numpy(),
+    }
+    variables = {name: schema.variable(name, values[name]) for name in values}
+    variables["spike_time"].attrs |= {"trial_duration": header.sizes["time"] * BIN_S} | {
+        name: value for name, value in header["time"].attrs.items() if name.startswith("sound_")
+    }
+    variables["n_spikes"].attrs["sample_dimension"] = "spike"
+    for name in schema.SPIKE_VARIABLES:
+        variables[name].attrs |= schema.simulated_attr(header)
+    labelled = {
+        name: coord.variable
+        for name, coord in header.coords.items()
+        if coord.dims in (("stim",), ("neuron",))
+    }
+    ds = xr.Dataset(variables, labelled, header.attrs).set_coords(list(schema.TRIAL_COORDS))
+    ds.attrs["comment"] = (
+        "contiguous ragged array (CF conventions, section 9.3.3): trial i has the n_spikes[i] "
+        "spikes from first_spike[i] on"
+    )
+    return ds
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Trials and spikes of a site as they stand in the file, and what does not."""
+
+    name: str
+    trials: pd.DataFrame
+    spikes: pd.DataFrame
+    n_outside: NDArray[np.int64]
+    left_out: list[str]
+
+    def part(self, subset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Trials and spikes of one subset; val comes first."""
+        is_val = self.trials["is_val"]
+        end_of_val = self.trials.loc[is_val, "n_spikes"].sum()
+        if subset == "val":
+            return self.trials[is_val], self.spikes[:end_of_val]
+        return self.trials[~is_val], self.spikes[end_of_val:]
+
+
+def _read_site(signal: nems.Signal, header: xr.Dataset, label: str) -> _Site:
+    """Sort the spikes of a site into its trials."""
+    samples_per_ms = round(signal.fs / 1000)
+    if not np.isclose(samples_per_ms * 1000, signal.fs):
+        raise ReleaseError(f"sampling rate {signal.fs:g} Hz of {label} is not a multiple of 1000")
+    stims, cells = header["stim"].values.tolist(), header["neuron"].values.tolist()
+    trials = find_trials(signal, stims, header.sizes["time"] * BIN_S, label)
+    matches = labels.match_cells(cells, signal.channels)
+    numbers = pd.Index(cells).get_indexer(list(matches)).astype(np.int16)
+    name = _site_name(header, numbers, label)
+
+    t = np.concatenate([np.empty(0), *(np.sort(signal.data[cell]) for cell in matches.values())])
+    neuron = np.repeat(numbers, [len(signal.data[cell]) for cell in matches.values()])
+    trial, offset = trials.locate(spike_samples(t, signal.fs))
+    inside = trial >= 0
+    inside[inside] = trials.stim[trial[inside]] >= 0
+    n_outside = np.bincount(neuron[~inside], minlength=len(cells))
+    t, neuron, trial, offset = t[inside], neuron[inside], trial[inside], offset[inside]
+
+    rows = _trial_rows(trials, header, signal, name, label)
+    row = np.full(len(trials.stim), -1)
+    row[rows["position"]] = np.arange(len(rows))
+    rows["n_spikes"] = np.bincount(row[trial], minlength=len(rows))
+    # Stable, so that within a trial the spikes stay in order of cell and time.
+    order = np.argsort(row[trial].astype(np.min_scalar_type(len(rows))), kind="stable")
+    spikes = pd.DataFrame(
+        {
+            "time": ((t * signal.fs - trials.onset[trial]) / signal.fs).astype(np.float32),
+            "sample": _narrow(offset // samples_per_ms),
+            "neuron": neuron,
+        }
+    )
+    left_out = sorted(set(signal.channels) - set(matches.values()))
+    return _Site(name, rows, spikes.iloc[order], n_outside, left_out)
+
+
+def _site_name(header: xr.Dataset, numbers: NDArray[np.int16], label: str) -> str:
+    """The site of the cells, which must be one."""
+    names = sorted(set(header["site"].values[numbers].tolist())) or [label]
+    if len(names) > 1:
+        raise ReleaseError(f"{label} holds cells of several sites: {', '.join(names)}")
+    return str(names[0])
+
+
+def _trial_rows(
+    trials: Trials, header: xr.Dataset, signal: nems.Signal, site: str, label: str
+) -> pd.DataFrame:
+    """The trials of known sounds, a row each, in the order of the file."""
+    known = np.flatnonzero(trials.stim >= 0)
+    if len(known) < len(trials.stim):
+        names = signal.epochs["name"]
+        sounds = set(names[names.str.startswith("STIM_")])
+        unknown = sorted(sounds - set(header["stim"].values.tolist()))
+        warnings.warn(
+            f"{label} presents sounds that the population recording does not have, and their "
+            f"trials are left out: {', '.join(unknown)}",
+            stacklevel=2,
+        )
+    rows = pd.DataFrame(
+        {
+            "is_val": header["subset"].values[trials.stim[known]] == "val",
+            "site": site,
+            "rep": trials.rep[known],
+            "stim": trials.stim[known],
+            "position": known,
+            "onset": trials.onset[known] / signal.fs,
+        }
+    )
+    return rows.sort_values(["is_val", "rep", "stim"], ascending=[False, True, True])
+
+
+def _narrow(values: NDArray[np.int64]) -> NDArray[Any]:
+    """As int16, which what is published fits, or else as int32."""
+    return values.astype(np.int16 if values.max(initial=0) < 2**15 else np.int32)

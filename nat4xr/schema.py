@@ -1,0 +1,265 @@
+"""The contract: what the Datasets of this package hold, in one place.
+
+Dims, dtypes, long names, units and comments of every variable and coordinate, the chunks in which
+they are stored and opened, and the design of the experiment behind them. `variable` builds an
+`xarray.Variable` that keeps to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+BIN_MS = 10
+"""Width of the published time bins in ms."""
+
+BIN_S = BIN_MS / 1000
+"""Width of the published time bins in s."""
+
+BIN_WIDTHS_MS = (1, 2, 5, *(width for width in range(BIN_MS, 1501, BIN_MS) if 1500 % width == 0))
+"""The bin widths that `open_area` offers."""
+
+N_VAL, N_REPEATS = 18, 20
+"""Number of val sounds, and of presentations of each at a site, by the design of the experiment."""
+
+SILENCE_S, SOUND_S = 0.25, 1.0
+"""Silence before and after each sound, and the duration of the sound, in s."""
+
+FREQ_RANGE_HZ = (200, 20000)
+"""Lowest and highest nominal centre frequency of the spectrogram in Hz."""
+
+
+class Field(NamedTuple):
+    """What is fixed about a variable or coordinate."""
+
+    dims: tuple[str, ...]
+    dtype: str
+    long_name: str
+    units: str = ""
+    comment: str = ""
+
+
+_NO_LABEL = "empty if there is none"
+_NO_NUMBER = "-1 if the name does not contain it"
+
+VARIABLES = {
+    "response": Field(
+        ("stim", "rep", "time", "neuron"),
+        "float32",
+        "spikes per bin",
+        "1",
+        "one presentation; NaN where there was none",
+    ),
+    "psth": Field(
+        ("stim", "time", "neuron"),
+        "float32",
+        "mean spikes per bin",
+        "1",
+        "mean over presentations, as published",
+    ),
+    "spectrogram": Field(
+        ("stim", "freq", "time"),
+        "float32",
+        "gammatone magnitude",
+        "",
+        "ozgf spectrogram, linear magnitude as published",
+    ),
+    "n_reps": Field(("stim", "neuron"), "int8", "presentations held in response", "1"),
+}
+"""The variables of an area."""
+
+SOUND_COORDS = {
+    "stim": Field(("stim",), "str", "sound", "", "epoch name in NEMS"),
+    "subset": Field(
+        ("stim",),
+        "str",
+        "subset",
+        "",
+        "est: presented once, for fitting; val: presented 20 times, for testing",
+    ),
+    "category": Field(("stim",), "int16", "category number", "", _NO_NUMBER),
+    "sound": Field(("stim",), "str", "description of the sound", "", _NO_LABEL),
+    "excerpt": Field(("stim",), "int16", "excerpt number in its source", "", _NO_NUMBER),
+}
+"""The labels of the sounds."""
+
+CELL_COORDS = {
+    "neuron": Field(("neuron",), "str", "neuron", "", "cell id in NEMS"),
+    "cell_id": Field(("neuron",), "str", "cell id in NEMS"),
+    "area": Field(("neuron",), "str", "auditory cortical area"),
+    "site": Field(
+        ("neuron",),
+        "str",
+        "recording site",
+        "",
+        "animal, recording number, session letter; empty if the cell id does not contain them",
+    ),
+    "animal": Field(("neuron",), "str", "ferret", "", _NO_LABEL),
+    "session": Field(("neuron",), "str", "session letter of the site", "", _NO_LABEL),
+    "recording": Field(("neuron",), "int16", "recording number of the site", "", _NO_NUMBER),
+    "electrode": Field(("neuron",), "int16", "electrode number", "", _NO_NUMBER),
+    "unit_in_electrode": Field(("neuron",), "int16", "unit number", "", _NO_NUMBER),
+    "auditory": Field(
+        ("neuron",),
+        "bool",
+        "auditory cell",
+        "",
+        "sig_auditory of the release; False if the table has no row for the cell",
+    ),
+    "trials_cell_id": Field(
+        ("neuron",),
+        "str",
+        "cell id in the site recording",
+        "",
+        "the name under which its trials were found; empty if it has none",
+    ),
+}
+"""The labels of the cells."""
+
+AXES = {
+    "rep": Field(("rep",), "int", "presentation at the site", "", "counted from 0"),
+    "time": Field(("time",), "float64", "time from trial onset", "s", "left edge of the bin"),
+    "freq": Field(("freq",), "float64", "nominal centre frequency", "Hz"),
+}
+"""The coordinates along the other dims of an area."""
+
+SPIKE_VARIABLES = {
+    "spike_time": Field(("spike",), "float32", "spike time from trial onset", "s"),
+    "spike_sample": Field(
+        ("spike",),
+        "int16",
+        "spike time from trial onset in whole ms",
+        "ms",
+        "floor(t * fs) - round(onset * fs): spikes are binned by it",
+    ),
+    "spike_neuron": Field(("spike",), "int16", "neuron_number of the cell that fired"),
+    "n_spikes": Field(("trial",), "int32", "spikes of all cells in the trial", "1"),
+    "first_spike": Field(("trial",), "int32", "position along spike of the first of the trial"),
+    "neuron_number": Field(("neuron",), "int16", "number of the cell in spike_neuron"),
+    "n_outside": Field(
+        ("neuron",), "int32", "spikes outside every trial", "1", "left out of spike_time"
+    ),
+}
+"""The variables of spike times."""
+
+TRIAL_COORDS = {
+    "trial_stim": Field(("trial",), "str", "sound of the trial"),
+    "trial_rep": Field(("trial",), "int16", "presentation at the site", "", "counted from 0"),
+    "trial_site": Field(("trial",), "str", "recording site of the trial"),
+    "trial_position": Field(
+        ("trial",), "int32", "position of the trial in its session", "", "counted from 0"
+    ),
+    "trial_onset": Field(("trial",), "float64", "trial onset in the session", "s"),
+}
+"""The labels of the trials of spike times."""
+
+FIELDS = {
+    **VARIABLES,
+    **SOUND_COORDS,
+    **CELL_COORDS,
+    **AXES,
+    **SPIKE_VARIABLES,
+    **TRIAL_COORDS,
+}
+
+DISK_CHUNKS = {"stim": N_VAL, "rep": 1, "neuron": 128}
+"""Chunks on disk. One repeat each, so that the missing repeats of est sounds are never written."""
+
+DASK_CHUNKS = {"stim": 1620, "rep": 1, "freq": 2, "time": -1, "neuron": 128}
+"""Dask chunks at bins of 10 ms and wider.
+
+A chunk of ``response`` takes 46 MB in A1 and PEG. All sounds are in one chunk, so that chunks stay
+regular, as zarr needs them, when sounds are selected. Those of the spectrogram are small because
+``.where`` with a condition on cells gives it a dim of cells.
+"""
+
+FINE_CHUNKS = {"stim": N_VAL, "rep": 1, "time": -1, "neuron": 128}
+"""Dask chunks at bins under 10 ms: a chunk of ``response`` takes 14 MB at 1 ms."""
+
+SPIKES_PER_CHUNK = 2**15
+"""Spikes in a chunk on disk."""
+
+
+def attrs_of(name: str) -> dict[str, Any]:
+    """Return the attributes of a variable or coordinate: long_name, units and comment."""
+    field = FIELDS[name]
+    attrs = {"long_name": field.long_name, "units": field.units, "comment": field.comment}
+    return {key: text for key, text in attrs.items() if text}
+
+
+def variable(name: str, data: Any, **attrs: Any) -> xr.Variable:
+    """Build a variable or coordinate with the dims and attributes of the contract.
+
+    Parameters
+    ----------
+    name : str
+        A key of `FIELDS`.
+    data : array-like
+        Values, with the dims of the field.
+    **attrs
+        Further attributes.
+
+    Returns
+    -------
+    xarray.Variable
+
+    Examples
+    --------
+    >>> variable("freq", [200.0, 20000.0]).attrs
+    {'long_name': 'nominal centre frequency', 'units': 'Hz'}
+    """
+    return xr.Variable(FIELDS[name].dims, data, attrs_of(name) | attrs)
+
+
+def time_axis(n_bins: int, width_ms: int, sound_times: Mapping[str, Any]) -> xr.Variable:
+    """Build the coordinate of the time bins.
+
+    Parameters
+    ----------
+    n_bins : int
+    width_ms : int
+        Bin width in ms.
+    sound_times : mapping
+        ``sound_on`` and ``sound_off`` in s from trial onset, where they are known; other
+        keys are ignored.
+
+    Returns
+    -------
+    xarray.Variable
+        Left edges of the bins in s, float64.
+
+    Examples
+    --------
+    >>> time_axis(3, 10, {"sound_on": 0.25}).values
+    array([0.  , 0.01, 0.02])
+    """
+    known = {key: sound_times[key] for key in ("sound_on", "sound_off") if key in sound_times}
+    edges = np.arange(n_bins) * width_ms / 1000
+    return variable("time", edges, bin_width=width_ms / 1000, **known)
+
+
+def simulated_attr(source: xr.Dataset | xr.DataArray) -> dict[str, int]:
+    """Return the attribute that marks simulated data, if `source` has it.
+
+    Parameters
+    ----------
+    source : Dataset or DataArray
+        What the data are made from.
+
+    Returns
+    -------
+    dict
+        Attributes for what is made from `source`.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> simulated_attr(xr.Dataset(attrs={"simulated": 1}))
+    {'simulated': 1}
+    >>> simulated_attr(xr.Dataset())
+    {}
+    """
+    return {"simulated": 1} if source.attrs.get("simulated") else {}
