@@ -509,6 +509,9 @@ class _Release(NamedTuple):
     about: dict[str, Any]
 
 
+_Done = Callable[[int], object]  # told how many parts have been written
+
+
 class _Stream(io.RawIOBase):
     """Blocks of bytes as a file to read from, so that no signal is held as text."""
 
@@ -616,7 +619,11 @@ def _counts_csv(counts: npt.NDArray[np.uint16], n_val_rows: int) -> Iterator[byt
 
 
 def _write_population(
-    path: Path, meta: dict[str, Any], release: _Release, counts: npt.NDArray[np.uint16]
+    path: Path,
+    meta: dict[str, Any],
+    release: _Release,
+    counts: npt.NDArray[np.uint16],
+    done: _Done,
 ) -> None:
     recording, names = meta["siteid"], release.names
     n, n_val_rows = len(counts), _N_VAL * _N_BINS
@@ -637,6 +644,7 @@ def _write_population(
     prefix = f"{recording}/{recording}."
     with open(path, "wb") as file:
         _write_tgz(file, (m._replace(name=prefix + m.name) for m in members))
+    done(counts.shape[1])
 
 
 def _site_tgz(
@@ -658,7 +666,7 @@ def _site_tgz(
     return file.getvalue()
 
 
-def _write_wavs(path: Path, release: _Release) -> None:
+def _write_wavs(path: Path, release: _Release, done: _Done) -> None:
     carriers = _carriers(release.seed)
     with zipfile.ZipFile(path, "w") as archive:
         for i, name in enumerate(release.names):
@@ -671,6 +679,7 @@ def _write_wavs(path: Path, release: _Release) -> None:
                 wav.writeframes(samples.astype("<i2").tobytes())
             spelling = name.lower() if name.startswith("cat") else name
             _write_zip_member(archive, f"wav/{spelling}.wav", file.getvalue())
+            done(1)
 
 
 @contextmanager
@@ -754,7 +763,7 @@ def _write_area(
     cells: Sequence[_Cell],
     release: _Release,
     write_truth: Callable[[_Encoding, _Trials, _Gains], None],
-    done: Callable[[], object],
+    done: _Done,
 ) -> Callable[[], None]:
     """Write the sites of an area and its table; return what writes its population recording."""
     names, seed = release.names, release.seed
@@ -783,7 +792,7 @@ def _write_area(
                     correlation = _correlation(encoding.rate, binned)
                     table.append(f"{i},{cell.cell_id},{correlation},{cell.auditory}")
                     write_truth(encoding, trials, gains)
-                    done()
+                    done(1)
             chans = [c.trials_cell_id for c in cells if c.site == site and c.trials_cell_id]
             meta = {"siteid": site, "cellid": chans, "simulated": release.about}
             tgz = _site_tgz(site, meta, names, trials, file.getvalue())
@@ -804,7 +813,7 @@ def _write_area(
     about = {**release.about, **totals}
     meta = {"siteid": f"{area}_NAT4", "cellid": ids, "simulated": about}
     population = folder / f"{area}_NAT4_ozgf.fs100.ch18.tgz"
-    return partial(_write_population, population, meta, release, counts)
+    return partial(_write_population, population, meta, release, counts, done)
 
 
 def simulate(
@@ -1008,8 +1017,9 @@ def simulate(
         folder = Path(unfinished)
         bar = tqdm(
             desc=f"Simulating {' and '.join(areas)}",
-            total=sum(map(len, cells.values())),
-            unit="cell",
+            # Each cell counts twice: as it is drawn, and in its population recording.
+            total=len(names) + 2 * sum(map(len, cells.values())),
+            unit="part",
             disable=not progressbar,
         )
         # Sounds and population recordings, which take half the time to compress, are written by
@@ -1019,7 +1029,7 @@ def simulate(
             ThreadPoolExecutor(2) as writer,
             _open_truth(folder / "truth.nc", release, cells) as write_truth,
         ):
-            written = [writer.submit(_write_wavs, folder / "wav.zip", release)]
+            written = [writer.submit(_write_wavs, folder / "wav.zip", release, bar.update)]
             for area in areas:
                 write_population = _write_area(
                     folder, area, cells[area], release, write_truth, bar.update

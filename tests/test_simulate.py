@@ -645,6 +645,13 @@ def test_an_existing_release_is_never_overwritten(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["A1_single_sites.zip"]
 
 
+@pytest.mark.parametrize("progressbar", [True, False])
+def test_progress_is_shown_to_its_end_unless_it_is_turned_off(tmp_path, capsys, progressbar):
+    simulate(tmp_path, areas=["PEG"], progressbar=progressbar)
+    shown = capsys.readouterr().err
+    assert ("PEG" in shown) == ("100%" in shown) == progressbar
+
+
 def test_a_failure_leaves_nothing_half_written(tmp_path, monkeypatch):
     def disk_full(*args, **kwargs):
         raise OSError("No space left on device")
