@@ -1,4 +1,4 @@
-"""The benchmark's backbones as reference models: fit one, score it, look at what it learnt.
+"""The published networks: fit one, score it, move its core to other cells, look at what it learnt.
 
 ::
 
@@ -17,12 +17,15 @@ from ..extras import require
 
 if TYPE_CHECKING:
     from ..runs import run
+    from .fitted import Fitted, load, predict
     from .kernels import adaptation, gradient_strf, kernel
+    from .losses import mse, nmse, poisson
     from .networks import MODELS, AdapTrans, Network
-    from .training import Fitted, fit, load, predict
+    from .training import RECIPES, fit
 
 __all__ = [
     "MODELS",
+    "RECIPES",
     "AdapTrans",
     "Fitted",
     "Network",
@@ -31,14 +34,19 @@ __all__ = [
     "gradient_strf",
     "kernel",
     "load",
+    "mse",
+    "nmse",
+    "poisson",
     "predict",
     "run",
 ]
 
 _MODULES = {
+    **dict.fromkeys(["Fitted", "load", "predict"], "fitted"),
     **dict.fromkeys(["adaptation", "gradient_strf", "kernel"], "kernels"),
+    **dict.fromkeys(["mse", "nmse", "poisson"], "losses"),
     **dict.fromkeys(["MODELS", "AdapTrans", "Network"], "networks"),
-    **dict.fromkeys(["Fitted", "fit", "load", "predict"], "training"),
+    **dict.fromkeys(["RECIPES", "fit"], "training"),
 }
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from .networks import AdapTrans, Readout, SeparableReadout
-from .training import Fitted, as_input
+from .fitted import Fitted, as_input
+from .networks import AdapTrans
 
 __all__ = ["adaptation", "gradient_strf", "kernel"]
 
@@ -24,7 +24,8 @@ def kernel(fitted: Fitted) -> xr.DataArray:
     -------
     xarray.DataArray
         Dims (neuron, freq, lag), lag in s; with AdapTrans (neuron, polarity, freq, lag), polarity
-        ``"on"`` and ``"off"``. Per unit of the scaled spectrogram, before the softplus; float32.
+        ``"on"`` and ``"off"``. float32, before the nonlinearity, per unit of the scaled
+        spectrogram.
 
     Raises
     ------
@@ -42,11 +43,9 @@ def kernel(fitted: Fitted) -> xr.DataArray:
     config = fitted.config
     if config["model"] != "ln":
         raise ValueError(f"only 'ln' has kernels; for {fitted.name!r} there is gradient_strf")
-    readout: Readout | SeparableReadout = fitted.network.readout
-    weights = readout.kernel().detach().numpy()
+    weights = fitted.network.readout.kernel().detach().numpy()
     polarity = ["on", "off"] if config["prefilter"] == "adaptrans" else ["both"]
-    shape = len(weights), len(polarity), len(config["freq"]), weights.shape[-1]
-    kernels = _labelled(fitted, weights.reshape(shape), ("neuron", "polarity", "freq", "lag"))
+    kernels = _labelled(fitted, weights, ("neuron", "polarity", "freq", "lag"))
     kernels = kernels.assign_coords(neuron=config["neurons"], polarity=polarity)
     kernels.attrs["long_name"] = "kernel"
     return kernels if len(polarity) > 1 else kernels.squeeze("polarity", drop=True)
@@ -140,8 +139,8 @@ def adaptation(fitted: Fitted) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        ``tau`` (freq), the time constant in s, and ``weight`` (polarity, freq), from 0 to 1, of
-        ``"on"`` and ``"off"``; float32.
+        ``tau`` (polarity, freq), the time constants in s of ``"on"`` and ``"off"``, and ``weight``
+        (freq), from 0 to 1; float32.
 
     Raises
     ------
@@ -153,19 +152,18 @@ def adaptation(fitted: Fitted) -> xr.Dataset:
     >>> import nat4xr
     >>> ds = nat4xr.open_area("PEG")
     >>> fitted = nat4xr.models.fit(ds, "ln", "adaptrans", max_epochs=1, progressbar=False)
-    >>> nat4xr.models.adaptation(fitted)["weight"].dims
+    >>> nat4xr.models.adaptation(fitted)["tau"].dims
     ('polarity', 'freq')
     """
     front = fitted.network.prefilter
     if not isinstance(front, AdapTrans):
         raise ValueError(f"{fitted.name} has no AdapTrans in front")
-    tau = front.log_tau.exp().detach().numpy()
-    weight = front.weight_logit.sigmoid().detach().numpy()
+    tau, weight = front.tau().detach().numpy(), front.weight().detach().numpy()
     freq = ("freq", fitted.config["freq"], {"long_name": "centre frequency", "units": "Hz"})
     return xr.Dataset(
         {
-            "tau": ("freq", tau, {"long_name": "time constant of adaptation", "units": "s"}),
-            "weight": (("polarity", "freq"), weight, {"long_name": "weight of the recent past"}),
+            "tau": (("polarity", "freq"), tau, {"long_name": "time constant", "units": "s"}),
+            "weight": ("freq", weight, {"long_name": "weight of past (ON) or present (OFF)"}),
         },
         {"freq": freq, "polarity": ["on", "off"]},
         {"model": fitted.name, "simulated": fitted.config["simulated"]},

@@ -1,16 +1,21 @@
-"""The networks: spectrograms (batch, 1, freq, time) to spike rates (batch, neuron, time).
+"""The networks: spectrograms (batch, 1, freq, time) to spikes per bin (batch, neuron, time).
 
-A network is a front end (or none), a core that the cells share, and for each cell a read-out and
-an output nonlinearity. All are causal, and take sounds of any length:
+A network is a front end (or none), a core that all cells share, and for each cell a read-out and an
+output nonlinearity. Every network is causal and takes sounds of any length. :data:`MODELS` lists
+the published architectures with their sizes; the counts are for 18 bands and one cell.
 
-=================  =========================================  ====================  ==============
-model              core                                       read-out              output
-=================  =========================================  ====================  ==============
-``"ln"``           none                                       25 lags of all bands  softplus
-``"cnn"``          three 2-D convolutions and a dense layer   dense                 double exp.
-``"statenet"``     locally connected and recurrent layer      dense                 softplus
-``"transformer"``  causal self-attention                      dense                 softplus
-=================  =========================================  ====================  ==============
+====================  ===========================================================  ===========
+model                 core                                                         parameters
+====================  ===========================================================  ===========
+``"ln"``              none: each cell has a kernel of rank 4 over 25 bins          113
+``"ln-pop"``          120 kernels of rank 1 over 25 bins                           3,365
+``"cnn1d"``           100 kernels of rank 1 over 25 bins, dense layer              14,825
+``"cnn1dx2"``         70 kernels of rank 1 over 15 bins, 80 over 10, dense layer   15,795
+``"cnn"``             three 2-D convolutions, dense layer                          21,455
+``"cnn-deepstrf"``    three 2-D convolutions with normalisation, dense layer       15,481
+``"statenet"``        locally connected layer, LSTM                                40,271
+``"transformer"``     self-attention in a window of 41 bins                        28,437
+====================  ===========================================================  ===========
 """
 
 from __future__ import annotations
@@ -25,11 +30,20 @@ from torch.nn import functional
 __all__ = ["MODELS", "AdapTrans", "Network"]
 
 MODELS: dict[str, dict[str, Any]] = {
-    "ln": {"n_lags": 25, "separable": False},
-    "cnn": {"filters": 10, "dense": 90},
-    "statenet": dict(cell="lstm", bands=4, stride=2, filters=8, hidden=64, dropout=0.2),
-    "transformer": dict(width=32, heads=4, layers=2, window=None, dropout=0.2),
-}
+    "ln": {"rank": 4, "lags": 25, "output": "dexp"},
+    "ln-pop": {"channels": 120, "lags": 25, "output": "dexp"},
+    "cnn1d": {"channels": 100, "lags": 25, "dense": 120, "output": "dexp"},
+    "cnn1dx2": {"channels": [70, 80], "lags": [15, 10], "dense": 100, "output": "dexp"},
+    "cnn": {"filters": 10, "bands": 3, "lags": 8, "dense": 90, "output": "dexp"},
+    "cnn-deepstrf": {"filters": 10, "bands": 3, "lags": 7, "dense": 90, "output": "linear"},
+    "statenet": {
+        "channels": 10, "bands": 5, "stride": 2, "cell": "lstm", "dropout": 0.0, "output": "linear"
+    },
+    "transformer": {
+        "width": 48, "window": 41, "layers": 2, "heads": 2, "feedforward": 32, "dropout": 0.1,
+        "output": "dexp",
+    },
+}  # fmt: skip
 """The models, each with its sizes (which ``nat4xr.models.fit(..., sizes=)`` replaces)."""
 
 
@@ -39,13 +53,13 @@ MODELS: dict[str, dict[str, Any]] = {
 class AdapTrans(nn.Module):
     r"""ON and OFF responses of each frequency band, adapting to its recent past.
 
-    With the exponentially weighted mean :math:`m_f(t)` of band :math:`f` over the second before
-    the present bin,
+    With :math:`m_f(t; \tau)`, the mean of band :math:`f` over the second before the present bin,
+    weighted exponentially with time constant :math:`\tau`,
 
-    .. math:: \mathrm{on}_f(t) = [x_f(t) - v_f\,m_f(t)]_+, \qquad
-              \mathrm{off}_f(t) = [w_f\,m_f(t) - x_f(t)]_+
+    .. math:: \mathrm{on}_f(t) = [x_f(t) - w_f\,m_f(t; \tau^{on}_f)]_+, \qquad
+              \mathrm{off}_f(t) = [m_f(t; \tau^{off}_f) - w_f\,x_f(t)]_+
 
-    The time constant of the mean and the weights :math:`v_f, w_f` (from 0 to 1) are learnt.
+    Each band learns a time constant for ON, one for OFF, and a weight :math:`w_f` from 0 to 1.
 
     Parameters
     ----------
@@ -56,14 +70,13 @@ class AdapTrans(nn.Module):
 
     Notes
     -----
-    With time constant :math:`\tau_f`, bins of :math:`\Delta t`, and :math:`L` of them in a second,
+    With :math:`a = e^{-\Delta t / \tau}` for bins of :math:`\Delta t`, and :math:`L` of them in a
+    second,
 
-    .. math:: m_f(t) = \frac{\sum_{l=1}^{L} e^{-l\,\Delta t / \tau_f}\, x_f(t - l)}
-                           {\sum_{l=1}^{L} e^{-l\,\Delta t / \tau_f}}
+    .. math:: m_f(t; \tau) = \frac{\sum_{l=1}^{L} a^{l-1}\, x_f(t - l)}{\sum_{l=1}^{L} a^{l-1}}
 
-    What comes before the first bin is 0. The parametrisation is not that of the authors' package
-    deepSTRF, https://github.com/urancon/deepSTRF: there, ON and OFF have a time constant each and
-    share one weight, which OFF gives to the present, :math:`[m_f(t) - w_f\,x_f(t)]_+`.
+    Before the first bin, the band has the value of the first bin. What is learnt is :math:`d` and
+    :math:`p`, where :math:`a = 1 / (1 + d^2)` and :math:`w = 1 / (1 + p^2)`.
 
     References
     ----------
@@ -86,35 +99,152 @@ class AdapTrans(nn.Module):
         super().__init__()
         self.bin_s = bin_s
         self.n_lags = round(1 / bin_s)
-        self.log_tau = nn.Parameter(torch.full((n_freq,), math.log(0.1)))  # s
-        self.weight_logit = nn.Parameter(torch.ones(2, n_freq))  # of ON and OFF
+        decay = math.exp(-bin_s / 0.1)  # of a time constant of 0.1 s
+        self.d = nn.Parameter(torch.full((2, n_freq), math.sqrt(1 / decay - 1)))  # of ON and OFF
+        self.p = nn.Parameter(torch.full((n_freq,), math.sqrt(1 / 0.75 - 1)))
+
+    def tau(self) -> Tensor:
+        """The time constants (polarity, freq) in s, of ON before OFF."""
+        return self.bin_s / torch.log1p(self.d**2)
+
+    def weight(self) -> Tensor:
+        """The weights (freq)."""
+        return 1 / (1 + self.p**2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter (batch, 1, freq, time): (batch, 2, freq, time), ON before OFF."""
-        past = functional.pad(x[:, 0], (self.n_lags, -1))
-        ago = self.bin_s * torch.arange(self.n_lags, 0, -1, device=x.device)
-        recency = torch.softmax(-ago / self.log_tau.exp()[:, None], dim=1)
-        mean = functional.conv1d(past, recency[:, None], groups=len(recency))
-        on, off = self.weight_logit.sigmoid()[..., None]
-        return torch.stack([x[:, 0] - on * mean, off * mean - x[:, 0]], dim=1).relu()
+        past = functional.pad(x[:, 0], (self.n_lags, 0), mode="replicate")[..., :-1]
+        lags = torch.arange(self.n_lags, 0, -1, device=x.device)
+        recency = torch.softmax(-lags * torch.log1p(self.d**2)[..., None], dim=-1)
+        kernels = recency.transpose(0, 1).flatten(0, 1)[:, None]  # ON and OFF of each band
+        means = functional.conv1d(past, kernels, groups=recency.shape[1])
+        mean_on, mean_off = means[:, ::2], means[:, 1::2]
+        weight = self.weight()[:, None]
+        on, off = x[:, 0] - weight * mean_on, mean_off - weight * x[:, 0]
+        return torch.stack([on, off], dim=1).relu()
+
+
+# --- layers ------------------------------------------------------------------------------------
+
+
+class GaussianWeights(nn.Module):
+    """Weighted sums over frequency, whose weights are Gaussians that sum to 1.
+
+    Takes (batch, channel, freq, time) and gives (batch, output, time). Each output has a centre and
+    a width, in fractions of the frequency axis, and if there are ON and OFF, a gain for each.
+    """
+
+    def __init__(self, n_channels: int, n_freq: int, n_outputs: int) -> None:
+        super().__init__()
+        self.n_freq = n_freq
+        self.centre = nn.Parameter(torch.rand(n_outputs))
+        self.log_width = nn.Parameter(torch.empty(n_outputs).uniform_(-3, -1))
+        self.gain = nn.Parameter(torch.randn(n_outputs, n_channels)) if n_channels > 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = _gaussian(self.centre, self.log_width, self.n_freq)[:, None]
+        if self.gain is not None:
+            weights = self.gain[..., None] * weights
+        return functional.conv1d(x.flatten(1, 2), weights.flatten(1)[..., None])
+
+
+def _gaussian(centre: Tensor, log_width: Tensor, n_freq: int) -> Tensor:
+    """Gaussians (..., freq) over the frequency axis, each with the sum 1."""
+    axis = torch.arange(n_freq, device=centre.device) / n_freq
+    distance = (axis - centre[..., None]) / log_width.exp()[..., None]
+    return torch.softmax(-(distance**2) / 2, dim=-1)
+
+
+class Lags(nn.Conv1d):
+    """For each channel (batch, channel, time) its own causal filter."""
+
+    def __init__(self, n_channels: int, n_lags: int) -> None:
+        super().__init__(n_channels, n_channels, n_lags, groups=n_channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.pad(x, (self.kernel_size[0] - 1, 0)))
+
+
+class Dense(nn.Conv1d):
+    """A dense layer, applied at each time bin of (batch, feature, time)."""
+
+    def __init__(self, n_inputs: int, n_outputs: int, *, bias: bool = True) -> None:
+        super().__init__(n_inputs, n_outputs, 1, bias=bias)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Normalisation over the channels (batch, channel, ...), at each band and bin separately."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 # --- the cores: (batch, channel, freq, time) to (batch, feature, time) -------------------------
 
 
-class Convolutions(nn.Sequential):
-    """Three causal 2-D convolutions, then a dense layer at each time bin."""
+class PopulationLN(nn.Sequential):
+    """Kernels of rank 1, for the cells to weigh."""
 
-    def __init__(self, n_channels: int, n_freq: int, *, filters: int, dense: int) -> None:
+    def __init__(self, n_channels: int, n_freq: int, *, channels: int, lags: int) -> None:
+        super().__init__(GaussianWeights(n_channels, n_freq, channels), Lags(channels, lags))
+
+
+class CNN1D(nn.Sequential):
+    """Kernels of rank 1, rectified, then a dense layer."""
+
+    def __init__(
+        self, n_channels: int, n_freq: int, *, channels: int, lags: int, dense: int
+    ) -> None:
+        super().__init__(
+            *(GaussianWeights(n_channels, n_freq, channels), Lags(channels, lags), nn.ReLU()),
+            *(Dense(channels, dense, bias=False), nn.ReLU()),
+        )
+
+
+class CNN1Dx2(nn.Sequential):
+    """Two layers of kernels of rank 1, each rectified, then a dense layer."""
+
+    def __init__(
+        self, n_channels: int, n_freq: int, *, channels: list[int], lags: list[int], dense: int
+    ) -> None:
+        first, second = channels
+        super().__init__(
+            *(GaussianWeights(n_channels, n_freq, first), Lags(first, lags[0]), nn.ReLU()),
+            *(Dense(first, second, bias=False), Lags(second, lags[1]), nn.ReLU()),
+            *(Dense(second, dense), nn.ReLU()),
+        )
+
+
+class CNN2D(nn.Sequential):
+    """Three causal 2-D convolutions, each padded to all bands, then a dense layer."""
+
+    def __init__(
+        self, n_channels: int, n_freq: int, *, filters: int, bands: int, lags: int, dense: int
+    ) -> None:
+        pad = nn.ZeroPad2d((lags - 1, 0, (bands - 1) // 2, bands // 2))
         layers: list[nn.Module] = []
-        for n_in in (n_channels, filters, filters):
-            layers += [nn.ZeroPad2d((7, 0, 1, 1)), nn.Conv2d(n_in, filters, (3, 8)), nn.ReLU()]
-        layers += [nn.Flatten(1, 2), nn.Conv1d(filters * n_freq, dense, 1), nn.ReLU()]
+        for n_inputs in (n_channels, filters, filters):
+            layers += [pad, nn.Conv2d(n_inputs, filters, (bands, lags)), nn.ReLU()]
+        layers += [nn.Flatten(1, 2), Dense(filters * n_freq, dense), nn.ReLU()]
         super().__init__(*layers)
-        self.n_features = dense
 
 
-class Recurrent(nn.Module):
+class DeepSTRFCNN2D(nn.Sequential):
+    """Three 2-D convolutions with normalisation, after one padding in time, then a dense layer."""
+
+    def __init__(
+        self, n_channels: int, n_freq: int, *, filters: int, bands: int, lags: int, dense: int
+    ) -> None:
+        layers: list[nn.Module] = [nn.ZeroPad2d((3 * (lags - 1), 0, 0, 0))]
+        for n_inputs in (n_channels, filters, filters):
+            layers.append(nn.Conv2d(n_inputs, filters, (bands, lags)))
+            layers += [ChannelNorm(filters), nn.LeakyReLU(0.1)]
+        n_places = n_freq - 3 * (bands - 1)
+        layers += [nn.Flatten(1, 2), Dense(filters * n_places, dense), nn.LeakyReLU(0.1)]
+        super().__init__(*layers)
+
+
+class StateNet(nn.Module):
     """A layer without memory, locally connected over frequency, then a recurrent layer."""
 
     def __init__(
@@ -122,35 +252,35 @@ class Recurrent(nn.Module):
         n_channels: int,
         n_freq: int,
         *,
-        cell: str,
+        channels: int,
         bands: int,
         stride: int,
-        filters: int,
-        hidden: int,
+        cell: str,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.bands, self.stride, self.n_features = bands, stride, hidden
+        self.bands, self.stride = bands, stride
         n_places = (n_freq - bands) // stride + 1
-        # In groups, a convolution has filters of its own at every place along frequency.
-        self.encoder = nn.Conv1d(
-            n_places * n_channels * bands, n_places * filters, 1, groups=n_places
-        )
-        self.norm = nn.LayerNorm(n_places * filters)
+        n_features = channels * n_places
+        bound = 1 / math.sqrt(n_channels * bands)
+        weights = torch.empty(channels, n_channels, bands, n_places)
+        self.weight = nn.Parameter(weights.uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(channels, n_places).uniform_(-bound, bound))
+        self.norm = ChannelNorm(channels)
         layer = {"lstm": nn.LSTM, "gru": nn.GRU}[cell]
-        self.recurrent = layer(n_places * filters, hidden, batch_first=True)
+        self.recurrent = layer(n_features, n_features, batch_first=True)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         places = x.unfold(2, self.bands, self.stride)  # (batch, channel, place, time, band)
-        encoded: Tensor = self.encoder(places.permute(0, 2, 1, 4, 3).flatten(1, 3))
-        columns = functional.gelu(self.norm(encoded.transpose(1, 2)))
-        states: Tensor = self.dropout(self.recurrent(columns)[0])
-        return states.transpose(1, 2)
+        encoded = torch.einsum("bcptk,ockp->bopt", places, self.weight) + self.bias[..., None]
+        features = self.norm(encoded).sigmoid().flatten(1, 2)  # channel by channel, then place
+        states: Tensor = self.recurrent(self.dropout(features.transpose(1, 2)))[0]
+        return self.dropout(states).transpose(1, 2)
 
 
-class Attention(nn.Module):
-    """Self-attention between time bins, each of them a token that sees no later one."""
+class Transformer(nn.Module):
+    """Self-attention among the bins of a window that ends at the present one, then their mean."""
 
     def __init__(
         self,
@@ -158,86 +288,82 @@ class Attention(nn.Module):
         n_freq: int,
         *,
         width: int,
-        heads: int,
+        window: int,
         layers: int,
-        window: int | None,
+        heads: int,
+        feedforward: int,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.window, self.n_features = window, width
-        self.token = nn.Linear(n_channels * n_freq, width)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(
-            layer, layers, nn.LayerNorm(width), enable_nested_tensor=False
-        )
+        self.window = window
+        self.token = Dense(n_channels * n_freq, width)
+        self.positions = nn.Parameter(torch.rand(window, width))
+        layer = nn.TransformerEncoderLayer(width, heads, feedforward, dropout, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.token(x.flatten(1, 2).transpose(1, 2))
-        bins = torch.arange(x.shape[-1], device=x.device)
-        ago = bins[:, None] - bins
-        unseen = (ago < 0) | (ago >= (self.window or len(bins)))
-        attended: Tensor = self.layers(tokens + _positions(bins, tokens.shape[-1]), mask=unseen)
-        return attended.transpose(1, 2)
-
-
-def _positions(bins: Tensor, width: int) -> Tensor:
-    """Sines and cosines (bin, feature) of periods from 6 to 60,000 bins."""
-    rates = 1e4 ** -(torch.arange(0, width, 2, device=bins.device) / width)
-    angles = bins[:, None] * rates
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+        tokens = self.token(functional.pad(x.flatten(1, 2), (self.window - 1, 0)))
+        windows = tokens.unfold(2, self.window, 1).permute(0, 2, 3, 1)  # (batch, time, bin, width)
+        attended = self.layers((windows + self.positions).flatten(0, 1)).mean(1)
+        return attended.view(*windows.shape[:2], -1).transpose(1, 2)
 
 
 # --- what each cell has of its own -------------------------------------------------------------
 
 
-class Readout(nn.Conv1d):
-    """For each cell a causal kernel over features and lags; with one lag, a dense layer."""
+class KernelReadout(nn.Module):
+    """For each cell a causal kernel over (channel, freq, lag): of a rank, or if that is None, any.
 
-    def __init__(self, n_features: int, n_neurons: int, n_lags: int = 1) -> None:
-        super().__init__(n_features, n_neurons, n_lags, bias=False)
+    Each of the cell's Gaussians over frequency, as many as the rank, has a filter for each channel.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(functional.pad(x, (self.kernel_size[0] - 1, 0)))
-
-    def kernel(self) -> Tensor:
-        """The kernels (neuron, feature, lag), the present being lag 0."""
-        return self.weight.flip(-1)
-
-
-class SeparableReadout(nn.Module):
-    """For each cell a kernel that is the product of a profile over features and one over lags."""
-
-    def __init__(self, n_features: int, n_neurons: int, n_lags: int) -> None:
+    def __init__(
+        self, n_channels: int, n_freq: int, n_neurons: int, *, rank: int | None, lags: int
+    ) -> None:
         super().__init__()
-        self.pad = nn.ZeroPad1d((n_lags - 1, 0))
-        self.over_features = nn.Conv1d(n_features, n_neurons, 1, bias=False)
-        self.over_lags = nn.Conv1d(n_neurons, n_neurons, n_lags, groups=n_neurons, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        drive: Tensor = self.over_lags(self.pad(self.over_features(x)))
-        return drive
+        self.n_freq, self.rank = n_freq, rank
+        n_filters = n_freq if rank is None else rank
+        bound = 1 / math.sqrt(lags * n_filters)
+        filters = torch.empty(n_neurons, n_channels, n_filters, lags)
+        self.filters = nn.Parameter(filters.uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(n_neurons))
+        if rank is not None:
+            self.centre = nn.Parameter(torch.rand(n_neurons, rank))
+            self.log_width = nn.Parameter(torch.empty(n_neurons, rank).uniform_(-3, -1))
 
     def kernel(self) -> Tensor:
-        """The kernels (neuron, feature, lag), the present being lag 0."""
-        return self.over_features.weight * self.over_lags.weight.flip(-1)
+        """The kernels (neuron, channel, freq, lag), the present being lag 0."""
+        if self.rank is None:
+            return self.filters
+        weights = _gaussian(self.centre, self.log_width, self.n_freq)
+        return torch.einsum("nrf,ncrl->ncfl", weights, self.filters)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.kernel().flatten(1, 2).flip(-1)
+        padded = functional.pad(x.flatten(1, 2), (kernel.shape[-1] - 1, 0))
+        return functional.conv1d(padded, kernel, self.bias)
 
 
 class Softplus(nn.Module):
-    """The rate gain * log(1 + exp(offset + x)), with a gain and an offset for each cell."""
+    """The rate base + log(1 + exp(slope * x)) / slope, with a base and a slope for each cell."""
 
     def __init__(self, mean_rate: Tensor) -> None:
         super().__init__()
-        self.log_gain = nn.Parameter((mean_rate / math.log(2)).log()[:, None])
-        self.offset = nn.Parameter(torch.zeros(len(mean_rate), 1))
+        # Both are above 0, as the softplus of these; at x = 0 they make the mean rate.
+        self.raw_base = nn.Parameter(_inverse_softplus(0.1 * mean_rate)[:, None])
+        self.raw_slope = nn.Parameter(_inverse_softplus(math.log(2) / (0.9 * mean_rate))[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.log_gain.exp() * functional.softplus(self.offset + x)
+        base, slope = functional.softplus(self.raw_base), functional.softplus(self.raw_slope)
+        return base + functional.softplus(slope * x) / slope
+
+
+def _inverse_softplus(y: Tensor) -> Tensor:
+    return y + torch.log(-torch.expm1(-y))
 
 
 class DoubleExponential(nn.Module):
-    """The rate base + amplitude * exp(-exp(shift - slope * x)), with these four for each cell."""
+    """The rate base + amplitude * exp(-exp(-slope * (x - shift))), these four for each cell."""
 
     def __init__(self, mean_rate: Tensor) -> None:
         super().__init__()
@@ -249,20 +375,31 @@ class DoubleExponential(nn.Module):
         self.shift = nn.Parameter(math.log(math.log(10)) * one)
 
     def forward(self, x: Tensor) -> Tensor:
-        saturating = torch.exp(-torch.exp(self.shift - self.log_slope.exp() * x))
+        saturating = torch.exp(-torch.exp(-self.log_slope.exp() * (x - self.shift)))
         return self.log_base.exp() + self.log_amplitude.exp() * saturating
 
 
 # --- the whole ---------------------------------------------------------------------------------
 
+CORES: dict[str, type[nn.Module]] = {
+    "ln-pop": PopulationLN,
+    "cnn1d": CNN1D,
+    "cnn1dx2": CNN1Dx2,
+    "cnn": CNN2D,
+    "cnn-deepstrf": DeepSTRFCNN2D,
+    "statenet": StateNet,
+    "transformer": Transformer,
+}
+OUTPUTS = {"linear": nn.Identity, "softplus": Softplus, "dexp": DoubleExponential}
+
 
 class Network(nn.Module):
-    """A population model: the rates of all cells, at least 0, from a spectrogram.
+    """A population model: the rates of all cells from a spectrogram.
 
     Parameters
     ----------
-    model : {"ln", "cnn", "statenet", "transformer"}
-        Core and read-out.
+    model : str
+        Core and read-out: a name in ``MODELS``.
     prefilter : {None, "adaptrans"}
         Front end.
     mean_rate : torch.Tensor
@@ -272,27 +409,33 @@ class Network(nn.Module):
     bin_s : float
         Width of a time bin, s.
     **sizes
-        What ``MODELS`` lists for the model.
+        Sizes other than those of ``MODELS[model]``. ``output`` is that of the rates:
+        ``"linear"``, which can be negative, ``"softplus"`` or ``"dexp"``, the double exponential.
+
+    Raises
+    ------
+    ValueError
+        If a model, a prefilter or a size is unknown.
 
     References
     ----------
-    CNN: Pennington JR, David SV (2023). A convolutional neural network provides a generalizable
-    model of natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol.
-    19:e1011110. doi:10.1371/journal.pcbi.1011110
+    LN, 1D-CNN, 1Dx2-CNN, 2D-CNN: Pennington JR, David SV (2023). A convolutional neural network
+    provides a generalizable model of natural sound coding by neural populations in auditory cortex.
+    PLOS Comput. Biol. 19:e1011110. doi:10.1371/journal.pcbi.1011110
 
-    StateNet, Transformer: Rançon U, Masquelier T, Cottereau BR (2025). Temporal recurrence as a
-    general mechanism to explain neural responses in the auditory system. Commun. Biol.
-    doi:10.1038/s42003-025-08858-3
+    StateNet, Transformer, and the 2D-CNN that it calls so: Rançon U, Masquelier T, Cottereau BR
+    (2025). Temporal recurrence as a general mechanism to explain neural responses in the auditory
+    system. Commun. Biol. 8:1456. doi:10.1038/s42003-025-08858-3
 
     Examples
     --------
     >>> import torch
-    >>> from nat4xr.models import MODELS, Network
-    >>> network = Network("cnn", None, torch.ones(5), 18, 0.01, **MODELS["cnn"])
+    >>> from nat4xr.models import Network
+    >>> network = Network("cnn", None, torch.ones(5), n_freq=18, bin_s=0.01)
     >>> network(torch.zeros(2, 1, 18, 70)).shape
     torch.Size([2, 5, 70])
     >>> network.n_parameters, network.n_parameters_per_neuron
-    (21830, 21454)
+    (21835, 21455)
     """
 
     def __init__(
@@ -305,20 +448,24 @@ class Network(nn.Module):
         **sizes: Any,
     ) -> None:
         super().__init__()
+        check_options(model, prefilter, sizes)
+        sizes = {**MODELS[model], **sizes}
+        output = OUTPUTS[sizes.pop("output")]
         self.n_neurons = len(mean_rate)
         self.prefilter = AdapTrans(n_freq, bin_s) if prefilter == "adaptrans" else nn.Identity()
         n_channels = 2 if prefilter == "adaptrans" else 1
-        self.core: nn.Module
-        self.readout: Readout | SeparableReadout
         if model == "ln":
-            self.core = nn.Flatten(1, 2)
-            kind = SeparableReadout if sizes["separable"] else Readout
-            self.readout = kind(n_channels * n_freq, self.n_neurons, sizes["n_lags"])
+            self.core: nn.Module = nn.Identity()
+            self.readout: KernelReadout | Dense = KernelReadout(
+                n_channels, n_freq, self.n_neurons, **sizes
+            )
         else:
-            cores = {"cnn": Convolutions, "statenet": Recurrent, "transformer": Attention}
-            self.core = core = cores[model](n_channels, n_freq, **sizes)
-            self.readout = Readout(core.n_features, self.n_neurons)
-        self.output = DoubleExponential(mean_rate) if model == "cnn" else Softplus(mean_rate)
+            self.core = CORES[model](n_channels, n_freq, **sizes)
+            n_features = self.core(torch.zeros(1, n_channels, n_freq, 1)).shape[1]
+            self.readout = Dense(n_features, self.n_neurons)
+        self.output = output(mean_rate)
+        if output is nn.Identity and self.readout.bias is not None:
+            self.readout.bias.data.copy_(mean_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict spikes per bin (batch, neuron, time) from (batch, 1, freq, time)."""
@@ -333,5 +480,18 @@ class Network(nn.Module):
     @property
     def n_parameters_per_neuron(self) -> int:
         """Number of learnt parameters behind the rate of one cell: the shared ones and its own."""
-        own = sum(p.numel() for part in (self.readout, self.output) for p in part.parameters())
-        return self.n_parameters - own + own // self.n_neurons
+        per_cell = sum(p.numel() for part in (self.readout, self.output) for p in part.parameters())
+        return self.n_parameters - per_cell + per_cell // self.n_neurons
+
+
+def check_options(model: str, prefilter: str | None, sizes: dict[str, Any]) -> None:
+    """Refuse what is not among the models, front ends and sizes."""
+    if model not in MODELS:
+        raise ValueError(f"model must be one of {list(MODELS)}, not {model!r}")
+    if prefilter not in (None, "adaptrans"):
+        raise ValueError(f"prefilter must be None or 'adaptrans', not {prefilter!r}")
+    if unknown := sorted(sizes.keys() - MODELS[model].keys()):
+        raise ValueError(f"sizes of {model!r} are {list(MODELS[model])}, not {unknown}")
+    for name, options in (("output", OUTPUTS), ("cell", ("lstm", "gru"))):
+        if name in sizes and sizes[name] not in options:
+            raise ValueError(f"{name} must be one of {list(options)}, not {sizes[name]!r}")

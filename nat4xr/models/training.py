@@ -1,154 +1,82 @@
-"""Fitting a network to the est sounds, predicting with it, and keeping it in a file."""
+"""Fitting a network to the est sounds, by recipes."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..preprocess import log_minmax
-from .networks import MODELS, Network
+from ..io.files import written
+from .fitted import Fitted, as_input, bin_s, check, checksum, in_batches, network_of
+from .losses import LOSSES, Loss
+from .networks import MODELS, check_options
 
-__all__ = ["Fitted", "fit", "load", "predict"]
+__all__ = ["RECIPES", "fit"]
 
-# Every tenth est sound, drawn once and for all, tells when to stop.
-_STOPPING_SHARE = 0.1
+Monitor = Callable[[int, float, float, nn.Module], object]
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "nat4xr": {
+        "gain": 1, "per_band": False, "loss": "mse", "learning_rate": [2e-3], "n_init": 1,
+        "set_aside": 0.1, "patience": 30, "fine_tune": False,
+    },
+    "lab": {
+        "gain": 10, "per_band": True, "loss": "nmse", "learning_rate": [1e-3, 1e-4], "n_init": 10,
+        "set_aside": 0.2, "patience": 20, "fine_tune": True,
+    },
+    "deepstrf": {
+        "gain": 1, "per_band": False, "loss": "mse", "learning_rate": [1e-3], "n_init": 1,
+        "set_aside": 0.2, "patience": 50, "fine_tune": False,
+    },
+}  # fmt: skip
+"""The recipes of :func:`fit`; its options replace what they say."""
+
 _MAX_GRADIENT = 1.0
+_INIT_EPOCHS = 10
 _CHECKPOINT_EPOCHS = 10
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A fitted model: what :func:`fit` and :func:`load` return.
-
-    Attributes
-    ----------
-    network : Network
-        The ``torch.nn.Module``, on the CPU and in evaluation mode.
-    config : dict
-        How it was made: model and options, names of the cells, scaling of the spectrogram, package
-        version, fingerprint of the data, and whether those were simulated.
-    history : xarray.Dataset
-        The learning curve: ``fit_loss`` and ``stop_loss`` (epoch), float64, mean losses per bin on
-        the sounds that are fitted and on those set aside.
-
-    Examples
-    --------
-    >>> import nat4xr
-    >>> ds = nat4xr.open_area("PEG")
-    >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
-    >>> fitted.name, fitted.config["loss"], fitted.history.sizes["epoch"]
-    ('ln', 'mse', 1)
-    """
-
-    network: Network
-    config: dict[str, Any]
-    history: xr.Dataset
-
-    @property
-    def name(self) -> str:
-        """Model and front end, such as ``"statenet+adaptrans"``."""
-        return "+".join(filter(None, [self.config["model"], self.config["prefilter"]]))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights, configuration and learning curve into a safetensors file.
-
-        Parameters
-        ----------
-        path : path-like
-            The file; replaced if it is there. Its folder must exist.
-
-        Examples
-        --------
-        >>> import nat4xr
-        >>> ds = nat4xr.open_area("PEG")
-        >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
-        >>> fitted.save("ln.safetensors")
-        >>> nat4xr.models.load("ln.safetensors").name
-        'ln'
-        """
-        about = {"config": self.config, "history": self.history.to_dict()}
-        part = Path(f"{os.fspath(path)}.part")
-        save_file(self.network.state_dict(), part, {"nat4xr": json.dumps(about)})
-        part.replace(path)
-
-
-def load(path: str | os.PathLike[str]) -> Fitted:
-    """Read a fitted model that :meth:`Fitted.save` wrote.
-
-    Parameters
-    ----------
-    path : path-like
-        The file. One of another format raises a ``SafetensorError``.
-
-    Returns
-    -------
-    Fitted
-        The model as it was saved: it predicts the same.
-
-    Raises
-    ------
-    ValueError
-        If the file does not come from :meth:`Fitted.save`.
-    FileNotFoundError
-        If there is no such file.
-
-    Examples
-    --------
-    >>> import nat4xr
-    >>> ds = nat4xr.open_area("PEG")
-    >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
-    >>> fitted.save("ln.safetensors")
-    >>> loaded = nat4xr.models.load("ln.safetensors")
-    >>> nat4xr.models.predict(loaded, ds).equals(nat4xr.models.predict(fitted, ds))
-    True
-    """
-    with safe_open(path, "pt") as file:
-        about = json.loads((file.metadata() or {}).get("nat4xr", "null"))
-        if about is None:
-            raise ValueError(f"{os.fspath(path)} holds no model that nat4xr has saved")
-        state = {name: file.get_tensor(name) for name in list(file.keys())}
-    network = _network(about["config"])
-    network.load_state_dict(state)
-    return Fitted(network.eval(), about["config"], xr.Dataset.from_dict(about["history"]))
+# --- fitting -----------------------------------------------------------------------------------
 
 
 def fit(
     ds: xr.Dataset,
-    model: str = "statenet",
+    model: str | nn.Module | None = None,
     prefilter: str | None = None,
     *,
-    seed: int = 0,
-    loss: Literal["poisson", "mse"] | None = None,
+    recipe: str = "nat4xr",
+    init: Fitted | None = None,
+    freeze: str | None = None,
     sizes: Mapping[str, Any] | None = None,
-    learning_rate: float = 2e-3,
-    weight_decay: float = 1e-2,
+    seed: int = 0,
+    loss: str | Loss | None = None,
+    learning_rate: float | Sequence[float] | None = None,
     batch_size: int = 16,
     max_epochs: int = 300,
-    patience: int = 30,
+    patience: int | None = None,
+    n_init: int | None = None,
     device: str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    monitor: Monitor | None = None,
     progressbar: bool = True,
 ) -> Fitted:
     """Fit a population model to the est sounds, for all cells at once.
 
-    A tenth of the est sounds, the same whatever the seed, is set aside to tell when to stop. The
-    val sounds are not looked at.
+    Part of the est sounds is set aside to tell when to stop. The val sounds are never used.
 
     Parameters
     ----------
@@ -156,33 +84,52 @@ def fit(
         As :func:`nat4xr.open_area` returns it, or a selection; its ``spectrogram`` (stim, freq,
         time) and ``psth`` (stim, time, neuron) are used. Bins that are NaN in ``psth`` do not
         count.
-    model : {"ln", "cnn", "statenet", "transformer"}, default: "statenet"
-        Which network; see :class:`Network`.
+    model : str or torch.nn.Module, default: "statenet"
+        A name in ``MODELS`` (see :class:`Network`), or a module of your own, which is copied: it
+        takes spectrograms (batch, 1, freq, time) and returns spikes per bin (batch, neuron, time),
+        the cells in the order of `ds`.
     prefilter : {None, "adaptrans"}, optional
         ``"adaptrans"`` puts :class:`AdapTrans` in front.
+    recipe : {"nat4xr", "lab", "deepstrf"}, default: "nat4xr"
+        How the spectrogram is scaled and the network is fitted (see Notes). The options below
+        replace what the recipe says.
+    init : Fitted, optional
+        A fitted model to start from, in place of `model`, `prefilter` and `sizes`: its front end
+        and core, its scaling of the spectrogram, and for the cells that it was fitted to, their
+        read-outs. Other cells start with new read-outs.
+    freeze : {None, "core"}, optional
+        ``"core"`` fits read-outs and output nonlinearities alone, each cell by itself. With `init`,
+        this transfers the core to other cells, sites or areas.
+    sizes : mapping, optional
+        Sizes other than those of ``MODELS[model]``, such as ``{"rank": 1}`` for LN.
     seed : int, default: 0
         Seed of the initial weights, the order of the sounds, and dropout. On a CPU, the same
         arguments give the same weights; on a GPU, nearly so.
-    loss : {"poisson", "mse"}, optional
-        Negative log-likelihood of Poisson spike counts (but for a constant), or squared error.
-        Default: ``"mse"`` for LN, and ``"poisson"`` for the others.
-    sizes : mapping, optional
-        Sizes other than those of ``MODELS[model]``, such as ``{"cell": "gru"}`` for StateNet or
-        ``{"separable": True}`` for LN.
-    learning_rate, weight_decay : float, default: 2e-3 and 1e-2
-        Step size and weight decay of AdamW. Only the weights of core and read-out decay.
+    loss : {"mse", "nmse", "poisson"} or callable, optional
+        What is minimised: :func:`mse`, :func:`nmse` or :func:`poisson`, or your own function of
+        the rate and the counts (batch, neuron, time) that returns one number. The counts are NaN
+        in bins that were not recorded.
+    learning_rate : float or sequence of float, optional
+        Step size of Adam. Each value of a sequence is used until `patience` ends it, and the next
+        one goes on from the best weights.
     batch_size : int, default: 16
         Sounds a step.
     max_epochs : int, default: 300
-        Passes through the sounds, at most.
-    patience : int, default: 30
-        Passes without a smaller loss, on the sounds set aside, after which the fit ends. The
-        weights of the smallest loss are kept.
+        Passes through the sounds, at most, with each learning rate.
+    patience : int, optional
+        Passes without a smaller loss on the sounds set aside, after which the fit ends. The weights
+        of the smallest loss are kept.
+    n_init : int, optional
+        Number of initial weights to try. Each is fitted for 10 epochs, and the one with the
+        smallest loss on the sounds set aside goes on.
     device : str, optional
         Such as ``"cpu"`` or ``"cuda:1"``. Default: the GPU, if there is one.
     checkpoint : path-like, optional
-        File in which the fit is kept after every tenth pass and at its end, and from which it
-        goes on if the file is there: to the same weights as if it had not been interrupted.
+        File in which the fit is kept after every tenth pass and at its end. If the file exists, the
+        fit goes on from it, to the same weights as if it had not been interrupted.
+    monitor : callable, optional
+        Called after each epoch with the number of the epoch (from 1), the loss on the fitted
+        sounds, the loss on those set aside, and the network.
     progressbar : bool, default: True
         Show the progress.
 
@@ -194,20 +141,44 @@ def fit(
     Raises
     ------
     ValueError
-        If an option is unknown, `ds` lacks something or has fewer than two est sounds, or the
-        checkpoint is of another fit.
+        If an option is unknown, `ds` lacks something or has fewer than two est sounds, `ds` and
+        `init` differ in frequency bands or time bins, a module returns another shape, a loss is
+        not finite, or the checkpoint is damaged or of another fit.
 
     Notes
     -----
-    The spectrogram is compressed by :func:`nat4xr.preprocess.log_minmax`, with the range of the
-    est sounds. ``config["fingerprint"]`` is a SHA-256 of the names of cells and est sounds and
-    the number of spikes: NAT4 data have no fingerprint of their own.
+    ==============================  =============  ==================  =============
+    recipe                          ``"nat4xr"``   ``"lab"``           ``"deepstrf"``
+    ==============================  =============  ==================  =============
+    compression of the spectrogram  log(1 + x)     log(1 + 10 x)       log(1 + x)
+    its scaling from 0 to 1         over all       of each band        over all
+    loss                            mse            nmse                mse
+    learning rate                   0.002          0.001, then 0.0001  0.001
+    est sounds set aside            10 %           20 %                20 %
+    which of them                   always these   always these        by seed
+    patience                        30             20                  50
+    initial weights tried           1              10                  1
+    read-outs fitted at the end     no             yes                 no
+    ==============================  =============  ==================  =============
+
+    ``"lab"`` follows the data set's own paper and ``"deepstrf"`` the published benchmark, in what
+    is known of them; batch size and longest fit are the same in all three. At the end of
+    ``"lab"``, the core is frozen and each cell's read-out is fitted again.
+
+    If the core is frozen, each cell keeps the weights of its own smallest loss on the sounds set
+    aside.
+
+    ``config["fingerprint"]`` is a SHA-256 of the est sounds, the cells, and their responses.
 
     References
     ----------
-    Loshchilov I, Hutter F (2019). Decoupled weight decay regularization. International Conference
-    on Learning Representations. arXiv:1711.05101. (AdamW. The papers of the models are named by
-    :class:`Network`, that of the front end by :class:`AdapTrans`.)
+    Pennington JR, David SV (2023). A convolutional neural network provides a generalizable model of
+    natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol. 19:e1011110.
+    doi:10.1371/journal.pcbi.1011110
+
+    Rançon U, Masquelier T, Cottereau BR (2025). Temporal recurrence as a general mechanism to
+    explain neural responses in the auditory system. Commun. Biol. 8:1456.
+    doi:10.1038/s42003-025-08858-3
 
     Examples
     --------
@@ -215,262 +186,382 @@ def fit(
     >>> ds = nat4xr.open_area("PEG")
     >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=2, progressbar=False)
     >>> fitted.history.sizes["epoch"], fitted.network.n_parameters_per_neuron
-    (2, 452)
-    >>> nat4xr.models.predict(fitted, ds.sel(subset="val")).sizes
-    Frozen({'stim': 18, 'time': 150, 'neuron': 8})
+    (2, 113)
+
+    A core that is fitted to one site serves the cells of another:
+
+    >>> site, other = ds.sel(site="ARM019a"), ds.sel(site="ARM021b")
+    >>> core = nat4xr.models.fit(site, "cnn1d", max_epochs=1, progressbar=False)
+    >>> fitted = nat4xr.models.fit(
+    ...     other, init=core, freeze="core", max_epochs=1, progressbar=False
+    ... )
+    >>> nat4xr.models.predict(fitted, other.sel(subset="val")).sizes["neuron"]
+    4
     """
-    sizes = dict(sizes or {})
-    if model not in MODELS:
-        raise ValueError(f"model must be one of {list(MODELS)}, not {model!r}")
-    if prefilter not in (None, "adaptrans"):
-        raise ValueError(f"prefilter must be None or 'adaptrans', not {prefilter!r}")
-    # A model that is far from the truth does better with squared errors; see docs/models.md.
-    loss = loss or ("mse" if model == "ln" else "poisson")
-    if loss not in ("poisson", "mse"):
-        raise ValueError(f"loss must be 'poisson' or 'mse', not {loss!r}")
-    if unknown := sizes.keys() - MODELS[model].keys():
-        raise ValueError(f"sizes of {model!r} are {list(MODELS[model])}, not {sorted(unknown)}")
-    _check(ds)
+    if freeze not in (None, "core"):
+        raise ValueError(f"freeze must be None or 'core', not {freeze!r}")
+    options = _options(
+        recipe, loss=loss, learning_rate=learning_rate, patience=patience, n_init=n_init
+    )
+    architecture = _architecture(model, prefilter, sizes, init)
+    is_module = architecture["sizes"] is None
+    parts = ["readout"] if freeze else ["all", "readout"] if options["fine_tune"] else ["all"]
+    if is_module and "readout" in parts:
+        raise ValueError(
+            "the read-outs of your own module cannot be fitted by themselves: "
+            "leave out freeze='core' or recipe='lab'"
+        )
+    if is_module and options["n_init"] > 1:
+        raise ValueError("your own module has its initial weights: n_init must be 1")
+    check(ds)
     est = ds[["spectrogram", "psth"]].isel(stim=ds["subset"].values == "est").compute()
     if est.sizes["stim"] < 2:
         raise ValueError(f"a fit needs two est sounds or more; ds has {est.sizes['stim']}")
 
-    scaling = log_minmax(est["spectrogram"]).attrs
-    counts = torch.tensor(est["psth"].transpose("stim", "neuron", "time").values).float()
-    stopping = torch.tensor(_set_aside(est["stim"].values))
-    mean_rate = counts[~stopping].nanmean((0, 2)).nan_to_num(0).clamp_min(1e-3)
     config = {
-        "model": model,
-        "prefilter": prefilter,
-        "sizes": {**MODELS[model], **sizes},
+        **architecture,
+        "recipe": recipe,
         "seed": seed,
-        "loss": loss,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
+        "loss": getattr(options["loss"], "__name__", str(options["loss"])),
+        "learning_rate": np.atleast_1d(options["learning_rate"]).tolist(),
         "batch_size": batch_size,
+        "n_init": options["n_init"],
+        "freeze": freeze,
+        "init": init and checksum(init.network.state_dict()),
         "neurons": est["neuron"].values.tolist(),
         "freq": est["freq"].values.tolist(),
-        "bin_s": _bin_s(est),
-        "scaling": [scaling["scaling_offset"], scaling["scaling_range"]],
-        "nat4xr_version": __version__,
+        "bin_s": bin_s(est),
+        "n_stims": est.sizes["stim"],
         "fingerprint": _fingerprint(est),
+        "area": str(ds.attrs.get("area", "")),
         "simulated": int(ds.attrs.get("simulated", 0)),
+        "nat4xr_version": __version__,
     }
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if init is None:
+        config["scaling"] = _scaling(est["spectrogram"], options["gain"], options["per_band"])
+    elif all(config[name] == init.config[name] for name in ("freq", "bin_s")):
+        config["scaling"] = init.config["scaling"]
+    else:
+        raise ValueError("init was fitted to other frequency bands or time bins than those of ds")
+
     sounds = as_input(est["spectrogram"], config)
-    fit_part = sounds[~stopping].to(where), counts[~stopping].to(where)
-    stop_part = sounds[stopping].to(where), counts[stopping].to(where)
+    counts = torch.tensor(est["psth"].transpose("stim", "neuron", "time").values).float()
+    split_seed = seed if recipe == "deepstrf" else 0
+    stopping = torch.tensor(_set_aside(est["stim"].values, options["set_aside"], split_seed))
+    mean_rate = counts[~stopping].nanmean((0, 2)).nan_to_num(0).clamp_min(1e-3)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    data = _Data(
+        *(sounds[~stopping].to(where), counts[~stopping].to(where)),
+        *(sounds[stopping].to(where), counts[stopping].to(where)),
+    )
+    objective = LOSSES.get(options["loss"], options["loss"])
+    stages = [(part, rate) for part in parts for rate in config["learning_rate"]]
+
+    def new_training() -> _Training:
+        if is_module:
+            network: Any = deepcopy(init.network if init else model)
+            network.to(where)
+            _check_shape(network, data, config["model"])
+        else:
+            network = network_of(config, mean_rate).to(where)
+            if init is not None:
+                _start_from(init, network, config["neurons"])
+        return _Training(network, data, objective, config, stages)
+
     with torch.random.fork_rng([where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
-        training = _Training(_network(config, mean_rate).to(where), config)
+        training = new_training()
         if checkpoint is not None and Path(checkpoint).exists():
             training.resume(Path(checkpoint))
+        elif options["n_init"] > 1:
+            tries = [training, *(new_training() for _ in range(options["n_init"] - 1))]
+            training = _best_start(tries, min(_INIT_EPOCHS, max_epochs))
         with tqdm(
-            desc=f"{model}, seed {seed}",
+            desc=f"{config['model']}, seed {seed}",
             initial=len(training.losses),
-            total=max_epochs,
+            total=max_epochs * len(stages),
             unit="epoch",
             disable=not progressbar,
         ) as bar:
-            while not training.over(max_epochs, patience):
-                training.one_epoch(fit_part, stop_part)
-                n_epochs = len(training.losses)
-                if checkpoint is not None and (
-                    n_epochs % _CHECKPOINT_EPOCHS == 0 or training.over(max_epochs, patience)
-                ):
+            goes_on = training.goes_on(max_epochs, options["patience"])
+            while goes_on:
+                training.one_epoch()
+                n_epochs, (fit_loss, stop_loss) = len(training.losses), training.losses[-1]
+                goes_on = training.goes_on(max_epochs, options["patience"])
+                if checkpoint is not None and (n_epochs % _CHECKPOINT_EPOCHS == 0 or not goes_on):
                     training.save(Path(checkpoint))
-                bar.set_postfix_str(f"loss {training.losses[-1][1]:.4f}", refresh=False)
+                if monitor is not None:
+                    monitor(n_epochs, fit_loss, stop_loss, training.network)
+                bar.set_postfix_str(f"loss {stop_loss:.4f}", refresh=False)
                 bar.update()
     training.network.load_state_dict(training.best)
     return Fitted(training.network.cpu().eval(), config, training.history())
 
 
-def predict(fitted: Fitted, ds: xr.Dataset) -> xr.DataArray:
-    """Predict the responses of the fitted cells to all sounds of a Dataset.
-
-    Parameters
-    ----------
-    fitted : Fitted
-        What :func:`fit` or :func:`load` returned.
-    ds : xarray.Dataset
-        As :func:`nat4xr.open_area` returns it, or a selection: with ``spectrogram`` (stim, freq,
-        time), and ``psth`` (stim, time, neuron) for the labels of the cells.
-
-    Returns
-    -------
-    xarray.DataArray
-        Spikes per bin, dims (stim, time, neuron), float32, with every label of `ds`; its attrs
-        name the model, and say whether simulated data were involved.
-
-    Raises
-    ------
-    ValueError
-        If `ds` lacks something, or has other frequency bands or time bins.
-    KeyError
-        If `ds` lacks a cell that was fitted.
-
-    Examples
-    --------
-    >>> import nat4xr
-    >>> ds = nat4xr.open_area("PEG")
-    >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
-    >>> pred = nat4xr.models.predict(fitted, ds.sel(subset="val"))
-    >>> dict(pred.sizes), bool((pred >= 0).all())
-    ({'stim': 18, 'time': 150, 'neuron': 8}, True)
-    """
-    _check(ds)
-    config = fitted.config
-    if ds["freq"].values.tolist() != config["freq"] or _bin_s(ds) != config["bin_s"]:
-        raise ValueError(
-            f"{fitted.name} was fitted to other frequency bands or time bins than those of ds"
-        )
-    like = ds["psth"].sel(neuron=config["neurons"]).transpose("stim", "time", "neuron")
-    sounds = as_input(ds["spectrogram"], config)
-    with torch.inference_mode():
-        rates = torch.cat([fitted.network(some) for some in torch.split(sounds, 32)])
-    prediction = like.copy(data=rates.transpose(1, 2).numpy()).rename("prediction")
-    prediction.attrs = {
-        "long_name": f"spikes per bin predicted by {fitted.name}",
-        "units": "1",
-        "model": fitted.name,
-        "seed": config["seed"],
-        "nat4xr_version": config["nat4xr_version"],
-        "fingerprint": config["fingerprint"],
-        "simulated": max(config["simulated"], int(ds.attrs.get("simulated", 0))),
-    }
-    return prediction
+def _options(recipe: str, **given: Any) -> dict[str, Any]:
+    """What the recipe says, unless it was given."""
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe must be one of {list(RECIPES)}, not {recipe!r}")
+    options = RECIPES[recipe] | {name: value for name, value in given.items() if value is not None}
+    if not callable(options["loss"]) and options["loss"] not in LOSSES:
+        raise ValueError(f"loss must be one of {list(LOSSES)} or callable, not {options['loss']!r}")
+    return options
 
 
-def as_input(spectrogram: xr.DataArray, config: dict[str, Any]) -> Tensor:
-    """The spectrogram, compressed and scaled, as networks take it (stim, 1, freq, time)."""
-    offset, span = config["scaling"]
-    compressed = np.log1p(spectrogram.transpose("stim", "freq", "time").values)
-    return torch.tensor((compressed - offset) / span, dtype=torch.float32)[:, None]
+def _best_start(tries: list[_Training], n_epochs: int) -> _Training:
+    for training in tries:
+        for _ in range(n_epochs):
+            training.one_epoch()
+    return min(tries, key=lambda training: training.smallest)
+
+
+@dataclass
+class _Data:
+    """The sounds and counts of a fit: those that are fitted, and those set aside."""
+
+    fit_sounds: Tensor
+    fit_counts: Tensor
+    stop_sounds: Tensor
+    stop_counts: Tensor
 
 
 class _Training:
-    """A fit under way: all that has to be kept for it to go on after an interruption."""
+    """A fit under way, in stages: the part of the network that learns, and the learning rate.
 
-    def __init__(self, network: Network, config: dict[str, Any]) -> None:
-        self.network, self.config = network, config
-        decaying = [*network.core.parameters(), *network.readout.parameters()]
-        others = [*network.prefilter.parameters(), *network.output.parameters()]
-        groups: list[dict[str, Any]] = [{"params": decaying}]
-        groups.append({"params": others, "weight_decay": 0.0})
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=config["learning_rate"], weight_decay=config["weight_decay"]
-        )
+    While all of the network learns, it keeps the weights of the smallest loss on the sounds set
+    aside. While the read-outs learn, each cell keeps those of its own smallest loss.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        data: _Data,
+        objective: Loss,
+        config: dict[str, Any],
+        stages: list[tuple[str, float]],
+    ) -> None:
+        self.network, self.data, self.objective, self.config = network, data, objective, config
+        self.stages = stages
         self.shuffle = torch.Generator().manual_seed(config["seed"])
         self.losses: list[tuple[float, float]] = []  # of each epoch: fit, stop
+        self.stage_of_epoch: list[int] = []
         self.best = deepcopy(network.state_dict())
+        self.start(0)
 
-    def over(self, max_epochs: int, patience: int) -> bool:
-        return len(self.losses) >= max_epochs or self.n_waited >= patience
+    def start(self, stage: int) -> None:
+        """Go on from the best weights, with the part and the learning rate of this stage."""
+        self.stage = stage
+        self.part, learning_rate = self.stages[stage]
+        self.network.load_state_dict(self.best)
+        self.learning = self.network
+        self.fit_inputs, self.stop_inputs = self.data.fit_sounds, self.data.stop_sounds
+        if self.part == "readout":
+            network: Any = self.network
+            core = nn.Sequential(network.prefilter, network.core)
+            self.learning = nn.Sequential(network.readout, network.output)
+            self.fit_inputs = in_batches(core, self.fit_inputs)
+            self.stop_inputs = in_batches(core, self.stop_inputs)
+        self.optimizer = torch.optim.Adam(self.learning.parameters(), lr=learning_rate)
+        self.best_loss = self.stop_loss()
+        self.smallest, self.n_waited = float(self.best_loss.mean()), 0
 
-    @property
-    def n_waited(self) -> int:
-        """Epochs since the one with the smallest loss on the sounds set aside."""
-        stop_losses = np.nan_to_num([stop for _, stop in self.losses], nan=np.inf)
-        return len(stop_losses) - 1 - int(stop_losses.argmin()) if self.losses else 0
+    def goes_on(self, max_epochs: int, patience: int) -> bool:
+        """Whether there is another epoch; a stage that has ended is followed by the next."""
+        while self.n_waited >= patience or self.stage_of_epoch.count(self.stage) >= max_epochs:
+            if self.stage + 1 == len(self.stages):
+                return False
+            self.start(self.stage + 1)
+        return True
 
-    def one_epoch(self, fit: tuple[Tensor, Tensor], stop: tuple[Tensor, Tensor]) -> None:
-        sounds, counts = fit
-        order = torch.randperm(len(sounds), generator=self.shuffle).to(sounds.device)
-        total = torch.zeros((), device=sounds.device)
-        self.network.train()
-        for some in torch.split(order, self.config["batch_size"]):
-            loss = masked_loss(self.network(sounds[some]), counts[some], self.config["loss"])
+    def one_epoch(self) -> None:
+        inputs, counts = self.fit_inputs, self.data.fit_counts
+        order = torch.randperm(len(inputs), generator=self.shuffle).to(inputs.device)
+        total = torch.zeros((), device=inputs.device)
+        self.learning.train()
+        for batch in torch.split(order, self.config["batch_size"]):
+            loss = self.objective(self.learning(inputs[batch]), counts[batch])
             self.optimizer.zero_grad()
             torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), _MAX_GRADIENT)
+            if self.part == "all":
+                nn.utils.clip_grad_norm_(self.learning.parameters(), _MAX_GRADIENT)
             self.optimizer.step()
-            total += loss.detach() * len(some)
-        self.network.eval()
-        with torch.no_grad():
-            stop_loss = masked_loss(self.network(stop[0]), stop[1], self.config["loss"])
-        self.losses.append((float(total) / len(sounds), float(stop_loss)))
-        if not self.n_waited:
+            total += loss.detach() * len(batch)
+        stop_loss = self.stop_loss()
+        self.losses.append((float(total) / len(inputs), float(stop_loss.mean())))
+        self.stage_of_epoch.append(self.stage)
+        if not np.isfinite(self.losses[-1]).all():
+            raise ValueError(
+                f"the loss {self.config['loss']!r} is not finite in epoch {len(self.losses)}: try "
+                "a smaller learning_rate, and for 'poisson' a network whose rates are above 0, "
+                "such as with sizes={'output': 'softplus'}"
+            )
+        self.keep_best(stop_loss)
+
+    def stop_loss(self) -> Tensor:
+        """The loss on the sounds set aside; while read-outs learn, that of each cell."""
+        rates, counts = in_batches(self.learning, self.stop_inputs), self.data.stop_counts
+        if self.part == "all":
+            return self.objective(rates, counts)
+        cells = range(counts.shape[1])
+        return torch.stack([self.objective(rates[:, [i]], counts[:, [i]]) for i in cells])
+
+    def keep_best(self, stop_loss: Tensor) -> None:
+        is_better = stop_loss < self.best_loss
+        if self.part == "readout":
+            for name, value in self.network.state_dict().items():
+                if name.startswith(("readout.", "output.")):  # along whose first dim are the cells
+                    self.best[name][is_better] = value[is_better]
+        elif is_better:
             self.best = deepcopy(self.network.state_dict())
+        self.best_loss = torch.minimum(self.best_loss, stop_loss)
+        mean = float(stop_loss.mean())
+        self.n_waited = 0 if mean < self.smallest else self.n_waited + 1
+        self.smallest = min(mean, self.smallest)
 
     def history(self) -> xr.Dataset:
         fit_loss, stop_loss = zip(*self.losses, strict=True) if self.losses else ((), ())
-        epoch = np.arange(1, len(self.losses) + 1)
+        stages = [self.stages[stage] for stage in self.stage_of_epoch]
         return xr.Dataset(
             {
                 "fit_loss": ("epoch", list(fit_loss), {"long_name": "loss on the fitted sounds"}),
                 "stop_loss": ("epoch", list(stop_loss), {"long_name": "loss on sounds set aside"}),
             },
-            {"epoch": epoch},
+            {
+                "epoch": np.arange(1, len(self.losses) + 1),
+                "part": (
+                    "epoch",
+                    [part for part, _ in stages],
+                    {"long_name": "part of the network that learns"},
+                ),
+                "learning_rate": (
+                    "epoch",
+                    [rate for _, rate in stages],
+                    {"long_name": "learning rate"},
+                ),
+            },
             {"loss": self.config["loss"], "simulated": self.config["simulated"]},
         )
+
+    _KEPT = ("losses", "stage_of_epoch", "best", "best_loss", "smallest", "n_waited")
 
     def save(self, file: Path) -> None:
         state = {
             "config": json.dumps(self.config),
+            "stage": self.stage,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "losses": self.losses,
-            "best": self.best,
             "shuffle": self.shuffle.get_state(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            **{name: getattr(self, name) for name in self._KEPT},
         }
-        part = file.with_name(f"{file.name}.part")
-        torch.save(state, part)
-        part.replace(file)
+        content = io.BytesIO()
+        torch.save(state, content)
+        digest = hashlib.sha256(content.getbuffer()).digest()
+        with written(file) as part:
+            part.write_bytes(digest + content.getvalue())
 
     def resume(self, file: Path) -> None:
-        state = torch.load(file, "cpu", weights_only=True)
+        content = file.read_bytes()
+        digest, content = content[:32], content[32:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError(
+                f"{file} is damaged, or is no checkpoint: remove it, and the fit starts again"
+            )
+        device = self.data.fit_sounds.device
+        state = torch.load(io.BytesIO(content), device, weights_only=True)
         if state["config"] != json.dumps(self.config):
             raise ValueError(
                 f"{file} is the checkpoint of a fit with other options or data: "
                 "remove it, or name another file"
             )
+        self.best = state["best"]
+        self.start(state["stage"])
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.losses, self.best = state["losses"], state["best"]
-        self.shuffle.set_state(state["shuffle"])
-        torch.set_rng_state(state["rng"])
+        for name in self._KEPT:
+            setattr(self, name, state[name])
+        self.shuffle.set_state(state["shuffle"].cpu())
+        torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda_rng"])
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu())
 
 
-def masked_loss(rate: Tensor, counts: Tensor, kind: str) -> Tensor:
-    """Mean loss over the bins that were recorded, those not NaN in counts."""
-    recorded = ~counts.isnan()
-    counts = counts.nan_to_num(0)
-    each = rate - counts * (rate + 1e-6).log() if kind == "poisson" else (rate - counts) ** 2
-    return (each * recorded).sum() / recorded.sum().clamp_min(1)
+# --- networks ----------------------------------------------------------------------------------
 
 
-def _network(config: dict[str, Any], mean_rate: Tensor | None = None) -> Network:
-    return Network(
-        config["model"],
-        config["prefilter"],
-        torch.ones(len(config["neurons"])) if mean_rate is None else mean_rate,
-        len(config["freq"]),
-        config["bin_s"],
-        **config["sizes"],
-    )
+def _architecture(
+    model: str | nn.Module | None,
+    prefilter: str | None,
+    sizes: Mapping[str, Any] | None,
+    init: Fitted | None,
+) -> dict[str, Any]:
+    """The part of the configuration that says what the network is; no sizes: a user's module."""
+    if init is not None:
+        if any(option is not None for option in (model, prefilter, sizes)):
+            raise ValueError("init says the model, prefilter and sizes: leave these out")
+        return {name: init.config[name] for name in ("model", "prefilter", "sizes")}
+    if isinstance(model, nn.Module):
+        if any(option is not None for option in (prefilter, sizes)):
+            raise ValueError("prefilter and sizes are options of the models by name alone")
+        return {"model": type(model).__name__, "prefilter": None, "sizes": None}
+    model = "statenet" if model is None else model
+    sizes = dict(sizes or {})
+    check_options(model, prefilter, sizes)
+    return {"model": model, "prefilter": prefilter, "sizes": {**MODELS[model], **sizes}}
 
 
-def _check(ds: xr.Dataset) -> None:
-    for name in ("spectrogram", "psth", "subset", "freq"):
-        if name not in ds.variables:
-            raise ValueError(f"ds must be as nat4xr.open_area returns it, but lacks {name!r}")
+def _start_from(init: Fitted, network: nn.Module, neurons: list[str]) -> None:
+    """Copy front end and core, and the read-outs of the cells that `init` was fitted to."""
+    row = {name: i for i, name in enumerate(init.config["neurons"])}
+    to_rows = [i for i, name in enumerate(neurons) if name in row]
+    from_rows = [row[neurons[i]] for i in to_rows]
+    state = network.state_dict()
+    for name, value in init.network.state_dict().items():
+        if name.startswith(("readout.", "output.")):
+            state[name][to_rows] = value[from_rows]
+        else:
+            state[name] = value
+    network.load_state_dict(state)
 
 
-def _bin_s(ds: xr.Dataset) -> float:
-    return float(np.diff(ds["time"].values[:2]).round(6)[0])
+def _check_shape(network: nn.Module, data: _Data, name: str) -> None:
+    wanted = tuple(data.stop_counts.shape)
+    shape = tuple(in_batches(network, data.stop_sounds).shape)
+    if shape != wanted:
+        raise ValueError(
+            f"from spectrograms {tuple(data.stop_sounds.shape)}, {name} must return spikes per bin "
+            f"(batch, neuron, time) of the shape {wanted}, not {shape}"
+        )
 
 
-def _set_aside(names: NDArray[np.str_]) -> NDArray[np.bool_]:
+# --- data --------------------------------------------------------------------------------------
+
+
+def _scaling(spectrogram: xr.DataArray, gain: float, per_band: bool) -> dict[str, Any]:
+    """How `as_input` scales: to the range from 0 to 1 of all sounds, in each band or over all."""
+    values = spectrogram.transpose("freq", "stim", "time").values
+    compressed = np.log1p(gain * values.reshape(len(values) if per_band else 1, -1))
+    low, high = compressed.min(1), compressed.max(1)
+    span = np.where(high > low, high - low, 1)
+    return {"gain": gain, "offset": low.tolist(), "range": span.tolist()}
+
+
+def _set_aside(names: NDArray[np.str_], share: float, seed: int) -> NDArray[np.bool_]:
     """Which est sounds tell when to stop: the same ones whatever their order."""
-    drawn = np.random.default_rng(0).permutation(np.sort(names))
-    return np.isin(names, drawn[: max(1, round(_STOPPING_SHARE * names.size))])
+    drawn = np.random.default_rng(seed).permutation(np.sort(names))
+    return np.isin(names, drawn[: max(1, round(share * names.size))])
 
 
 def _fingerprint(est: xr.Dataset) -> str:
-    n_spikes = float(est["psth"].sum(dtype=np.float64))
+    """A SHA-256 of all that is fitted: the sounds, the cells, and their responses."""
+    digest = hashlib.sha256()
     names = [*est["neuron"].values.tolist(), *est["stim"].values.tolist()]
-    return hashlib.sha256(json.dumps([names, n_spikes]).encode()).hexdigest()
+    digest.update(json.dumps(names).encode())
+    for name, dims in (
+        ("spectrogram", ("stim", "freq", "time")),
+        ("psth", ("stim", "neuron", "time")),
+    ):
+        values = est[name].transpose(*dims).values
+        digest.update(np.ascontiguousarray(values, "<f4").data)
+    return digest.hexdigest()

@@ -1,0 +1,276 @@
+"""Fitted models: predicting with them, and keeping them in files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from ..io.files import written
+from .networks import Network
+
+__all__ = ["Fitted", "load", "predict"]
+
+_BATCH_SIZE = 32  # sounds at once
+
+
+@dataclass(frozen=True, repr=False)
+class Fitted:
+    """A fitted model: what :func:`fit` and :func:`load` return.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        A :class:`Network`, or the module that was given to :func:`fit`; on the CPU and in
+        evaluation mode.
+    config : dict
+        How it was made: model and options, names of the cells, scaling of the spectrogram, package
+        version, fingerprint of the data, and whether those were simulated.
+    history : xarray.Dataset
+        The learning curve: ``fit_loss`` and ``stop_loss`` (epoch), float64, losses on the sounds
+        that are fitted and on those set aside; with ``learning_rate`` (epoch), and ``part``
+        (epoch), which is ``"all"`` or ``"readout"``, as coordinates.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
+    >>> fitted.name, fitted.config["loss"], fitted.history.sizes["epoch"]
+    ('ln', 'mse', 1)
+    """
+
+    network: Any
+    config: dict[str, Any]
+    history: xr.Dataset
+
+    def __repr__(self) -> str:
+        config, history = self.config, self.history
+        n_parameters = sum(p.numel() for p in self.network.parameters())
+        area = f"{config['area']} cells" if config["area"] else "cells"
+        simulated = " (SIMULATED data)" if config["simulated"] else ""
+        outcome = "not trained"
+        if history.sizes["epoch"]:
+            best = float(history["stop_loss"].min())
+            outcome = f"{history.sizes['epoch']} epochs; {config['loss']} {best:.4g} on sounds"
+            outcome += " set aside"
+        return (
+            f"<nat4xr.models.Fitted {self.name}: {n_parameters:,} parameters>\n"
+            f"{len(config['neurons'])} {area}, {config['n_stims']} est sounds{simulated}\n"
+            f"recipe {config['recipe']!r}, seed {config['seed']}, {outcome}"
+        )
+
+    @property
+    def name(self) -> str:
+        """Model and front end, such as ``"statenet+adaptrans"``."""
+        return "+".join(filter(None, [self.config["model"], self.config["prefilter"]]))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights, configuration and learning curve into a safetensors file.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; replaced if it exists. Its folder must exist.
+
+        Examples
+        --------
+        >>> import nat4xr
+        >>> ds = nat4xr.open_area("PEG")
+        >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
+        >>> fitted.save("ln.safetensors")
+        >>> nat4xr.models.load("ln.safetensors").name
+        'ln'
+        """
+        about = json.dumps({"config": self.config, "history": self.history.to_dict()})
+        weights = self.network.state_dict()
+        metadata = {"nat4xr": about, "sha256": checksum(weights, about)}
+        with written(path) as part:
+            part.write_bytes(safetensors.torch.save(weights, metadata))
+
+
+def load(path: str | os.PathLike[str], network: nn.Module | None = None) -> Fitted:
+    """Read a fitted model that :meth:`Fitted.save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    network : torch.nn.Module, optional
+        For a fit of your own module: a module of the same sizes, which is copied.
+
+    Returns
+    -------
+    Fitted
+        The model as it was saved: it predicts the same.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or does not come from :meth:`Fitted.save`, or the weights are of
+        another module than `network`.
+    FileNotFoundError
+        If there is no such file.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
+    >>> fitted.save("ln.safetensors")
+    >>> loaded = nat4xr.models.load("ln.safetensors")
+    >>> nat4xr.models.predict(loaded, ds).equals(nat4xr.models.predict(fitted, ds))
+    True
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or is no safetensors file: {error}") from error
+    if "nat4xr" not in metadata:
+        raise ValueError(f"{path} holds no model that nat4xr has saved")
+    if metadata.get("sha256") != checksum(weights, metadata["nat4xr"]):
+        raise ValueError(f"{path} is damaged: its content does not match its checksum")
+    about = json.loads(metadata["nat4xr"])
+    config = about["config"]
+    if config["sizes"] is not None:
+        network = network_of(config, torch.ones(len(config["neurons"])))
+    elif network is None:
+        raise ValueError(
+            f"{path} holds the weights of a module of your own, {config['model']}: "
+            f"load(path, {config['model']}(...))"
+        )
+    else:
+        network = deepcopy(network)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} holds the weights of another module: {error}") from error
+    return Fitted(network.cpu().eval(), config, xr.Dataset.from_dict(about["history"]))
+
+
+def predict(fitted: Fitted, ds: xr.Dataset) -> xr.DataArray:
+    """Predict the responses of the fitted cells to all sounds of a Dataset.
+
+    Cells of `ds` that the model was not fitted to are left out, with a warning.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        What :func:`fit` or :func:`load` returned.
+    ds : xarray.Dataset
+        As :func:`nat4xr.open_area` returns it, or a selection: with ``spectrogram`` (stim, freq,
+        time), and ``psth`` (stim, time, neuron) for the labels of the cells.
+
+    Returns
+    -------
+    xarray.DataArray
+        Spikes per bin, dims (stim, time, neuron), float32, with every label of `ds`; its attrs
+        name the model, and say whether simulated data were involved.
+
+    Raises
+    ------
+    ValueError
+        If `ds` lacks something, has other frequency bands or time bins, or has none of the cells
+        that the model was fitted to. To predict other cells, fit read-outs to them:
+        ``fit(ds, init=fitted, freeze="core")``.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
+    >>> pred = nat4xr.models.predict(fitted, ds.sel(subset="val"))
+    >>> dict(pred.sizes), bool((pred >= 0).all())
+    ({'stim': 18, 'time': 150, 'neuron': 8}, True)
+    """
+    check(ds)
+    config = fitted.config
+    if ds["freq"].values.tolist() != config["freq"] or bin_s(ds) != config["bin_s"]:
+        raise ValueError(
+            f"{fitted.name} was fitted to other frequency bands or time bins than those of ds"
+        )
+    output = {name: i for i, name in enumerate(config["neurons"])}
+    is_fitted = np.array([name in output for name in ds["neuron"].values.tolist()], bool)
+    if not is_fitted.all():
+        other = ds["neuron"].values[~is_fitted]
+        message = (
+            f"{fitted.name} was not fitted to {other.size} of {is_fitted.size} cells "
+            f"({other[0]}, ...). To predict them, fit read-outs to them: "
+            "nat4xr.models.fit(ds, init=fitted, freeze='core')"
+        )
+        if not is_fitted.any():
+            raise ValueError(message)
+        warnings.warn(f"{message}. They are left out.", UserWarning, stacklevel=2)
+    like = ds["psth"].isel(neuron=is_fitted).transpose("stim", "time", "neuron")
+    outputs = [output[name] for name in like["neuron"].values.tolist()]
+    rates = in_batches(fitted.network, as_input(ds["spectrogram"], config))[:, outputs]
+    prediction = like.copy(data=rates.transpose(1, 2).numpy()).rename("prediction")
+    prediction.attrs = {
+        "long_name": f"spikes per bin predicted by {fitted.name}",
+        "units": "1",
+        "model": fitted.name,
+        "seed": config["seed"],
+        "nat4xr_version": config["nat4xr_version"],
+        "fingerprint": config["fingerprint"],
+        "simulated": max(config["simulated"], int(ds.attrs.get("simulated", 0))),
+    }
+    return prediction
+
+
+# --- what fits use, too ------------------------------------------------------------------------
+
+
+def network_of(config: dict[str, Any], mean_rate: Tensor) -> Network:
+    return Network(
+        config["model"],
+        config["prefilter"],
+        mean_rate,
+        len(config["freq"]),
+        config["bin_s"],
+        **config["sizes"],
+    )
+
+
+def in_batches(network: nn.Module, inputs: Tensor) -> Tensor:
+    """What the network makes of its inputs when nothing is learnt."""
+    network.eval()
+    with torch.no_grad():
+        return torch.cat([network(batch) for batch in torch.split(inputs, _BATCH_SIZE)])
+
+
+def as_input(spectrogram: xr.DataArray, config: dict[str, Any]) -> Tensor:
+    """The spectrogram, compressed and scaled, as networks take it (stim, 1, freq, time)."""
+    scaling = config["scaling"]
+    offset, span = (np.array(scaling[name])[:, None] for name in ("offset", "range"))
+    values = spectrogram.transpose("stim", "freq", "time").values
+    compressed = np.log1p(scaling["gain"] * values)
+    return torch.tensor((compressed - offset) / span, dtype=torch.float32)[:, None]
+
+
+def check(ds: xr.Dataset) -> None:
+    for name in ("spectrogram", "psth", "subset", "freq"):
+        if name not in ds.variables:
+            raise ValueError(f"ds must be as nat4xr.open_area returns it, but lacks {name!r}")
+
+
+def bin_s(ds: xr.Dataset) -> float:
+    return float(np.diff(ds["time"].values[:2]).round(6)[0])
+
+
+def checksum(weights: Mapping[str, Tensor], about: str = "") -> str:
+    content = safetensors.torch.save({name: weights[name].contiguous() for name in weights})
+    return hashlib.sha256(content + about.encode()).hexdigest()

@@ -1,0 +1,91 @@
+"""What a fit minimises: functions of predicted rates and recorded counts, which may be NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["mse", "nmse", "poisson"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def mse(rate: Tensor, counts: Tensor) -> Tensor:
+    """Mean squared error over the bins that were recorded.
+
+    Parameters
+    ----------
+    rate : torch.Tensor
+        Predicted spikes per bin, of any shape.
+    counts : torch.Tensor
+        Recorded spikes per bin, of the same shape; NaN where there was no recording.
+
+    Returns
+    -------
+    torch.Tensor
+        One number; 0 if nothing was recorded.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from nat4xr.models import mse
+    >>> mse(torch.tensor([1.0, 2.0]), torch.tensor([3.0, torch.nan]))
+    tensor(4.)
+    """
+    return _mean((rate - counts.nan_to_num(0)) ** 2, counts)
+
+
+def nmse(rate: Tensor, counts: Tensor) -> Tensor:
+    """Mean squared error over the bins that were recorded, divided by their mean square.
+
+    Parameters
+    ----------
+    rate, counts : torch.Tensor
+        As for :func:`mse`.
+
+    Returns
+    -------
+    torch.Tensor
+        One number: 1 for a rate of 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from nat4xr.models import nmse
+    >>> nmse(torch.tensor([1.0, 2.0]), torch.tensor([2.0, torch.nan]))
+    tensor(0.2500)
+    """
+    return mse(rate, counts) / _mean(counts.nan_to_num(0) ** 2, counts).clamp_min(1e-9)
+
+
+def poisson(rate: Tensor, counts: Tensor) -> Tensor:
+    """Mean negative log-likelihood of Poisson counts, but for a constant, over recorded bins.
+
+    Parameters
+    ----------
+    rate, counts : torch.Tensor
+        As for :func:`mse`; `rate` must be at least 0.
+
+    Returns
+    -------
+    torch.Tensor
+        One number; NaN if a rate is negative.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from nat4xr.models import poisson
+    >>> poisson(torch.tensor([1.0, 2.0]), torch.tensor([3.0, torch.nan])).round(decimals=3)
+    tensor(1.)
+    """
+    return _mean(rate - counts.nan_to_num(0) * (rate + 1e-6).log(), counts)
+
+
+def _mean(each: Tensor, counts: Tensor) -> Tensor:
+    recorded = ~counts.isnan()
+    return torch.where(recorded, each, 0).sum() / recorded.sum().clamp_min(1)
+
+
+LOSSES: dict[str, Loss] = {"mse": mse, "nmse": nmse, "poisson": poisson}
