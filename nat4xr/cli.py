@@ -12,6 +12,8 @@ from . import __version__
 from .errors import DownloadError, ReleaseError
 
 AREA = click.Choice(["A1", "PEG"])
+# Those of nat4xr.models.MODELS, which needs PyTorch.
+NETWORKS = ["ln", "ln-pop", "cnn1d", "cnn1dx2", "cnn", "cnn-deepstrf", "statenet", "transformer"]
 data_path = click.option(
     "--path",
     type=click.Path(path_type=Path),
@@ -163,7 +165,7 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
 @click.argument("area", type=AREA)
 @click.option(
     "--model",
-    type=click.Choice(["strf", "ln", "cnn", "statenet", "transformer"]),
+    type=click.Choice(["strf", *NETWORKS]),
     default="strf",
     show_default=True,
     help="strf: ridge regression and a static nonlinearity; others: networks (nat4xr[models]).",

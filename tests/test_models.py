@@ -14,7 +14,7 @@ import xarray as xr
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-import nat4xr  # noqa: E402
+import nat4xr.cli  # noqa: E402
 from nat4xr.models import (  # noqa: E402
     MODELS,
     AdapTrans,
@@ -855,6 +855,10 @@ def test_plot_draws_what_was_learnt(ds: xr.Dataset) -> None:
     for kernels in (kernel(fitted), gradient_strf(fitted, ds)):
         mesh = nat4xr.plot.strf(kernels.isel(neuron=0), ax=figure.Figure().subplots())
         assert mesh.get_array().shape == (N_FREQ, 25)
+
+
+def test_the_command_line_offers_all_models() -> None:
+    assert list(MODELS) == nat4xr.cli.NETWORKS
 
 
 # --- the benchmark -----------------------------------------------------------------------------
