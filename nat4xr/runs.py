@@ -109,8 +109,8 @@ def run(
     ----------
     ds : xarray.Dataset
         One area, as :func:`nat4xr.open_area` returns it.
-    model : {"ln", "cnn", "statenet", "transformer"}, default: "statenet"
-        Which network, as for :func:`fit`.
+    model : str, default: "statenet"
+        Which network: a name in ``nat4xr.models.MODELS``.
     prefilter : {None, "adaptrans"}, optional
         Its front end, as for :func:`fit`.
     seeds : int, default: 5

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,12 +135,13 @@ def load(path: str | os.PathLike[str], network: nn.Module | None = None) -> Fitt
     >>> nat4xr.models.predict(loaded, ds).equals(nat4xr.models.predict(fitted, ds))
     True
     """
+    content = Path(path).expanduser().read_bytes()
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        weights = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged, or is no safetensors file: {error}") from error
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header.get("__metadata__", {})
     if "nat4xr" not in metadata:
         raise ValueError(f"{path} holds no model that nat4xr has saved")
     if metadata.get("sha256") != checksum(weights, metadata["nat4xr"]):
