@@ -13,8 +13,8 @@ from .measure import (
     gunzip,
     machine,
     opening,
+    process,
     release,
-    streamed_gunzip,
 )
 
 
@@ -26,52 +26,86 @@ class Figure(NamedTuple):
     aim: float | None = None
 
 
-GUNZIP = "gzip.decompress of the population tgz: 1 gunzip"
+GUNZIP = "gunzip: a process that streams the population tgz"
+CPU = "CPU time of the gunzip"
+PLAIN = "plain xr.open_dataset of the converted file, process"
+TGZ = "size of the population tgz"
 FIGURES = [
     Figure(GUNZIP, "s"),
-    Figure("the same, streamed by gzip.open", "s", GUNZIP),
-    Figure("first open_area (cold)", "s", GUNZIP, 1.5, 1.0),
-    Figure("first open_area of a process (warm, with imports)", "s", GUNZIP),
-    Figure("later open_area (warm)", "s", GUNZIP, 0.05, 0.01),
-    Figure("one cell, all est sounds", "s", GUNZIP, 0.05, 0.01),
-    Figure("all val trials", "s", GUNZIP, 0.25, 0.1),
-    Figure("all val trials, chunks=None", "s", GUNZIP, 0.25, 0.1),
-    Figure("import nat4xr", "s", None, 1.0, 0.3),
-    Figure("peak memory of the cold open", "MB", None, 1000, 500),
-    Figure("peak memory of to_netcdf of the whole", "MB", None, 1500, 800),
-    Figure("time of to_netcdf of the whole", "s", GUNZIP),
-    Figure("size of the population tgz", "MB"),
-    Figure("size of the converted file", "MB", "size of the population tgz", 1.5, 1.0),
+    Figure(CPU, "s"),
+    Figure("first open_area, process", "s", GUNZIP, 1.1, 0.8),
+    Figure("CPU time of it", "s", CPU, 1.4, 1.0),
+    Figure("peak memory of it", "MB", None, 400, 300),
+    Figure(PLAIN, "s"),
+    Figure("later open_area, process", "s", PLAIN, 1.10, 1.05),
+    Figure("import nat4xr, process", "s", PLAIN),
+    Figure("ds.to_netcdf of the whole", "s", GUNZIP, 5, 4),
+    Figure("peak memory of it, process", "MB", None, 800, 600),
+    Figure("nat4xr export A1 whole.nc, process", "s", GUNZIP, 0.7, 0.45),
+    Figure("ds.psth.load()", "s", GUNZIP, 0.2, 0.12),
+    Figure("first open_spikes after open_area", "s", GUNZIP, 0.5, 0.3),
+    Figure("open_area(subset='est').response.load()", "s", GUNZIP, 0.4, 0.25),
+    Figure("peak memory of it, process", "MB", None, 800, 400),
+    Figure("all val trials, loaded", "s", GUNZIP),
+    Figure("one cell, all est sounds, loaded", "s", GUNZIP),
+    Figure("benchmark.evaluate of all cells, loaded", "s", GUNZIP, 0.3, 0.15),
+    Figure("an epoch of a DataLoader over est, 2 workers", "s", GUNZIP, 0.7, 0.2),
+    Figure(TGZ, "MB"),
+    Figure("size of the converted file", "MB", TGZ),
 ]
 
 
-def measured(folder: Path) -> Iterator[tuple[str, float]]:
-    """One round: every figure once."""
-    opened = f"import nat4xr; {opening(folder)}; ds.n_reps.load()"
-    plain = f"import nat4xr; {opening(folder, options='chunks=None')}; ds.n_reps.load()"
-    cell = "ds.response.sel(neuron=ds.neuron.values[400], subset='est').load()"
-    val = "ds.response.sel(subset='val').load()"
+def measured(folder: Path) -> Iterator[float]:
+    """One round: every figure once, in the order of `FIGURES`."""
+    open_all = opening(folder)
+    opened = f"import nat4xr; {open_all}; ds.n_reps.load()"
     export = folder / "export.nc"
 
-    yield GUNZIP, gunzip(folder).seconds
-    yield "the same, streamed by gzip.open", streamed_gunzip(folder).seconds
+    unit = gunzip(folder)
+    yield from (unit.seconds, unit.cpu_s)
     forget(folder)
-    cold = cost(opening(folder), "import nat4xr")
-    yield "first open_area (cold)", cold.seconds
-    yield "peak memory of the cold open", cold.peak_mb
-    warm = cost(opening(folder), "import nat4xr")
-    yield "first open_area of a process (warm, with imports)", warm.seconds
-    yield "later open_area (warm)", cost(opening(folder), opened).seconds
-    yield "one cell, all est sounds", cost(cell, opened).seconds
-    yield "all val trials", cost(val, opened).seconds
-    yield "all val trials, chunks=None", cost(val, plain).seconds
-    yield "import nat4xr", cost("import nat4xr").seconds
+    cold = process(f"import nat4xr; {open_all}")
+    yield from (cold.seconds, cold.cpu_s, cold.peak_mb)
+    (converted,) = folder.glob("A1_nat4xr-*.nc")
+    yield process(f"import xarray as xr; xr.open_dataset({str(converted)!r})").seconds
+    yield process(f"import nat4xr; {open_all}").seconds
+    yield process("import nat4xr").seconds
     whole = cost(f"ds.to_netcdf({str(export)!r})", opened)
+    yield from (whole.seconds, whole.peak_mb)
     export.unlink()
-    yield "peak memory of to_netcdf of the whole", whole.peak_mb
-    yield "time of to_netcdf of the whole", whole.seconds
-    yield "size of the population tgz", (folder / POPULATION).stat().st_size / 1e6
-    yield "size of the converted file", converted_mb(folder)
+    arguments = ["export", "A1", str(export), "--path", str(folder)]
+    yield process(f"from nat4xr.cli import main; main({arguments!r})").seconds
+    export.unlink()
+    yield cost("ds.psth.load()", opened).seconds
+    spikes = open_all.replace("open_area", "open_spikes")
+    yield cost(spikes, opened).seconds
+    only_est = opening(folder, options="subset='est'")
+    est = cost(f"{only_est}; ds.response.load()", "import nat4xr")
+    yield from (est.seconds, est.peak_mb)
+    yield cost("ds.response.sel(subset='val').load()", opened).seconds
+    yield cost(
+        "ds.response.sel(cell_id=ds.neuron.values[400], subset='est').load()", opened
+    ).seconds
+    val = opening(folder, options="subset='val'")
+    scored = f"import nat4xr; {val}; ds.load(); pred = ds.psth + 0.01"
+    yield cost("nat4xr.benchmark.evaluate(pred, ds)", scored).seconds
+    sounds = (
+        f"import nat4xr; {open_all}; from torch.utils.data import DataLoader; "
+        "sounds = nat4xr.bridges.torch_dataset(ds.sel(subset='est'))"
+    )
+    yield _epoch(sounds)
+    yield (folder / POPULATION).stat().st_size / 1e6
+    yield converted_mb(folder)
+
+
+def _epoch(sounds: str) -> float:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return float("nan")
+    return cost(
+        "for batch in DataLoader(sounds, batch_size=16, num_workers=2): pass", sounds
+    ).seconds
 
 
 def run(rounds: int) -> None:
@@ -80,18 +114,19 @@ def run(rounds: int) -> None:
     print(f"Full-size A1, {rounds} rounds; {machine()}", flush=True)
     results = []
     for number in range(rounds):
-        results.append(dict(measured(folder)))
-        print(f"round {number + 1}: a gunzip took {results[-1][GUNZIP]:.2f} s", flush=True)
-    print(f"\n| {'':49} |    min | median |    max |    | ratio | must be | aim  | met  |")
-    print(f"|{'-' * 51}|-------:|-------:|-------:|----|------:|--------:|-----:|------|")
-    for name, unit, divisor, must, aim in FIGURES:
-        values = [result[name] for result in results]
+        results.append(dict(zip(range(len(FIGURES)), measured(folder), strict=True)))
+        print(f"round {number + 1}: a gunzip took {results[-1][0]:.2f} s", flush=True)
+    row_of = {figure.name: row for row, figure in enumerate(FIGURES)}
+    print(f"\n| {'':53} |    min | median |    max |    | ratio | must be | aim  | met  |")
+    print(f"|{'-' * 55}|-------:|-------:|-------:|----|------:|--------:|-----:|------|")
+    for row, (name, unit, divisor, must, aim) in enumerate(FIGURES):
+        values = [result[row] for result in results]
         spread = " | ".join(f"{v:6.3g}" for v in (min(values), median(values), max(values)))
-        ratio = divisor and median(result[name] / result[divisor] for result in results)
+        ratio = divisor and median(result[row] / result[row_of[divisor]] for result in results)
         limits = " | ".join(f"{limit or '':>{w}}" for limit, w in ((must, 7), (aim, 4)))
         met = verdict(ratio or median(values), must, aim)
         shown = f"{ratio:.3f}" if ratio else ""
-        print(f"| {name:49} | {spread} | {unit:2} | {shown:>5} | {limits} | {met:4} |")
+        print(f"| {name:53} | {spread} | {unit:2} | {shown:>5} | {limits} | {met:4} |")
     print(f"\nRatios are medians over rounds. At the end: {machine()}")
 
 
