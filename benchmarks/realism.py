@@ -1,10 +1,8 @@
 """Distributions over the cells of a simulated release of full size, beside what they aim at."""
 
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 import nat4xr
@@ -34,28 +32,12 @@ def fano_factor(counts: xr.DataArray) -> xr.DataArray:
     return counts.var("rep", ddof=1).mean("stim") / counts.mean(["rep", "stim"])
 
 
-def noise_correlations(counts: xr.DataArray) -> pd.Series:
-    """Correlation over trials of the spike counts of each two cells of a site, by their names.
-
-    The mean over the repeats of a sound is taken off first.
-    """
-    noise = counts - counts.mean("rep")
-    by_pair = {}
-    for _, site in noise.groupby("site"):
-        cells = site.neuron.values
-        matrix = np.corrcoef(site.transpose("neuron", "stim", "rep").values.reshape(len(cells), -1))
-        by_pair |= {
-            (cells[i], cells[j]): matrix[i, j] for i, j in combinations(range(len(cells)), 2)
-        }
-    return pd.Series(by_pair)
-
-
-def tuning_similarity(kernel: xr.DataArray, pairs: pd.Index) -> pd.Series:
+def tuning_similarity(kernel: xr.DataArray, pairs: xr.Dataset) -> xr.DataArray:
     """Cosine of the angle between the spectral tunings of the cells of each pair."""
     tuning = np.sqrt((kernel**2).sum("lag"))  # of a separable kernel, but for its size
     tuning = tuning / np.sqrt((tuning**2).sum("freq"))
-    one, other = (tuning.sel(neuron=list(pairs.get_level_values(i))).values for i in (0, 1))
-    return pd.Series((one * other).sum(1), pairs)
+    one, other = (tuning.sel(neuron=pairs[n].values).values for n in ("neuron_1", "neuron_2"))
+    return xr.DataArray((one * other).sum(1), dims="pair")
 
 
 def distributions(folder: Path, area: str) -> dict[str, list[float]]:
@@ -64,9 +46,10 @@ def distributions(folder: Path, area: str) -> dict[str, list[float]]:
     ds = nat4xr.drop_unrecorded(ds).load()
     auditory = ds.sel(auditory=True)
     counts = auditory.response.sum("time")
-    correlations = noise_correlations(counts)
+    pairs = nat4xr.pairs(auditory.response)
+    correlations = pairs.noise_correlation
     with xr.open_dataset(folder / "truth.nc") as truth:
-        similarity = tuning_similarity(truth.kernel.load(), correlations.index)
+        similarity = tuning_similarity(truth.kernel.load(), pairs)
 
     bin_width = ds.time.attrs["bin_width"]
     rate = ds.psth.mean(["stim", "time"]) / bin_width
@@ -87,9 +70,9 @@ def distributions(folder: Path, area: str) -> dict[str, list[float]]:
         "rate, median (spikes/s)": [float(rate.median())],
         "rate, standard deviation of its logarithm": [float(np.log(rate).std())],
         "Fano factor": quantiles(fano_factor(counts)),
-        "noise correlation, mean": [correlations.mean()],
-        "noise correlation, similar tuning": [correlations[similarity > 0.7].mean()],
-        "noise correlation, different tuning": [correlations[similarity < 0.1].mean()],
+        "noise correlation, mean": [float(correlations.mean())],
+        "noise correlation, similar tuning": [float(correlations[similarity > 0.7].mean())],
+        "noise correlation, different tuning": [float(correlations[similarity < 0.1].mean())],
         "peak of the population rate, after sound on (s)": [peak, peak + bin_width],
         "share of cells with a response to the end of sounds": [float(offset.mean())],
     }

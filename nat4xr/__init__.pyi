@@ -14,6 +14,8 @@ from .index import LabelIndex as LabelIndex
 from .index import set_labels as set_labels
 from .io.engine import open_recording as open_recording
 from .io.registry import fetch as fetch
+from .population import latency as latency
+from .population import pairs as pairs
 from .simulation import simulate as simulate
 from .spikes import bin_spikes as bin_spikes
 from .spikes import open_spikes as open_spikes

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from . import metrics
 from .extras import require
+from .population import latency
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -430,9 +431,8 @@ def population(
         With ``psth`` (neuron, time; stim, if to be averaged), or that itself: spikes per bin, or
         scaled by :mod:`nat4xr.preprocess`.
     sort : {"site", "latency"}, optional
-        Group the cells by site, in the order of the data; or put the fastest on top. Latency is
-        the time from sound onset to half the peak above the mean rate before the sound; cells
-        whose rate does not rise come last.
+        Group the cells by site, in the order of the data; or put the fastest on top, by
+        `nat4xr.latency`. Cells that do not respond to the onset of the sound come last.
     ax : matplotlib.axes.Axes, optional
         Axes to draw into; by default the current ones, or those of a new figure.
 
@@ -859,19 +859,8 @@ def _sites(array: xr.DataArray) -> NDArray[Any] | None:
 
 
 def _by_latency(response: xr.DataArray) -> xr.DataArray:
-    time = response["time"]
-    before = time < time.attrs.get("sound_on", -np.inf) - _bin_width(response) / 2
-    if not before.any() or before.all():
-        raise ValueError(
-            "sort='latency' needs times before and after sound onset, which is read from "
-            "response.time.attrs['sound_on']"
-        )
-    rise = response[:, ~before.values] - response[:, before.values].mean("time")
-    peak = rise.max("time").values
-    latency = (rise.values >= peak[:, np.newaxis] / 2).argmax(axis=1)
-    # NaN is not above 0 either.
-    latency[~(peak > 0)] = rise.sizes["time"]
-    return response.isel(neuron=np.argsort(latency, kind="stable"))
+    fastest_first = np.argsort(latency(response).values, kind="stable")  # NaN comes last
+    return response.isel(neuron=fastest_first)
 
 
 # Axes.

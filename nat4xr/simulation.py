@@ -36,6 +36,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from . import __version__
+from .schema import SILENCE_S, SOUND_S, time_axis
 
 __all__ = ["simulate"]
 
@@ -725,7 +726,8 @@ def _open_truth(
             gain.append(encoding.gain)
 
         yield write
-    time, lag = (np.arange(n) * _BIN_MS / 1000 for n in (_N_BINS, _N_LAGS))
+    sound_times = {"sound_on": SILENCE_S, "sound_off": SILENCE_S + SOUND_S}
+    lag = np.arange(_N_LAGS) * _BIN_MS / 1000
     parameters = xr.Dataset(
         {
             model.weights_name: (("neuron", *model.weights_dims), np.stack(weights)),
@@ -736,7 +738,7 @@ def _open_truth(
         coords={
             "stim": [f"STIM_{name}.wav" for name in release.names],
             "rep": np.arange(_N_REPEATS),
-            "time": ("time", time, {"long_name": "left edge, from trial onset", "units": "s"}),
+            "time": time_axis(_N_BINS, _BIN_MS, sound_times),
             "neuron": [cell.cell_id for _, cell in flat],
             "area": ("neuron", [area for area, _ in flat]),
             "auditory": ("neuron", [cell.auditory for _, cell in flat]),

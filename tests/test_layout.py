@@ -25,7 +25,7 @@ ROOMS = [
     ["bins"],
     ["spikes", "waveforms"],
     ["area"],
-    ["metrics", "preprocess"],
+    ["metrics", "population", "preprocess"],
     ["strf", "plot"],
     ["accessor"],
     ["benchmark"],

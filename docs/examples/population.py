@@ -2,7 +2,8 @@
 Population response to one sound
 ================================
 
-All auditory cells of an area and one sound, the fastest on top. (Cells and sound are simulated.)
+All auditory cells of an area and one sound: on top those that respond to its onset, the fastest
+first, as :func:`nat4xr.latency` has them. (Cells and sound are simulated.)
 """
 
 import matplotlib.pyplot as plt
