@@ -21,6 +21,7 @@ from nat4xr.models import (  # noqa: E402
     Fitted,
     Network,
     adaptation,
+    dynamic_strf,
     fit,
     gradient_strf,
     kernel,
@@ -30,6 +31,7 @@ from nat4xr.models import (  # noqa: E402
     poisson,
     predict,
     run,
+    strf_subspace,
     training,
 )
 
@@ -827,6 +829,74 @@ def test_gradient_strfs_are_labelled_and_of_the_cells_that_were_asked_for(
     assert part.identical(whole.isel(neuron=[3, 1]))
     assert part["animal"].values.tolist() == ["ARM", "ARM"]
     assert (abs(whole) > 0).any(("freq", "lag")).all()
+
+
+@pytest.mark.parametrize("model", [*MODELS, "gru"])
+def test_a_dynamic_strf_is_the_gradient_at_each_time(ds: xr.Dataset, model: str) -> None:
+    if model == "gru":
+        fitted = quick(ds, "statenet", sizes={"cell": "gru"}, max_epochs=1)
+    else:
+        fitted = quick(ds, model, max_epochs=1)
+    part = ds.isel(stim=[5, 2], neuron=[3, 1])
+    strfs = dynamic_strf(fitted, part, n_lags=7)
+    assert strfs.dims == ("neuron", "stim", "time", "freq", "lag")
+    assert strfs["animal"].values.tolist() == ["ARM", "ARM"]
+    assert strfs["subset"].values.tolist() == ["est", "val"]
+    assert (strfs.isnull() == (strfs["lag"] > strfs["time"] + 1e-9)).all()
+
+    sounds = training.as_input(part["spectrogram"], fitted.config).requires_grad_()
+    for time in (3, 20, N_TIME - 1):
+        rate = fitted.network(sounds)[1, 1, time]  # of the second sound, and cell 1
+        (gradient,) = torch.autograd.grad(rate, sounds)
+        lags = strfs.isel(neuron=1, stim=1, time=time).dropna("lag")
+        past = gradient[1, 0, :, time - lags.sizes["lag"] + 1 : time + 1].flip(-1)
+        np.testing.assert_allclose(lags, past, atol=1e-6, rtol=1e-3)
+
+
+def test_dynamic_strfs_do_not_depend_on_how_many_are_computed_at_once(
+    ds: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = quick(ds, "statenet", max_epochs=1)
+    at_once = dynamic_strf(fitted, ds.isel(stim=[0]), n_lags=5)
+    monkeypatch.setattr("nat4xr.models.kernels._GRADIENTS_AT_ONCE", 7)
+    xr.testing.assert_allclose(dynamic_strf(fitted, ds.isel(stim=[0]), n_lags=5), at_once)
+
+
+def test_the_receptive_fields_of_ln_lie_along_its_kernel(ds: xr.Dataset) -> None:
+    fitted = quick(ds)
+    subspace = strf_subspace(dynamic_strf(fitted, ds.isel(stim=slice(3))), n_components=3)
+    np.testing.assert_allclose(subspace["variance_explained"][:, 0], 1, rtol=1e-5)
+    first = subspace["kernel"].sel(component=1)
+    np.testing.assert_allclose((first**2).sum(("freq", "lag")), 1, rtol=1e-5)
+    np.testing.assert_allclose(xr.corr(first, kernel(fitted), ("freq", "lag")), 1, rtol=1e-4)
+    assert subspace["animal"].values.tolist() == ["ARM"] * N_NEURONS
+
+
+def test_the_subspace_is_that_of_the_singular_value_decomposition() -> None:
+    rng = np.random.default_rng(0)
+    coords = {"neuron": ["a", "b"], "freq": [1.0, 2.0], "lag": [0.0, 0.01, 0.02]}
+    dims = ("neuron", "stim", "time", "freq", "lag")
+    strfs = xr.DataArray(rng.normal(1, 1, (2, 4, 5, 2, 3)), coords, dims)
+    with_gaps = strfs.where((strfs["lag"] <= 0.01 * strfs["time"] + 1e-9), np.nan)
+    subspace = strf_subspace(with_gaps.transpose(*dims[::-1]), n_components=6)
+    for cell in range(2):
+        complete = strfs.isel(neuron=cell, time=slice(2, None)).values.reshape(12, 6)
+        _, scale, axes = np.linalg.svd(complete, full_matrices=False)
+        components = subspace["kernel"].values[cell].reshape(6, 6)
+        np.testing.assert_allclose(abs((components * axes).sum(1)), 1, rtol=1e-5)
+        assert (components @ complete.mean(0) >= 0).all()
+        shares = subspace["variance_explained"].values[cell]
+        np.testing.assert_allclose(shares, scale**2 / (scale**2).sum(), rtol=1e-4)
+
+
+def test_a_subspace_needs_complete_dynamic_strfs(ds: xr.Dataset) -> None:
+    strfs = dynamic_strf(quick(ds), ds.isel(stim=[0]), n_lags=3)
+    with pytest.raises(ValueError, match="'time'"):
+        strf_subspace(strfs.isel(time=5))
+    with pytest.raises(ValueError, match="all 3 lags"):
+        strf_subspace(strfs.isel(time=[0, 1]))
+    with pytest.raises(ValueError, match="n_components must be from 1 to 24, not 25"):
+        strf_subspace(strfs, n_components=25)
 
 
 def test_adaptrans_gives_kernels_for_on_and_off_and_its_time_constants(ds: xr.Dataset) -> None:

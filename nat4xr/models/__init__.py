@@ -18,7 +18,7 @@ from ..extras import require
 if TYPE_CHECKING:
     from ..runs import run
     from .fitted import Fitted, load, predict
-    from .kernels import adaptation, gradient_strf, kernel
+    from .kernels import adaptation, dynamic_strf, gradient_strf, kernel, strf_subspace
     from .losses import mse, nmse, poisson
     from .networks import MODELS, AdapTrans, Network
     from .training import RECIPES, fit
@@ -30,6 +30,7 @@ __all__ = [
     "Fitted",
     "Network",
     "adaptation",
+    "dynamic_strf",
     "fit",
     "gradient_strf",
     "kernel",
@@ -39,11 +40,14 @@ __all__ = [
     "poisson",
     "predict",
     "run",
+    "strf_subspace",
 ]
 
 _MODULES = {
     **dict.fromkeys(["Fitted", "load", "predict"], "fitted"),
-    **dict.fromkeys(["adaptation", "gradient_strf", "kernel"], "kernels"),
+    **dict.fromkeys(
+        ["adaptation", "dynamic_strf", "gradient_strf", "kernel", "strf_subspace"], "kernels"
+    ),
     **dict.fromkeys(["mse", "nmse", "poisson"], "losses"),
     **dict.fromkeys(["MODELS", "AdapTrans", "Network"], "networks"),
     **dict.fromkeys(["RECIPES", "fit"], "training"),

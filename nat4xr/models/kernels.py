@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .fitted import Fitted, as_input
 from .networks import AdapTrans
 
-__all__ = ["adaptation", "gradient_strf", "kernel"]
+__all__ = ["adaptation", "dynamic_strf", "gradient_strf", "kernel", "strf_subspace"]
+
+_GRADIENTS_AT_ONCE = 256
 
 
 def kernel(fitted: Fitted) -> xr.DataArray:
@@ -30,7 +38,7 @@ def kernel(fitted: Fitted) -> xr.DataArray:
     Raises
     ------
     ValueError
-        For other models, which have none: :func:`gradient_strf` is for all.
+        For other models, which have none; :func:`dynamic_strf` is for all.
 
     Examples
     --------
@@ -42,7 +50,7 @@ def kernel(fitted: Fitted) -> xr.DataArray:
     """
     config = fitted.config
     if config["model"] != "ln":
-        raise ValueError(f"only 'ln' has kernels; for {fitted.name!r} there is gradient_strf")
+        raise ValueError(f"only 'ln' has kernels; for {fitted.name!r} there is dynamic_strf")
     weights = fitted.network.readout.kernel().detach().numpy()
     polarity = ["on", "off"] if config["prefilter"] == "adaptrans" else ["both"]
     kernels = _labelled(fitted, weights, ("neuron", "polarity", "freq", "lag"))
@@ -54,19 +62,20 @@ def kernel(fitted: Fitted) -> xr.DataArray:
 def gradient_strf(
     fitted: Fitted, ds: xr.Dataset, *, n_lags: int = 25, seed: int = 0
 ) -> xr.DataArray:
-    r"""What a small change of the spectrogram does to the predicted rate, on average.
+    r"""The mean over sounds of the gradient of the predicted rate: a linear summary of a model.
 
     .. math:: k_i(f, l) = \left\langle \frac{\partial r_i(t)}{\partial s_f(t - l)} \right\rangle
 
-    over one time :math:`t` of each sound, drawn at random from those with `n_lags` bins of past:
-    the linear model that is nearest to the fitted one, for these sounds.
+    The mean is over one time bin :math:`t` of each sound, drawn at random from those that have
+    `n_lags` bins of past. It is not the receptive field at any time, which changes with the sound
+    (:func:`dynamic_strf`): opposite changes cancel.
 
     Parameters
     ----------
     fitted : Fitted
         Any model.
     ds : xarray.Dataset
-        The sounds to average over, and the cells: all or some of those that were fitted. It takes
+        The sounds to average over, and the cells: all or some of those that were fitted. This takes
         a backward pass through all sounds for each cell. Its ``spectrogram`` (stim, freq, time)
         has the frequency bands and the bin width of the fit.
     n_lags : int, default: 25
@@ -89,30 +98,19 @@ def gradient_strf(
     ----------
     Keshishian M, Akbari H, Khalighinejad B, Herrero JL, Mehta AD, Mesgarani N (2020). Estimating
     and interpreting nonlinear receptive field of sensory neural responses with deep neural network
-    models. eLife 9:e53445. doi:10.7554/eLife.53445. There the receptive field of each time is
-    looked at, here their mean.
-
-    Rançon U, Masquelier T, Cottereau BR (2025). Temporal recurrence as a general mechanism to
-    explain neural responses in the auditory system. Commun. Biol. 8:1456.
-    doi:10.1038/s42003-025-08858-3. There the gradient is that in silence.
+    models. eLife 9:e53445. doi:10.7554/eLife.53445.
 
     Examples
     --------
     >>> import nat4xr
     >>> ds = nat4xr.open_area("PEG")
-    >>> fitted = nat4xr.models.fit(ds, "statenet", max_epochs=1, progressbar=False)
+    >>> fitted = nat4xr.models.fit(ds, "cnn1d", max_epochs=1, progressbar=False)
     >>> strfs = nat4xr.models.gradient_strf(fitted, ds.sel(subset="val", site="ARM019a"))
     >>> strfs.dims, strfs.sizes["lag"]
     (('neuron', 'freq', 'lag'), 25)
     """
+    cells = _cells(fitted, ds, n_lags)
     n_stims, n_time = ds.sizes["stim"], ds.sizes["time"]
-    if not 1 <= n_lags <= n_time:
-        raise ValueError(f"n_lags must be from 1 to the {n_time} time bins, not {n_lags}")
-    unknown = set(ds["neuron"].values.tolist()) - set(fitted.config["neurons"])
-    if unknown:
-        raise ValueError(f"{fitted.name} was not fitted to {sorted(unknown)[0]!r}")
-    cells = [fitted.config["neurons"].index(name) for name in ds["neuron"].values]
-
     sounds = as_input(ds["spectrogram"], fitted.config).requires_grad_()
     stim = torch.arange(n_stims)
     time = torch.tensor(np.random.default_rng(seed).integers(n_lags - 1, n_time, n_stims))
@@ -124,8 +122,168 @@ def gradient_strf(
         strfs.append(gradient[stim[:, None], 0, :, lagged].mean(0).T)  # (freq, lag)
     kernels = _labelled(fitted, torch.stack(strfs).numpy(), ("neuron", "freq", "lag"))
     kernels = kernels.assign_coords(ds["psth"].isel(stim=0, time=0, drop=True).coords)
+    kernels.attrs["long_name"] = "mean gradient of the predicted spikes per bin"
+    return kernels
+
+
+def dynamic_strf(fitted: Fitted, ds: xr.Dataset, *, n_lags: int = 25) -> xr.DataArray:
+    r"""The receptive field of each cell at each time: how the predicted rate depends on the sound.
+
+    .. math:: k_i(t, f, l) = \frac{\partial r_i(t)}{\partial s_f(t - l)}
+
+    Parameters
+    ----------
+    fitted : Fitted
+        Any model.
+    ds : xarray.Dataset
+        The sounds and the cells: all or some of those that were fitted. This takes a backward pass
+        for each cell, sound and time bin, so select few of them. Its ``spectrogram`` (stim, freq,
+        time) has the frequency bands and the bin width of the fit.
+    n_lags : int, default: 25
+        Length of the kernels in time bins; lag 0 is the present bin.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (neuron, stim, time, freq, lag), lag in s; spikes per bin per unit of the scaled
+        spectrogram, float32, with every label of `ds`. Lags that reach before the first bin of a
+        sound are NaN.
+
+    Raises
+    ------
+    ValueError
+        If `n_lags` is less than 1 or more than the time bins of a sound, or a cell was not fitted.
+
+    References
+    ----------
+    Keshishian M, Akbari H, Khalighinejad B, Herrero JL, Mehta AD, Mesgarani N (2020). Estimating
+    and interpreting nonlinear receptive field of sensory neural responses with deep neural network
+    models. eLife 9:e53445. doi:10.7554/eLife.53445
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> fitted = nat4xr.models.fit(ds, "cnn1dx2", max_epochs=1, progressbar=False)
+    >>> few = ds.sel(subset="val").isel(stim=[0], neuron=[3])
+    >>> strfs = nat4xr.models.dynamic_strf(fitted, few)
+    >>> strfs.dims
+    ('neuron', 'stim', 'time', 'freq', 'lag')
+    """
+    cells = _cells(fitted, ds, n_lags)
+    n_time = ds.sizes["time"]
+
+    def rates(sound: Tensor) -> Tensor:
+        predicted: Tensor = fitted.network(sound[None, None])[0, cells]
+        return predicted
+
+    gradients = torch.func.jacrev(rates, chunk_size=_GRADIENTS_AT_ONCE)
+    time = torch.arange(n_time)[:, None]
+    past = time - torch.arange(n_lags)
+    strfs = np.empty((len(cells), ds.sizes["stim"], n_time, ds.sizes["freq"], n_lags), np.float32)
+    with _batched_gradients():
+        for i, sound in enumerate(as_input(ds["spectrogram"], fitted.config)[:, 0]):
+            jacobian = gradients(sound).detach()  # (cell, time, freq, time of the sound)
+            lagged = jacobian[:, time, :, past.clamp_min(0)]  # (time, lag, cell, freq)
+            lagged[past < 0] = torch.nan
+            strfs[:, i] = lagged.permute(2, 0, 3, 1)
+    dims = ("neuron", "stim", "time", "freq", "lag")
+    kernels = _labelled(fitted, strfs, dims).assign_coords(ds["psth"].coords)
     kernels.attrs["long_name"] = "gradient of the predicted spikes per bin"
     return kernels
+
+
+@contextmanager
+def _batched_gradients() -> Iterator[None]:
+    """Use implementations of layers whose gradients torch.func can batch; others are slow."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop|TF32 acceleration")
+        with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
+            yield
+
+
+def strf_subspace(strfs: xr.DataArray, *, n_components: int = 5) -> xr.Dataset:
+    """The main directions in which the receptive field of each cell lies and changes over time.
+
+    Principal components of the dynamic STRFs of each cell, over all sounds and times. The mean is
+    not subtracted: the receptive fields of an LN model lie along one component.
+
+    Parameters
+    ----------
+    strfs : xarray.DataArray
+        From :func:`dynamic_strf` (neuron, stim, time, freq, lag), whole or selected. Time bins with
+        NaN do not count.
+    n_components : int, default: 5
+        Number of components.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``kernel`` (neuron, component, freq, lag): the components, each with the sum of squares 1
+        and the sign of its part in the mean. ``variance_explained`` (neuron, component): their
+        shares of the sum of squares of all dynamic STRFs. float32, with the labels of the cells;
+        components are numbered from 1.
+
+    Raises
+    ------
+    ValueError
+        If a dim is missing, no time bin is without NaN, or `n_components` is not from 1 to the
+        number of bands times lags or of time bins.
+
+    References
+    ----------
+    Wingert JC, Parida S, Norman-Haignere SV, David SV (2026). Convolutional neural network models
+    describe the encoding subspace of local circuits in auditory cortex. Nat. Neurosci.
+    doi:10.1038/s41593-026-02216-0
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> fitted = nat4xr.models.fit(ds, "ln", max_epochs=1, progressbar=False)
+    >>> few = ds.sel(subset="val").isel(stim=[0], neuron=[3])
+    >>> subspace = nat4xr.models.strf_subspace(nat4xr.models.dynamic_strf(fitted, few))
+    >>> subspace["variance_explained"].values.round(3)[0, :2].tolist()
+    [1.0, 0.0]
+    """
+    dims = ("neuron", "stim", "time", "freq", "lag")
+    if missing := sorted(set(dims) - set(strfs.dims)):
+        raise ValueError(f"strfs must have the dims {dims}, but lacks {missing}")
+    strfs = strfs.transpose(*dims)
+    values = strfs.values.reshape(
+        strfs.sizes["neuron"], -1, strfs.sizes["freq"] * strfs.sizes["lag"]
+    )
+    values = values[:, ~np.isnan(values).any((0, 2))].astype(np.float64)
+    most = min(values.shape[1:])
+    if most == 0:
+        raise ValueError(f"no time bin has all {strfs.sizes['lag']} lags")
+    if not 1 <= n_components <= most:
+        raise ValueError(f"n_components must be from 1 to {most}, not {n_components}")
+    squares, components = np.linalg.eigh(values.transpose(0, 2, 1) @ values)  # ascending
+    squares, components = squares[:, ::-1], components[:, :, ::-1].transpose(0, 2, 1)
+    total = squares.sum(1, keepdims=True)
+    components = components[:, :n_components]
+    signs = np.sign(np.einsum("ncp,np->nc", components, values.mean(1)))
+    components = components * np.where(signs < 0, -1, 1)[..., None]
+    shape = (-1, n_components, strfs.sizes["freq"], strfs.sizes["lag"])
+    share = (squares / np.where(total > 0, total, 1))[:, :n_components].clip(0)
+    coords = strfs.isel(stim=0, time=0, drop=True).coords
+    return xr.Dataset(
+        {
+            "kernel": (
+                ("neuron", "component", "freq", "lag"),
+                components.reshape(shape).astype(np.float32),
+                {"long_name": "principal component of dynamic STRFs"},
+            ),
+            "variance_explained": (
+                ("neuron", "component"),
+                share.astype(np.float32),
+                {"long_name": "share of the sum of squares"},
+            ),
+        },
+        coords,
+        {name: strfs.attrs[name] for name in ("model", "simulated") if name in strfs.attrs},
+    ).assign_coords(component=np.arange(1, n_components + 1))
 
 
 def adaptation(fitted: Fitted) -> xr.Dataset:
@@ -168,6 +326,18 @@ def adaptation(fitted: Fitted) -> xr.Dataset:
         {"freq": freq, "polarity": ["on", "off"]},
         {"model": fitted.name, "simulated": fitted.config["simulated"]},
     )
+
+
+def _cells(fitted: Fitted, ds: xr.Dataset, n_lags: int) -> list[int]:
+    """Which outputs of the network are the cells of a Dataset."""
+    n_time = ds.sizes["time"]
+    if not 1 <= n_lags <= n_time:
+        raise ValueError(f"n_lags must be from 1 to the {n_time} time bins, not {n_lags}")
+    output = {name: i for i, name in enumerate(fitted.config["neurons"])}
+    names = ds["neuron"].values.tolist()
+    if unknown := [name for name in names if name not in output]:
+        raise ValueError(f"{fitted.name} was not fitted to {unknown[0]!r}")
+    return [output[name] for name in names]
 
 
 def _labelled(fitted: Fitted, values: np.ndarray, dims: tuple[str, ...]) -> xr.DataArray:

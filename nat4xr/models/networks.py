@@ -247,6 +247,8 @@ class DeepSTRFCNN2D(nn.Sequential):
 class StateNet(nn.Module):
     """A layer without memory, locally connected over frequency, then a recurrent layer."""
 
+    bands_of_place: Tensor
+
     def __init__(
         self,
         n_channels: int,
@@ -259,8 +261,9 @@ class StateNet(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.bands, self.stride = bands, stride
         n_places = (n_freq - bands) // stride + 1
+        bands_of_place = stride * torch.arange(n_places)[:, None] + torch.arange(bands)
+        self.register_buffer("bands_of_place", bands_of_place, persistent=False)
         n_features = channels * n_places
         bound = 1 / math.sqrt(n_channels * bands)
         weights = torch.empty(channels, n_channels, bands, n_places)
@@ -272,8 +275,8 @@ class StateNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        places = x.unfold(2, self.bands, self.stride)  # (batch, channel, place, time, band)
-        encoded = torch.einsum("bcptk,ockp->bopt", places, self.weight) + self.bias[..., None]
+        places = x[:, :, self.bands_of_place]  # (batch, channel, place, band, time)
+        encoded = torch.einsum("bcpkt,ockp->bopt", places, self.weight) + self.bias[..., None]
         features = self.norm(encoded).sigmoid().flatten(1, 2)  # channel by channel, then place
         states: Tensor = self.recurrent(self.dropout(features.transpose(1, 2)))[0]
         return self.dropout(states).transpose(1, 2)
