@@ -15,7 +15,7 @@ import xarray as xr
 from .coverage import count_cells, drop_unrecorded
 
 _FIGURES = ("cell_response", "coverage", "population", "psth", "raster", "spectrogram")
-_METRICS = ("signal_power", "noise_power", "snr", "cc_max", "corrcoef_max", "ttrc")
+_METRICS = ("signal_power", "noise_power", "snr", "trial_snr", "ttrc", "cc_max")
 _COUNTED = {"n_reps", "animal", "site", "auditory", "subset"}
 
 

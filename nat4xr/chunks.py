@@ -23,6 +23,6 @@ def single_chunk(array: xr.DataArray, *dims: str) -> xr.DataArray:
     >>> single_chunk(array, "time").chunksizes["time"]
     (2,)
     """
-    if all(len(array.chunksizes.get(dim, ())) <= 1 for dim in dims):
+    if all(len(array.variable.chunksizes.get(dim, ())) <= 1 for dim in dims):
         return array
     return array.chunk({**dict.fromkeys(array.dims, "auto"), **dict.fromkeys(dims, -1)})

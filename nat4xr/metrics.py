@@ -3,32 +3,34 @@
 Every function takes DataArrays with the dims of the NAT4 Dataset (in any order) and returns one
 value a neuron in float64, with every label of the ``neuron`` dim:
 
-* ``pred`` and ``psth`` have dims ``stim`` and ``time``, ``response`` has dims ``stim``, ``rep``
-  and ``time``. Whatever further dim they have (``neuron``; or, say, ``model``) is kept, so a
-  single cell works as well as a population, and several models as well as one.
-* NaN means *not recorded*. A repeat without any value is a presentation that never took place; a
-  time bin counts only where no presentation lacks it, and stimuli or cells without data do not
-  count (a cell with nothing left is NaN).
-* With dask-backed input nothing is computed until the result is.
+* ``pred`` and ``psth`` have the dims ``stim`` and ``time``, ``response`` has ``stim``, ``rep``
+  and ``time``. Any further dim (``neuron``; or, say, ``model``) is kept, so that a single cell
+  works as well as a population, and several models as well as one.
+* NaN means *not recorded*. A repeat without any value is a presentation that did not take place,
+  and a time bin counts only where no presentation lacks it. A NaN in a prediction removes the
+  bin from every term of a score. A cell without any bin left is NaN.
+* With dask-backed input, the result is lazy.
 
-Two ways of pooling over stimuli occur, and each docstring says which holds: correlations with a
-prediction, and their ceiling :func:`corrcoef_max`, run over **all valid bins of all stimuli strung
-together**; powers and reliabilities of the response are estimated **within each stimulus** and
-averaged over stimuli, weighted by their numbers of valid time bins.
+``sounds`` says how sounds are combined. By default they are ``"pooled"``: the bins of all sounds
+are concatenated, and variances and covariances are over all of them, as in published scores.
+With ``"separate"`` each sound is taken by itself, and its variances and covariances are averaged
+over sounds, weighted by their numbers of bins; differences between the mean rates of sounds then
+count for nothing. A score and its noise ceiling are of the same kind, so that always
+
+.. math:: CC_{norm} = CC / CC_{max}
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import combinations
-from math import comb
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from . import sums
 from .chunks import single_chunk
 from .extras import require
 from .schema import simulated_attr
@@ -38,11 +40,14 @@ __all__ = [
     "cc_norm",
     "coherence",
     "corrcoef",
-    "corrcoef_max",
     "fve",
+    "jackknife",
     "noise_power",
+    "r2_er",
+    "r_ceiling",
     "signal_power",
     "snr",
+    "trial_snr",
     "ttrc",
 ]
 
@@ -52,23 +57,21 @@ def __dir__() -> list[str]:
 
 
 Array = NDArray[Any]
-
-# A variance this small beside the squared mean is what rounding leaves of a constant.
-_ROUNDING = 1e-20
-
-# A difference this small beside what was subtracted is what rounding leaves of zero.
-_CANCELLED = 1e-12
+Sounds = Literal["pooled", "separate"]
 
 # Longest segment of a spectrum, in time bins.
 _SEGMENT = 256
 
 
-def corrcoef(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
+# --- a prediction beside the mean over trials ----------------------------------------------------
+
+
+def corrcoef(pred: xr.DataArray, psth: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
     r"""Pearson correlation between prediction and PSTH.
 
-    Taken over all (stim, time) bins that are valid in both, strung together:
+    Over the (stim, time) bins that are valid in both:
 
-    .. math:: CC = \frac{\mathrm{cov}(\hat r, r)}{\sqrt{\mathrm{var}(\hat r)\,\mathrm{var}(r)}}
+    .. math:: CC = \frac{\mathrm{cov}(\hat r, y)}{\sqrt{\mathrm{var}(\hat r)\,\mathrm{var}(y)}}
 
     Parameters
     ----------
@@ -76,6 +79,8 @@ def corrcoef(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
         Predicted response, dims stim, time (and neuron), in any unit.
     psth : xarray.DataArray
         Recorded response averaged over presentations, same dims, NaN where not recorded.
+    sounds : {"pooled", "separate"}, default: "pooled"
+        Whether variances are over the bins of all sounds, or within each sound.
 
     Returns
     -------
@@ -88,7 +93,8 @@ def corrcoef(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
     TypeError
         If `pred` or `psth` is not a DataArray.
     ValueError
-        If ``stim`` or ``time`` is missing or empty, or the labels of the two differ.
+        If ``stim`` or ``time`` is missing or empty, the labels of the two differ, or `sounds` is
+        unknown.
 
     Examples
     --------
@@ -98,85 +104,17 @@ def corrcoef(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
     >>> corrcoef(2 * psth + 1, psth).values.round(6)
     array([1.])
     """
-    _, _, _, var_pred, var_psth, cov = _moments(pred, psth)
-    return _named(cov / np.sqrt(var_pred * var_psth), "corrcoef", "correlation coefficient", "1")
-
-
-def corrcoef_max(response: xr.DataArray) -> xr.DataArray:
-    r"""Noise ceiling of :func:`corrcoef`: what the true rate is expected to score.
-
-    The variance of a PSTH :math:`y` over all (stim, time) bins :math:`i`, strung together, is that
-    of the rate and that of the noise which the average over :math:`N_i` presentations
-    :math:`r_{ni}` has left:
-
-    .. math:: CC_{max}^{strung} = \sqrt{1 - \frac{\overline{\mathrm{var}_n(r_{ni}) / N_i}}
-                                               {\mathrm{var}_i(y_i)}}
-
-    Stimuli that were not presented at least twice are left out.
-
-    Parameters
-    ----------
-    response : xarray.DataArray
-        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
-
-    Returns
-    -------
-    xarray.DataArray
-        From 0 to 1, float64, dims (neuron). NaN where no stimulus was presented twice, or the
-        PSTH varies no more than noise does: leaving such cells out flatters a mean over cells.
-
-    Raises
-    ------
-    TypeError
-        If `response` is not a DataArray.
-    ValueError
-        If ``stim``, ``rep`` or ``time`` is missing or empty.
-
-    See Also
-    --------
-    cc_max : The ceiling within stimuli, which differences between their mean rates do not raise.
-
-    Notes
-    -----
-    For a single stimulus the equation is, but for :math:`(T - 1) / T` and for what presentations
-    differ by in their mean over time, :math:`\sqrt{SP / \mathrm{var}_t(y)}`, where :math:`SP` is
-    :func:`signal_power`.
-
-    References
-    ----------
-    Sahani M, Linden JF (2003). How linear are auditory cortical responses? Advances in Neural
-    Information Processing Systems 15. The signal power there is within one stimulus; here the
-    variance over presentations is taken bin by bin, so that stimuli can be strung together.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> from nat4xr.metrics import corrcoef, corrcoef_max
-    >>> rng = np.random.default_rng(0)
-    >>> rate = xr.DataArray(rng.gamma(1, 0.1, (18, 150)), dims=("stim", "time"))
-    >>> response = xr.DataArray(rng.poisson(rate, (20, 18, 150)), dims=("rep", "stim", "time"))
-    >>> float(corrcoef_max(response).round(2)), float(corrcoef(rate, response.mean("rep")).round(2))
-    (0.82, 0.83)
-    """
-    psth, noise = _per_stimulus(_psth_and_noise, response, [("time",), ("time",)])
-    bins = ("stim", "time")
-    n_bins = psth.count(bins)
-    n_bins = n_bins.where(n_bins > 1)
-    mean = psth.sum(bins) / n_bins
-    variance = ((psth - mean) ** 2).sum(bins) / (n_bins - 1)
-    noise = noise.sum(bins) / n_bins
-    signal = 1 - noise / variance.where(variance > _ROUNDING * mean**2)
-    ceiling = signal.where(signal > _CANCELLED) ** 0.5
-    return _named(ceiling, "corrcoef_max", "noise ceiling, sounds strung together", "1")
+    correlation = _correlation(_moments(_psth_sums(pred, psth), sounds))
+    return _named(correlation, "corrcoef", "correlation coefficient", "1", psth, pred)
 
 
 def fve(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
     r"""Fraction of the PSTH's variance that the prediction explains.
 
-    Unlike the correlation it also charges for a wrong gain or offset. Over all valid (stim, time)
-    bins :math:`i`, strung together:
+    Unlike the correlation, it also counts a wrong gain or offset as an error. Over the valid bins
+    :math:`i` of all sounds:
 
-    .. math:: FVE = 1 - \frac{\sum_i (r_i - \hat r_i)^2}{\sum_i (r_i - \bar r)^2}
+    .. math:: FVE = 1 - \frac{\sum_i (y_i - \hat r_i)^2}{\sum_i (y_i - \bar y)^2}
 
     Parameters
     ----------
@@ -208,367 +146,13 @@ def fve(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
     >>> fve(xr.full_like(psth, psth.mean()), psth).values.round(6)
     array([0.])
     """
-    n, mean_pred, mean_psth, var_pred, var_psth, cov = _moments(pred, psth)
-    # _moments has NaN for the variance of a constant; a constant prediction is a fair one here.
-    spread = (var_pred + var_psth - 2 * cov).where(var_pred.notnull(), var_psth)
-    error = spread * (n - 1) / n + (mean_pred - mean_psth) ** 2
-    return _named(
-        1 - error * n / (var_psth * (n - 1)), "fve", "fraction of variance explained", "1"
-    )
-
-
-def signal_power(response: xr.DataArray) -> xr.DataArray:
-    r"""Variance over time of the response that the stimulus drives, free of noise.
-
-    For one stimulus with :math:`N` presentations :math:`r_n(t)`, and sample variances (over
-    time, divisor :math:`T - 1`):
-
-    .. math:: SP = \frac{1}{N-1}\left(N\,\mathrm{var}_t(\overline{r_n})
-                   - \overline{\mathrm{var}_t(r_n)}\right)
-
-    Stimuli with two or more presentations count, weighted by their valid time bins. The estimate
-    is unbiased, so that it comes out negative for some cells whose true signal power is near 0.
-
-    Parameters
-    ----------
-    response : xarray.DataArray
-        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
-
-    Returns
-    -------
-    xarray.DataArray
-        Signal power in squared units of the response, float64, dims (neuron). NaN where no
-        stimulus was presented twice.
-
-    Raises
-    ------
-    TypeError
-        If `response` is not a DataArray.
-    ValueError
-        If ``stim``, ``rep`` or ``time`` is missing or empty.
-
-    Notes
-    -----
-    A presentation has the power of signal and noise, the average over :math:`N` of them that of
-    the signal and one :math:`N`-th of that of the noise:
-
-    .. math:: \overline{\mathrm{var}_t(r_n)} = SP + NP, \qquad
-              \mathrm{var}_t(\overline{r_n}) = SP + NP / N
-
-    Solved for :math:`SP`, this is the estimator of Sahani and Linden (2003). Their power is the
-    average squared deviation from the mean over time (divisor :math:`T`). The divisor
-    :math:`T - 1` is that of the code of Schoppe et al. (2016),
-    https://github.com/OSchoppe/CCnorm, whose ``SP`` this is for one stimulus.
-
-    References
-    ----------
-    Sahani M, Linden JF (2003). How linear are auditory cortical responses? Advances in Neural
-    Information Processing Systems 15.
-
-    Schoppe O, Harper NS, Willmore BDB, King AJ, Schnupp JWH (2016). Measuring the performance of
-    neural models. Front. Comput. Neurosci. 10:10. doi:10.3389/fncom.2016.00010
-
-    Examples
-    --------
-    Two identical presentations are all signal:
-
-    >>> import xarray as xr
-    >>> from nat4xr.metrics import noise_power, signal_power
-    >>> response = xr.DataArray([[[0.0, 2, 1], [0, 2, 1]]], dims=("stim", "rep", "time"))
-    >>> float(signal_power(response)), float(noise_power(response))
-    (1.0, 0.0)
-    """
-    signal, _ = _powers(response)
-    return _named(signal, "signal_power", "signal power", _squared_units(response))
-
-
-def noise_power(response: xr.DataArray) -> xr.DataArray:
-    r"""Variance over time of what differs from presentation to presentation.
-
-    What is left of a single presentation's power when the signal power is taken off:
-
-    .. math:: NP = \overline{\mathrm{var}_t(r_n)} - SP
-
-    Estimated and weighted as :func:`signal_power` is.
-
-    Parameters
-    ----------
-    response : xarray.DataArray
-        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
-
-    Returns
-    -------
-    xarray.DataArray
-        Noise power of one presentation in squared units of the response, float64, dims (neuron).
-        NaN where no stimulus was presented twice.
-
-    Raises
-    ------
-    TypeError
-        If `response` is not a DataArray.
-    ValueError
-        If ``stim``, ``rep`` or ``time`` is missing or empty.
-
-    References
-    ----------
-    Sahani M, Linden JF (2003). How linear are auditory cortical responses? Advances in Neural
-    Information Processing Systems 15. The equations are in the notes on :func:`signal_power`.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from nat4xr.metrics import noise_power
-    >>> response = xr.DataArray([[[0.0, 2, 1], [0, 1, 2]]], dims=("stim", "rep", "time"))
-    >>> float(noise_power(response))
-    0.5
-    """
-    _, noise = _powers(response)
-    return _named(noise, "noise_power", "noise power", _squared_units(response))
-
-
-def snr(response: xr.DataArray) -> xr.DataArray:
-    r"""Signal-to-noise ratio of one presentation: signal power over noise power.
-
-    .. math:: SNR = SP / NP
-
-    A ratio of powers, not decibels, of the two averages that :func:`signal_power` and
-    :func:`noise_power` return.
-
-    Parameters
-    ----------
-    response : xarray.DataArray
-        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
-
-    Returns
-    -------
-    xarray.DataArray
-        Above 0, dimensionless, float64, dims (neuron). NaN where the signal or the noise power is
-        not positive.
-
-    Raises
-    ------
-    TypeError
-        If `response` is not a DataArray.
-    ValueError
-        If ``stim``, ``rep`` or ``time`` is missing or empty.
-
-    References
-    ----------
-    Sahani M, Linden JF (2003). How linear are auditory cortical responses? Advances in Neural
-    Information Processing Systems 15. (The two powers.)
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from nat4xr.metrics import snr
-    >>> response = xr.DataArray([[[0.0, 2, 1], [0, 1, 2]]], dims=("stim", "rep", "time"))
-    >>> float(snr(response))
-    1.0
-    """
-    signal, noise = _powers(response)
-    ratio = signal.where(signal > 0) / noise.where(noise > 0)
-    return _named(ratio, "snr", "signal-to-noise ratio", "1")
-
-
-def cc_norm(
-    pred: xr.DataArray,
-    response: xr.DataArray,
-    *,
-    method: Literal["schoppe", "hsu"] = "schoppe",
-) -> xr.DataArray:
-    r"""Correlation of the prediction with the PSTH, relative to the best that noise allows.
-
-    With :math:`y` the average over presentations and :math:`\hat r` the prediction:
-
-    * ``"schoppe"``: :math:`\mathrm{cov}(\hat r, y) / \sqrt{\mathrm{var}(\hat r)\,SP}`. It needs
-      no noise ceiling of its own and so remains sound where cells are noisy or presentations few.
-    * ``"hsu"``: :func:`corrcoef` over :func:`cc_max` (126 half-splits, seed 0).
-
-    Covariance and variance run over all valid bins of all stimuli strung together;
-    :math:`SP` is :func:`signal_power`, which is estimated within stimuli. Stimuli that were not
-    presented at least twice are left out.
-
-    Parameters
-    ----------
-    pred : xarray.DataArray
-        Predicted response, dims stim, time (and neuron), in any unit.
-    response : xarray.DataArray
-        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
-    method : {"schoppe", "hsu"}, default: "schoppe"
-        How the noise is taken into account.
-
-    Returns
-    -------
-    xarray.DataArray
-        Near 1 for a prediction of the true rate, near 0 for an unrelated one, float64, dims
-        (neuron). NaN where the prediction has no variance, or signal power or ceiling is not
-        positive.
-
-    Raises
-    ------
-    TypeError
-        If `pred` or `response` is not a DataArray.
-    ValueError
-        If a dim is missing or empty, the labels of the two differ, or `method` is unknown.
-
-    Notes
-    -----
-    The two equations, with :math:`T` time bins, are
-
-    .. math:: CC_{norm} = \frac{\mathrm{cov}(\hat r, y)}{\sqrt{\mathrm{var}(\hat r)\,SP}}, \qquad
-              CC_{norm} = \frac{CC}{CC_{max}}
-
-    The first is that of Schoppe et al. (2016). Their code, https://github.com/OSchoppe/CCnorm,
-    divides covariance and variance by :math:`T`, but :math:`SP` by :math:`T - 1`: for one stimulus
-    it gives :math:`\sqrt{(T - 1) / T}` of the value here. The second is that of Hsu et al. (2004).
-
-    Both are ratios of estimates and can exceed 1. With ``"schoppe"``, differences between the mean
-    rates of stimuli are part of the covariance, but not of the signal power: the true rate itself
-    scores :math:`\sqrt{v / SP}`, where :math:`v` is its variance over all bins and :math:`SP` that
-    within stimuli, which is above 1 for a cell that prefers some of the sounds to others.
-    deepSTRF 0.1.0 pools in this way too, and gives the same values.
-
-    References
-    ----------
-    Schoppe O, Harper NS, Willmore BDB, King AJ, Schnupp JWH (2016). Measuring the performance of
-    neural models. Front. Comput. Neurosci. 10:10. doi:10.3389/fncom.2016.00010
-
-    Hsu A, Borst A, Theunissen FE (2004). Quantifying variability in neural responses and its
-    application for the validation of model predictions. Network 15:91-109.
-    doi:10.1088/0954-898X_15_2_002
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> from nat4xr.metrics import cc_norm
-    >>> rng = np.random.default_rng(0)
-    >>> rate = xr.DataArray(rng.gamma(1, 0.5, (18, 150)), dims=("stim", "time"))
-    >>> response = xr.DataArray(rng.poisson(rate, (20, 18, 150)), dims=("rep", "stim", "time"))
-    >>> float(cc_norm(rate, response).round(2))
-    1.0
-    >>> abs(float(cc_norm(rate.roll(stim=1), response))) < 0.1
-    True
-    """
-    if method not in ("schoppe", "hsu"):
-        raise ValueError(f"method must be 'schoppe' or 'hsu', not {method!r}")
-    psth, *powers = _average(response)
-    psth = psth.where(powers[0].notnull())
-    if method == "hsu":
-        ratio = corrcoef(pred, psth) / cc_max(response)
-    else:
-        signal, _ = _mean_powers(*powers)
-        _, _, _, var_pred, _, cov = _moments(pred, psth)
-        ratio = cov / np.sqrt(var_pred * signal.where(signal > 0))
-    return _named(ratio, "cc_norm", f"normalised correlation coefficient ({method})", "1")
-
-
-def cc_max(response: xr.DataArray, *, splits: int = 126, seed: int = 0) -> xr.DataArray:
-    r"""Noise ceiling within a stimulus: the correlation with the PSTH expected of the true rate.
-
-    The presentations of a stimulus are split into halves of equal size, and the PSTHs of the
-    halves correlated; :math:`CC_{half}` is the mean over splits, and
-
-    .. math:: CC_{max} = \sqrt{\frac{2}{1 + \sqrt{1 / CC_{half}^2}}}
-
-    Estimated within each stimulus, then averaged over stimuli, weighted by their valid time bins.
-    Stimuli whose :math:`CC_{half}` is not positive have no ceiling and are left out, which
-    flatters very noisy cells. Of an odd number of presentations the last is not used.
-
-    Parameters
-    ----------
-    response : xarray.DataArray
-        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
-    splits : int, default: 126
-        Number of random splits. Where no more distinct ones exist (126 for 10 presentations),
-        each is taken once and nothing is left to chance.
-    seed : int, default: 0
-        Seed of the random splits. Stimuli and cells with as many presentations share splits, so
-        that the value of a cell depends neither on the others nor on chunks.
-
-    Returns
-    -------
-    xarray.DataArray
-        From 0 to 1, float64, dims (neuron). NaN where no stimulus has a ceiling.
-
-    Raises
-    ------
-    TypeError
-        If `response` is not a DataArray.
-    ValueError
-        If ``stim``, ``rep`` or ``time`` is missing or empty, or `splits` is less than 1.
-
-    See Also
-    --------
-    corrcoef_max : The ceiling over all stimuli strung together, as models are scored.
-
-    Notes
-    -----
-    The equation is that of Hsu et al. (2004). The code of Schoppe et al. (2016),
-    https://github.com/OSchoppe/CCnorm, splits nothing, and has
-    :math:`\sqrt{SP / \mathrm{var}_t(y)}` for :math:`CC_{max}`, where :math:`SP` is
-    :func:`signal_power` and :math:`y` the PSTH.
-
-    References
-    ----------
-    Hsu A, Borst A, Theunissen FE (2004). Quantifying variability in neural responses and its
-    application for the validation of model predictions. Network 15:91-109.
-    doi:10.1088/0954-898X_15_2_002
-
-    Schoppe O, Harper NS, Willmore BDB, King AJ, Schnupp JWH (2016). Measuring the performance of
-    neural models. Front. Comput. Neurosci. 10:10. doi:10.3389/fncom.2016.00010
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from nat4xr.metrics import cc_max
-    >>> response = xr.DataArray([[[0.0, 2, 1], [0, 2, 1]]], dims=("stim", "rep", "time"))
-    >>> float(cc_max(response))
-    1.0
-    """
-    if splits < 1:
-        raise ValueError(f"splits must be at least 1, not {splits}")
-    kernel = partial(_half_split_ceiling, splits=splits, seed=seed)
-    ceiling, n_bins = _per_stimulus(kernel, response, [(), ()])
-    return _named(
-        _mean_over_stimuli(ceiling, n_bins), "cc_max", "noise ceiling, within sounds", "1"
-    )
-
-
-def ttrc(response: xr.DataArray) -> xr.DataArray:
-    """Trial-to-trial correlation: how alike two presentations of a stimulus are.
-
-    The mean Pearson correlation (over time) between two presentations of a stimulus, over all
-    pairs, then averaged over stimuli, weighted by their valid time bins. Presentations without
-    variance (without a spike, say) have no correlation and are left out.
-
-    Parameters
-    ----------
-    response : xarray.DataArray
-        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
-
-    Returns
-    -------
-    xarray.DataArray
-        From -1 to 1, float64, dims (neuron). NaN where no stimulus has two presentations with
-        variance.
-
-    Raises
-    ------
-    TypeError
-        If `response` is not a DataArray.
-    ValueError
-        If ``stim``, ``rep`` or ``time`` is missing or empty.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from nat4xr.metrics import ttrc
-    >>> response = xr.DataArray([[[0.0, 2, 1], [0, 1, 2]]], dims=("stim", "rep", "time"))
-    >>> float(ttrc(response).round(6))
-    0.5
-    """
-    mean_cc, n_bins = _per_stimulus(_pairwise_correlation, response, [(), ()])
-    return _named(_mean_over_stimuli(mean_cc, n_bins), "ttrc", "trial-to-trial correlation", "1")
+    of_bins = _psth_sums(pred, psth)
+    total = of_bins.sum("stim", skipna=False)
+    moments = _moments(of_bins, "pooled")
+    spread = moments["variance"] * (total["n"] - 1)
+    error = total["pp"] - 2 * total["py"] + total["yy"]
+    fraction = 1 - error / spread.where(spread > 0)
+    return _named(fraction, "fve", "fraction of variance explained", "1", psth, pred)
 
 
 def coherence(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
@@ -624,11 +208,655 @@ def coherence(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
     >>> float(coherence(3 * psth + 1, psth).round(6))
     1.0
     """
-    (value,) = _pooled(_mean_coherence, pred, psth, 1)
-    return _named(value, "coherence", "magnitude-squared coherence", "1")
+    dims = ("stim", "time")
+    value = xr.apply_ufunc(
+        _mean_coherence,
+        # The recorded side comes first: its labels are those of the result.
+        _checked(psth, "psth", dims, dims),
+        _checked(pred, "pred", dims, dims),
+        input_core_dims=[dims, dims],
+        dask="parallelized",
+        output_dtypes=[np.float64],
+    )
+    return _named(value, "coherence", "magnitude-squared coherence", "1", psth, pred)
 
 
-# --- labelled arrays in, labelled arrays out ---------------------------------------------------
+# --- how much of the response follows the sounds -------------------------------------------------
+
+
+def signal_power(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
+    r"""Variance over time bins of the response that the sound drives, free of noise.
+
+    For :math:`N` presentations :math:`r_n`, with :math:`y` their mean and sample variances over
+    the :math:`T` bins (divisor :math:`T - 1`):
+
+    .. math:: SP = \frac{1}{N-1}\left(N\,\mathrm{var}(y)
+                   - \overline{\mathrm{var}(r_n)}\right)
+
+    The estimate is unbiased, so it is negative for some cells whose true signal power is near 0.
+
+    Parameters
+    ----------
+    response : xarray.DataArray
+        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
+    sounds : {"pooled", "separate"}, default: "pooled"
+        Whether variances are over the bins of all sounds, or within each sound.
+
+    Returns
+    -------
+    xarray.DataArray
+        Signal power in squared units of the response, float64, dims (neuron). NaN where no sound
+        was presented twice: sounds presented once do not count.
+
+    Raises
+    ------
+    TypeError
+        If `response` is not a DataArray.
+    ValueError
+        If ``stim``, ``rep`` or ``time`` is missing or empty, or `sounds` is unknown.
+
+    Notes
+    -----
+    A presentation has the power of signal and noise, the mean over :math:`N` of them that of the
+    signal and one :math:`N`-th of that of the noise:
+
+    .. math:: \overline{\mathrm{var}(r_n)} = SP + NP, \qquad \mathrm{var}(y) = SP + NP / N
+
+    Solved for :math:`SP`, this is the estimator of Sahani and Linden (2003), with the divisor
+    :math:`T - 1` of the code of Schoppe et al. (2016), https://github.com/OSchoppe/CCnorm. With
+    pooled sounds, presentation :math:`n` is the :math:`n`-th presentation of every sound,
+    concatenated. Where sounds were not presented equally often, each bin :math:`i` has an
+    :math:`N_i` of its own:
+
+    .. math:: SP = \mathrm{var}_i(y_i)
+              - \sum_n \mathrm{var}_i\left(\frac{r_{ni} - y_i}{\sqrt{N_i (N_i - 1)}}\right)
+
+    where the term of a presentation that did not take place is 0. This is the same for equal
+    :math:`N_i`, and unbiased for any.
+
+    References
+    ----------
+    Sahani M, Linden JF (2003). How linear are auditory cortical responses? Advances in Neural
+    Information Processing Systems 15.
+
+    Schoppe O, Harper NS, Willmore BDB, King AJ, Schnupp JWH (2016). Measuring the performance of
+    neural models. Front. Comput. Neurosci. 10:10. doi:10.3389/fncom.2016.00010
+
+    Examples
+    --------
+    Two identical presentations are all signal:
+
+    >>> import xarray as xr
+    >>> from nat4xr.metrics import noise_power, signal_power
+    >>> response = xr.DataArray([[[0.0, 2, 1], [0, 2, 1]]], dims=("stim", "rep", "time"))
+    >>> float(signal_power(response)), float(noise_power(response))
+    (1.0, 0.0)
+    """
+    signal = _moments(_sums(response), sounds)["signal"]
+    return _named(signal, "signal_power", "signal power", _squared_units(response), response)
+
+
+def noise_power(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
+    r"""Variance over time bins of what differs from presentation to presentation.
+
+    It is what remains of a single presentation's power without the signal power:
+
+    .. math:: NP = \overline{\mathrm{var}(r_n)} - SP
+
+    Parameters
+    ----------
+    response : xarray.DataArray
+        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
+    sounds : {"pooled", "separate"}, default: "pooled"
+        Whether variances are over the bins of all sounds, or within each sound.
+
+    Returns
+    -------
+    xarray.DataArray
+        Noise power of one presentation in squared units of the response, float64, dims (neuron).
+        NaN where no sound was presented twice.
+
+    Raises
+    ------
+    TypeError
+        If `response` is not a DataArray.
+    ValueError
+        If ``stim``, ``rep`` or ``time`` is missing or empty, or `sounds` is unknown.
+
+    References
+    ----------
+    Sahani M, Linden JF (2003). How linear are auditory cortical responses? Advances in Neural
+    Information Processing Systems 15. The equations are in the notes on :func:`signal_power`.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from nat4xr.metrics import noise_power
+    >>> response = xr.DataArray([[[0.0, 2, 1], [0, 1, 2]]], dims=("stim", "rep", "time"))
+    >>> float(noise_power(response))
+    0.5
+    """
+    noise = _moments(_sums(response), sounds)["noise"]
+    return _named(noise, "noise_power", "noise power", _squared_units(response), response)
+
+
+def snr(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
+    r"""Signal-to-noise ratio of one presentation: signal power over noise power.
+
+    .. math:: SNR = SP / NP
+
+    A ratio of powers, not decibels. Pennington and David (2023) call another quantity SNR:
+    :func:`trial_snr`.
+
+    Parameters
+    ----------
+    response : xarray.DataArray
+        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
+    sounds : {"pooled", "separate"}, default: "pooled"
+        Whether variances are over the bins of all sounds, or within each sound.
+
+    Returns
+    -------
+    xarray.DataArray
+        Above 0, dimensionless, float64, dims (neuron). NaN where the signal or the noise power is
+        not positive.
+
+    Raises
+    ------
+    TypeError
+        If `response` is not a DataArray.
+    ValueError
+        If ``stim``, ``rep`` or ``time`` is missing or empty, or `sounds` is unknown.
+
+    References
+    ----------
+    Sahani M, Linden JF (2003). How linear are auditory cortical responses? Advances in Neural
+    Information Processing Systems 15. (The two powers.)
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from nat4xr.metrics import snr
+    >>> response = xr.DataArray([[[0.0, 2, 1], [0, 1, 2]]], dims=("stim", "rep", "time"))
+    >>> float(snr(response))
+    1.0
+    """
+    moments = _moments(_sums(response), sounds)
+    signal, noise = moments["signal"], moments["noise"]
+    ratio = signal.where(signal > 0) / noise.where(noise > 0)
+    return _named(ratio, "snr", "signal-to-noise ratio", "1", response)
+
+
+def trial_snr(response: xr.DataArray) -> xr.DataArray:
+    r"""Signal-to-noise ratio as Pennington and David (2023) report it for each cell.
+
+    For each presentation :math:`r_n` of a sound that has a spike, the mean over the others of
+    their dot product with it, relative to its dot product with itself:
+
+    .. math:: \frac{1}{N - 1} \sum_{m \neq n} \frac{r_n \cdot r_m}{r_n \cdot r_n}
+
+    averaged over presentations, then over sounds. No mean is subtracted, so that it grows with
+    the firing rate, also for a cell that ignores the sounds.
+
+    Parameters
+    ----------
+    response : xarray.DataArray
+        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
+
+    Returns
+    -------
+    xarray.DataArray
+        At least 0, dimensionless, float64, dims (neuron). NaN where no sound that was presented
+        twice has a spike.
+
+    Raises
+    ------
+    TypeError
+        If `response` is not a DataArray.
+    ValueError
+        If ``stim``, ``rep`` or ``time`` is missing or empty.
+
+    References
+    ----------
+    Pennington JR, David SV (2023). A convolutional neural network provides a generalizable model
+    of natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol. 19(5):
+    e1011110. doi:10.1371/journal.pcbi.1011110
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from nat4xr.metrics import trial_snr
+    >>> response = xr.DataArray([[[0.0, 2, 1], [0, 1, 2]]], dims=("stim", "rep", "time"))
+    >>> float(trial_snr(response))
+    0.8
+    """
+    (of_sound,) = _by_sound(sums.trial_snr_by_sound, response, [()])
+    ratio = of_sound.mean("stim")
+    return _named(ratio, "trial_snr", "signal-to-noise ratio of trials", "1", response)
+
+
+def ttrc(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
+    """Trial-to-trial correlation: how similar two presentations are.
+
+    The mean Pearson correlation between two presentations, over all pairs. A presentation without
+    variance (without a spike, say) has the correlation 0 with any other, as in the code of
+    Pennington and David (2023).
+
+    Parameters
+    ----------
+    response : xarray.DataArray
+        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
+    sounds : {"pooled", "separate"}, default: "pooled"
+        Pooled, presentation n is the n-th presentation of every sound, concatenated, up to the
+        least number of presentations of a sound. Separate, correlations are those of each sound,
+        averaged over sounds, weighted by their valid bins.
+
+    Returns
+    -------
+    xarray.DataArray
+        From -1 to 1, float64, dims (neuron). NaN where no sound was presented twice, or no
+        presentation has any variance.
+
+    Raises
+    ------
+    TypeError
+        If `response` is not a DataArray.
+    ValueError
+        If ``stim``, ``rep`` or ``time`` is missing or empty, or `sounds` is unknown.
+
+    References
+    ----------
+    Pennington JR, David SV (2023). A convolutional neural network provides a generalizable model
+    of natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol. 19(5):
+    e1011110. doi:10.1371/journal.pcbi.1011110
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from nat4xr.metrics import ttrc
+    >>> response = xr.DataArray([[[0.0, 2, 1], [0, 1, 2]]], dims=("stim", "rep", "time"))
+    >>> float(ttrc(response).round(6))
+    0.5
+    """
+    kernel = partial(sums.trial_correlation, pooled=_is_pooled(sounds))
+    correlation = _of_products(kernel, response)
+    return _named(correlation, "ttrc", "trial-to-trial correlation", "1", response)
+
+
+# --- noise ceilings, and scores relative to them -------------------------------------------------
+
+
+def cc_max(
+    response: xr.DataArray,
+    *,
+    method: Literal["schoppe", "hsu"] = "schoppe",
+    sounds: Sounds = "pooled",
+    splits: int = 126,
+    seed: int = 0,
+) -> xr.DataArray:
+    r"""Noise ceiling: the correlation with the PSTH that the true rate is expected to have.
+
+    * ``"schoppe"``: from the :func:`signal_power`,
+      :math:`CC_{max} = \sqrt{SP / \mathrm{var}(y)}`.
+    * ``"hsu"``: from the correlation :math:`CC_{half}` between the PSTHs of two halves of the
+      presentations, averaged over splits into halves,
+      :math:`CC_{max} = \sqrt{2 / (1 + \sqrt{1 / CC_{half}^2})}`. Of an odd number of
+      presentations the last is not used.
+
+    Parameters
+    ----------
+    response : xarray.DataArray
+        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
+    method : {"schoppe", "hsu"}, default: "schoppe"
+        How the noise is estimated.
+    sounds : {"pooled", "separate"}, default: "pooled"
+        Whether variances are over the bins of all sounds, or within each sound.
+    splits : int, default: 126
+        With ``"hsu"``, the number of random splits. Where no more distinct ones exist (126 for 10
+        presentations), each is taken once.
+    seed : int, default: 0
+        Seed of the random splits. The value of a cell depends neither on the others nor on chunks.
+
+    Returns
+    -------
+    xarray.DataArray
+        From 0 to 1, float64, dims (neuron). NaN where there is no evidence of a signal: no sound
+        was presented twice, or the signal power (or :math:`CC_{half}`) is not positive.
+
+    Raises
+    ------
+    TypeError
+        If `response` is not a DataArray.
+    ValueError
+        If ``stim``, ``rep`` or ``time`` is missing or empty, `method` or `sounds` is unknown, or
+        `splits` is less than 1.
+
+    Notes
+    -----
+    Half of the cells that ignore the sounds have a positive signal power, and so a ceiling,
+    which is small. Leaving out the cells without a ceiling flatters a mean over cells.
+
+    References
+    ----------
+    Schoppe O, Harper NS, Willmore BDB, King AJ, Schnupp JWH (2016). Measuring the performance of
+    neural models. Front. Comput. Neurosci. 10:10. doi:10.3389/fncom.2016.00010
+
+    Hsu A, Borst A, Theunissen FE (2004). Quantifying variability in neural responses and its
+    application for the validation of model predictions. Network 15:91-109.
+    doi:10.1088/0954-898X_15_2_002
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from nat4xr.metrics import cc_max, corrcoef
+    >>> rng = np.random.default_rng(0)
+    >>> rate = xr.DataArray(rng.gamma(1, 0.1, (18, 150)), dims=("stim", "time"))
+    >>> response = xr.DataArray(rng.poisson(rate, (20, 18, 150)), dims=("rep", "stim", "time"))
+    >>> float(cc_max(response).round(2)), float(corrcoef(rate, response.mean("rep")).round(2))
+    (0.82, 0.83)
+    """
+    _check_method(method)
+    if splits < 1:
+        raise ValueError(f"splits must be at least 1, not {splits}")
+    if method == "hsu":
+        kernel = partial(
+            sums.half_split_ceiling, splits=splits, seed=seed, pooled=_is_pooled(sounds)
+        )
+        ceiling = _of_products(kernel, response)
+    else:
+        ceiling = _ceiling(_moments(_sums(response), sounds))
+    return _named(ceiling, "cc_max", f"noise ceiling ({method}, sounds {sounds})", "1", response)
+
+
+def cc_norm(
+    pred: xr.DataArray,
+    response: xr.DataArray,
+    *,
+    method: Literal["schoppe", "hsu"] = "schoppe",
+    sounds: Sounds = "pooled",
+) -> xr.DataArray:
+    r"""Correlation of the prediction with the PSTH, relative to the best that noise allows.
+
+    .. math:: CC_{norm} = \frac{CC}{CC_{max}}
+
+    is :func:`corrcoef` over :func:`cc_max`, both over the bins that have a prediction, of the
+    sounds that were presented at least twice.
+
+    Parameters
+    ----------
+    pred : xarray.DataArray
+        Predicted response, dims stim, time (and neuron), in any unit. Where it is NaN, the bin
+        counts neither in the correlation nor in the ceiling.
+    response : xarray.DataArray
+        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
+    method : {"schoppe", "hsu"}, default: "schoppe"
+        How the noise ceiling is estimated: see :func:`cc_max`.
+    sounds : {"pooled", "separate"}, default: "pooled"
+        Whether variances are over the bins of all sounds, or within each sound.
+
+    Returns
+    -------
+    xarray.DataArray
+        Near 1 for a prediction of the true rate, near 0 for an unrelated one, float64, dims
+        (neuron). NaN where the prediction has no variance, or the cell has no noise ceiling.
+
+    Raises
+    ------
+    TypeError
+        If `pred` or `response` is not a DataArray.
+    ValueError
+        If a dim is missing or empty, the labels of the two differ, or `method` or `sounds` is
+        unknown.
+
+    Notes
+    -----
+    With ``"schoppe"`` this is the equation of Schoppe et al. (2016),
+
+    .. math:: CC_{norm} = \frac{\mathrm{cov}(\hat r, y)}{\sqrt{\mathrm{var}(\hat r)\,SP}}
+
+    With pooled sounds it is what the code of the published table computes. A ratio of estimates,
+    it can exceed 1.
+
+    References
+    ----------
+    Schoppe O, Harper NS, Willmore BDB, King AJ, Schnupp JWH (2016). Measuring the performance of
+    neural models. Front. Comput. Neurosci. 10:10. doi:10.3389/fncom.2016.00010
+
+    Hsu A, Borst A, Theunissen FE (2004). Quantifying variability in neural responses and its
+    application for the validation of model predictions. Network 15:91-109.
+    doi:10.1088/0954-898X_15_2_002
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from nat4xr.metrics import cc_norm
+    >>> rng = np.random.default_rng(0)
+    >>> rate = xr.DataArray(rng.gamma(1, 0.5, (18, 150)), dims=("stim", "time"))
+    >>> response = xr.DataArray(rng.poisson(rate, (20, 18, 150)), dims=("rep", "stim", "time"))
+    >>> float(cc_norm(rate, response).round(2))
+    1.0
+    >>> abs(float(cc_norm(rate.roll(stim=1), response))) < 0.1
+    True
+    """
+    _check_method(method)
+    moments = _moments(_sums(response, pred), sounds)
+    if method == "hsu":
+        ceiling = cc_max(_scored(response, pred), method=method, sounds=sounds)
+    else:
+        ceiling = _ceiling(moments)
+    return _named(
+        _correlation(moments) / ceiling,
+        "cc_norm",
+        f"normalised correlation coefficient ({method}, sounds {sounds})",
+        "1",
+        response,
+        pred,
+    )
+
+
+def r_ceiling(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArray:
+    r"""Normalised correlation from single trials, as Pennington and David (2023) report it.
+
+    .. math:: r_{ceiling} = \frac{\overline{\mathrm{corr}(\hat r, r_n)}}
+                              {\sqrt{\overline{\mathrm{corr}(r_n, r_m)}}}
+
+    Presentation :math:`n` is the :math:`n`-th presentation of every sound, concatenated, up to the
+    least number of presentations of a sound. The mean under the root is over all pairs and at
+    least 0.01. A presentation without variance has the correlation 0. The paper's figures are
+    medians over cells.
+
+    Parameters
+    ----------
+    pred : xarray.DataArray
+        Predicted response, dims stim, time (and neuron), in any unit. Bins where it is NaN do not
+        count.
+    response : xarray.DataArray
+        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
+        In a presentation that was cut short, the bins that it has count.
+
+    Returns
+    -------
+    xarray.DataArray
+        Near 1 for a prediction of the true rate, near 0 for an unrelated one, float64, dims
+        (neuron). NaN where no sound was presented twice, or prediction or response has no variance
+        (the lab's code has 0 there).
+
+    Raises
+    ------
+    TypeError
+        If `pred` or `response` is not a DataArray.
+    ValueError
+        If a dim is missing or empty, or the labels of the two differ.
+
+    References
+    ----------
+    Pennington JR, David SV (2023). A convolutional neural network provides a generalizable model
+    of natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol. 19(5):
+    e1011110. doi:10.1371/journal.pcbi.1011110
+
+    The same quantity is ``r_ceiling`` in the lab's library NEMS0, https://github.com/LBHB/NEMS0.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from nat4xr.metrics import r_ceiling
+    >>> rng = np.random.default_rng(0)
+    >>> rate = xr.DataArray(rng.gamma(1, 0.5, (18, 150)), dims=("stim", "time"))
+    >>> response = xr.DataArray(rng.poisson(rate, (20, 18, 150)), dims=("rep", "stim", "time"))
+    >>> float(r_ceiling(rate, response).round(2))
+    1.0
+    """
+    dims = ("stim", "rep", "time")
+    ratio = xr.apply_ufunc(
+        _r_ceiling,
+        _checked(response, "response", dims, dims),
+        _checked(pred, "pred", ("stim", "time"), ("stim", "time")),
+        input_core_dims=[["stim", "rep", "time"], ["stim", "time"]],
+        dask="parallelized",
+        output_dtypes=[np.float64],
+    )
+    long_name = "normalised correlation coefficient (single trials)"
+    return _named(ratio, "r_ceiling", long_name, "1", response, pred)
+
+
+def r2_er(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArray:
+    r"""Squared correlation with the true rate, with the bias of noise removed.
+
+    The squared correlation between prediction and PSTH is too low, since noise adds to the
+    variance of the PSTH; and relative to a ceiling it is too high, since noise adds to the squared
+    covariance as well. Here both are subtracted, over the bins of all sounds:
+
+    .. math:: r^2_{ER} = \frac{\mathrm{cov}(\hat r, y)^2 - V}{\mathrm{var}(\hat r)\,SP}
+
+    where :math:`V` is the variance of the covariance over repetitions of the experiment, estimated
+    from the differences between presentations, and :math:`SP` the :func:`signal_power`.
+
+    Parameters
+    ----------
+    pred : xarray.DataArray
+        Predicted response, dims stim, time (and neuron), in any unit. Bins where it is NaN do not
+        count.
+    response : xarray.DataArray
+        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
+
+    Returns
+    -------
+    xarray.DataArray
+        Near 1 for a prediction of the true rate, near 0 (below 0 half of the time) for an
+        unrelated one, float64, dims (neuron). NaN where the prediction has no variance or the
+        signal power is not positive.
+
+    Raises
+    ------
+    TypeError
+        If `pred` or `response` is not a DataArray.
+    ValueError
+        If a dim is missing or empty, or the labels of the two differ.
+
+    Notes
+    -----
+    Pospisil and Bair assume noise of one variance in all bins, and transform spike counts to come
+    near to it. Here the variance is estimated from the presentations as they are, so that it may
+    differ from bin to bin, and be correlated within a presentation. Numerator and denominator
+    are unbiased; their ratio is so where the signal power is well above its error.
+
+    References
+    ----------
+    Pospisil DA, Bair W (2021). The unbiased estimation of the fraction of variance explained by a
+    model. PLOS Comput. Biol. 17(8): e1009212. doi:10.1371/journal.pcbi.1009212
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from nat4xr.metrics import r2_er
+    >>> rng = np.random.default_rng(0)
+    >>> rate = xr.DataArray(rng.gamma(1, 0.5, (18, 150)), dims=("stim", "time"))
+    >>> response = xr.DataArray(rng.poisson(rate, (20, 18, 150)), dims=("rep", "stim", "time"))
+    >>> float(r2_er(rate, response).round(2))
+    0.99
+    """
+    moments = _moments(_sums(response, pred), "pooled")
+    signal, var_pred = moments["signal"], moments["var_pred"]
+    explained = moments["cov"] ** 2 - moments["noise_of_cov"]
+    ratio = explained / (var_pred.where(var_pred > 0) * signal.where(signal > 0))
+    return _named(ratio, "r2_er", "squared correlation with the rate", "1", response, pred)
+
+
+# --- uncertainty ---------------------------------------------------------------------------------
+
+
+def jackknife(
+    metric: Callable[..., xr.DataArray], *arrays: xr.DataArray, dim: str = "stim"
+) -> xr.Dataset:
+    r"""A metric, and its standard error over sounds.
+
+    The metric is computed again without each of the :math:`n` sounds in turn:
+
+    .. math:: SE = \sqrt{\frac{n - 1}{n} \sum_s (\theta_{(s)} - \bar\theta)^2}
+
+    Parameters
+    ----------
+    metric : callable
+        Takes the arrays and returns a DataArray. (For one with options, use `functools.partial`.)
+    *arrays : xarray.DataArray
+        What the metric takes, such as prediction and response, each with `dim`.
+    dim : str, default: "stim"
+        The dim along which one is left out at a time.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``value`` and ``standard_error``, each with the dims of the metric, lazy with dask-backed
+        input. The standard error is NaN where less than two sounds have data.
+
+    Raises
+    ------
+    TypeError
+        If `metric` is not callable.
+    ValueError
+        If an array lacks `dim`, or it has less than two labels.
+
+    References
+    ----------
+    Efron B, Tibshirani RJ (1993). An introduction to the bootstrap, chapter 11. Chapman & Hall.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from nat4xr.metrics import cc_norm, jackknife
+    >>> rng = np.random.default_rng(0)
+    >>> rate = xr.DataArray(rng.gamma(1, 0.5, (18, 150)), dims=("stim", "time"))
+    >>> response = xr.DataArray(rng.poisson(rate, (20, 18, 150)), dims=("rep", "stim", "time"))
+    >>> score = jackknife(cc_norm, rate, response)
+    >>> float(score.value.round(3)), float(score.standard_error.round(3))
+    (0.997, 0.002)
+    """
+    if not callable(metric):
+        raise TypeError(f"metric must be a function, not {type(metric).__name__}")
+    if not arrays or any(dim not in array.dims for array in arrays):
+        raise ValueError(f"each array needs the dim {dim!r}")
+    n = arrays[0].sizes[dim]
+    if n < 2:
+        raise ValueError(f"{dim!r} has a single label: to leave one out, there must be two or more")
+    value = metric(*arrays)
+    others = [np.delete(np.arange(n), i) for i in range(n)]
+    replicates = xr.concat(
+        [metric(*(array.isel({dim: kept}) for array in arrays)) for kept in others],
+        dim="left_out",
+        coords="minimal",
+        compat="override",
+    )
+    # Leaving out a sound that a cell never heard says nothing.
+    heard = xr.ones_like(arrays[0][dim], dtype=bool).drop_vars(list(arrays[0][dim].coords))
+    for array in arrays:
+        heard = heard & array.notnull().any([d for d in array.dims if d not in (dim, *value.dims)])
+    error = _jackknife_error(replicates, heard.rename({dim: "left_out"}))
+    return xr.Dataset(
+        {"value": value, "standard_error": _named(error, "", f"standard error over {dim}", "1")}
+    )
+
+
+# --- labelled arrays in, labelled arrays out -----------------------------------------------------
 
 
 def _checked(array: xr.DataArray, name: str, dims: tuple[str, ...], whole: tuple[str, ...]) -> Any:
@@ -646,9 +874,24 @@ def _checked(array: xr.DataArray, name: str, dims: tuple[str, ...], whole: tuple
     return single_chunk(array, *whole).transpose("stim", ...)
 
 
-def _named(values: xr.DataArray, name: str, long_name: str, units: str) -> xr.DataArray:
+def _check_method(method: str) -> None:
+    if method not in ("schoppe", "hsu"):
+        raise ValueError(f"method must be 'schoppe' or 'hsu', not {method!r}")
+
+
+def _is_pooled(sounds: str) -> bool:
+    if sounds not in ("pooled", "separate"):
+        raise ValueError(f"sounds must be 'pooled' or 'separate', not {sounds!r}")
+    return sounds == "pooled"
+
+
+def _named(
+    values: xr.DataArray, name: str, long_name: str, units: str, *sources: xr.DataArray
+) -> xr.DataArray:
     values = values.rename(name)
-    values.attrs = {"long_name": long_name, "units": units, **simulated_attr(values)}
+    values.attrs = {"long_name": long_name, "units": units}
+    for source in sources:
+        values.attrs |= simulated_attr(source)
     return values
 
 
@@ -657,240 +900,135 @@ def _squared_units(response: xr.DataArray) -> str:
     return units if units == "1" else f"({units})^2" if units else "(spikes per bin)^2"
 
 
-def _per_stimulus(
-    kernel: Callable[[Array], tuple[Array, ...]],
+def _by_sound(
+    kernel: Callable[..., Array | tuple[Array, ...]],
     response: xr.DataArray,
-    output_dims: list[tuple[str, ...]],
+    output_dims: Sequence[tuple[str, ...]],
+    pred: xr.DataArray | None = None,
+    **new_dims: int,
 ) -> tuple[xr.DataArray, ...]:
-    """Apply a kernel of (..., rep, time) to each stimulus; every output keeps the dim stim."""
-    response = _checked(response, "response", ("stim", "rep", "time"), ("rep", "time"))
-    outputs: tuple[xr.DataArray, ...] = xr.apply_ufunc(
-        partial(_stimulus_by_stimulus, kernel),
-        response,
-        input_core_dims=[["rep", "time"]],
-        output_core_dims=output_dims,
-        dask="parallelized",
-        output_dtypes=[np.float64] * len(output_dims),
-        keep_attrs=True,
-    )
-    return outputs
-
-
-def _pooled(
-    kernel: Callable[[Array, Array], Array | tuple[Array, ...]],
-    pred: xr.DataArray,
-    psth: xr.DataArray,
-    n_outputs: int,
-) -> tuple[xr.DataArray, ...]:
-    """Apply a kernel of (psth, pred), each (..., stim, time), that reduces both dims."""
-    dims = ("stim", "time")
+    """Apply a kernel of (stim, ..., rep, time) whose outputs all have the dim stim."""
+    arrays = [_checked(response, "response", ("stim", "rep", "time"), ("rep", "time"))]
+    core_dims = [["rep", "time"]]
+    if pred is not None:
+        arrays.append(_checked(pred, "pred", ("stim", "time"), ("time",)))
+        core_dims.append(["time"])
     outputs = xr.apply_ufunc(
         kernel,
-        # The recorded side comes first: its labels are those of the result.
-        _checked(psth, "psth", dims, dims),
-        _checked(pred, "pred", dims, dims),
-        input_core_dims=[dims, dims],
-        output_core_dims=[()] * n_outputs,
+        *arrays,
+        input_core_dims=core_dims,
+        output_core_dims=output_dims,
         dask="parallelized",
-        output_dtypes=[np.float64] * n_outputs,
-        keep_attrs=True,
+        dask_gufunc_kwargs={"output_sizes": new_dims},
+        output_dtypes=[np.float64] * len(output_dims),
     )
-    outputs = outputs if n_outputs > 1 else (outputs,)
-    for output in outputs:
-        output.attrs |= simulated_attr(pred)
-    return outputs
+    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def _mean_over_stimuli(values: xr.DataArray, n_bins: xr.DataArray) -> xr.DataArray:
-    return values.weighted(n_bins).mean("stim")
+def _sums(response: xr.DataArray, pred: xr.DataArray | None = None, least: int = 2) -> xr.Dataset:
+    """`sums.sums_by_sound`, dims stim, (neuron, ...) and, where there is one a repeat, rep."""
+    names = sums.SUMS if pred is None else sums.SUMS + sums.PRED_SUMS
+    output_dims = [("rep",) if name in sums.PER_REPEAT else () for name in names]
+    kernel = partial(sums.sums_by_sound, least=least)
+    return xr.Dataset(dict(zip(names, _by_sound(kernel, response, output_dims, pred), strict=True)))
 
 
-def _moments(pred: xr.DataArray, psth: xr.DataArray) -> tuple[xr.DataArray, ...]:
-    """Bins, means, variances and covariance; the variance of a constant is NaN."""
-    return _pooled(_bin_moments, pred, psth, 6)
+def _psth_sums(pred: xr.DataArray, psth: xr.DataArray) -> xr.Dataset:
+    """The same of a PSTH: one presentation."""
+    return _sums(_checked(psth, "psth", ("stim", "time"), ()).expand_dims("rep"), pred, least=1)
 
 
-def _average(response: xr.DataArray) -> tuple[xr.DataArray, ...]:
-    """PSTH, and per stimulus: signal power, noise power, number of valid bins."""
-    return _per_stimulus(_psth_and_powers, response, [("time",), (), (), ()])
+def _moments(by_sound: xr.Dataset, sounds: str) -> xr.Dataset:
+    """Variances, covariance and powers over all bins, or the means over sounds of those within."""
+    if _is_pooled(sounds):
+        moments = _moments_of(by_sound.sum("stim", skipna=False))
+    else:
+        n = by_sound["n"]
+        moments = _moments_of(by_sound).weighted(n.where(n > 1, 0)).mean("stim")
+    for power in ("signal", "noise"):  # rounding alone gives no power a sign
+        no_power = abs(moments[power]) <= sums.CANCELLED * moments["square"]
+        moments[power] = moments[power].where(~no_power, 0)
+    return moments
 
 
-def _powers(response: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    return _mean_powers(*_average(response)[1:])
-
-
-def _mean_powers(
-    signal: xr.DataArray, noise: xr.DataArray, n_bins: xr.DataArray
-) -> tuple[xr.DataArray, xr.DataArray]:
-    """Signal and noise power over stimuli; zero where rounding alone would give them a sign."""
-    signal, noise = _mean_over_stimuli(signal, n_bins), _mean_over_stimuli(noise, n_bins)
-    rounding = _CANCELLED * (signal + noise)
-    return signal.where(~(abs(signal) <= rounding), 0), noise.where(~(abs(noise) <= rounding), 0)
-
-
-# --- kernels: plain arrays, float64 ------------------------------------------------------------
-
-
-def _stimulus_by_stimulus(
-    kernel: Callable[[Array], tuple[Array, ...]], response: Array
-) -> tuple[Array, ...]:
-    """Loop over the leading axis, so that float64 copies are never larger than one stimulus."""
-    outputs = [kernel(one.astype(np.float64)) for one in response]
-    return tuple(np.stack(parts) for parts in zip(*outputs, strict=True))
-
-
-def _bin_moments(y: Array, x: Array) -> tuple[Array, ...]:
-    pairs = [(x[..., s, :], y[..., s, :]) for s in range(x.shape[-2])]
-
-    n = sum_x = sum_y = np.zeros(())
-    for xs, ys in pairs:
-        valid = ~(np.isnan(xs) | np.isnan(ys))
-        n = n + valid.sum(-1)
-        sum_x = sum_x + np.where(valid, xs, 0).sum(-1, dtype=np.float64)
-        sum_y = sum_y + np.where(valid, ys, 0).sum(-1, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean_x, mean_y = sum_x / n, sum_y / n
-
-    var_x = var_y = cov = np.zeros(())
-    for xs, ys in pairs:
-        dx, dy = xs - mean_x[..., None], ys - mean_y[..., None]
-        valid = ~(np.isnan(dx) | np.isnan(dy))
-        dx, dy = np.where(valid, dx, 0), np.where(valid, dy, 0)
-        var_x = var_x + (dx * dx).sum(-1)
-        var_y = var_y + (dy * dy).sum(-1)
-        cov = cov + (dx * dy).sum(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        var_x, var_y, cov = (
-            np.where(n > 1, moment / (n - 1), np.nan) for moment in (var_x, var_y, cov)
-        )
-        var_x = np.where(var_x > _ROUNDING * mean_x**2, var_x, np.nan)
-        var_y = np.where(var_y > _ROUNDING * mean_y**2, var_y, np.nan)
-    return n.astype(np.float64), mean_x, mean_y, var_x, var_y, cov
-
-
-def _presented(x: Array) -> tuple[Array, Array, Array]:
-    """Which presentations of (..., rep, time) took place, how many; which bins are valid."""
-    missing = np.isnan(x)
-    presented: Array = np.logical_not(missing.all(-1))
-    n_presented = presented.sum(-1)
-    # A bin is valid if it is missing nowhere but in the repeats that never took place.
-    n_missing = x.shape[-2] - n_presented
-    valid = (missing.sum(-2) == n_missing[..., None]) & (n_presented > 0)[..., None]
-    return presented, n_presented, valid
-
-
-def _centred(x: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """Presentations less their means over valid bins, and what goes with them.
-
-    Overwrites `x`, of (..., rep, time), with 0 wherever there is nothing to count: missing
-    presentations, bins that some presentation lacks, presentations that are constant.
-
-    Returns deviations (..., rep, time), their sums of squares and the means (..., rep), the
-    number of presentations (...), and which bins are valid (..., time).
-    """
-    presented, n_presented, valid = _presented(x)
-    n_bins = valid.sum(-1)[..., None]
-
-    counted = presented[..., None] & valid[..., None, :]
-    everything = bool(counted.all())
-    if not everything:
-        np.copyto(x, 0, where=~counted)
-    mean = x.sum(-1) / np.maximum(n_bins, 1)
-    x -= mean[..., None]
-    if not everything:
-        np.copyto(x, 0, where=~counted)
-    power = np.einsum("...t,...t->...", x, x)
-    constant = power <= _ROUNDING * n_bins * mean**2
-    if constant.any():
-        np.copyto(x, 0, where=constant[..., None])
-        power = np.where(constant, 0, power)
-    return x, power, mean, n_presented, valid
-
-
-def _psth_and_powers(x: Array) -> tuple[Array, ...]:
-    x, power, mean, n_presented, valid = _centred(x)
-    n_bins = valid.sum(-1)
-    n = np.maximum(n_presented, 1)
-    deviation = x.sum(-2) / n[..., None]
-    psth = np.where(valid, deviation + (mean.sum(-1) / n)[..., None], np.nan)
-
-    defined = (n_presented > 1) & (n_bins > 1)
-    n, degrees = np.where(defined, n, np.nan), np.maximum(n_bins - 1, 1)
-    power_of_mean = (deviation * deviation).sum(-1) / degrees
-    mean_power = power.sum(-1) / n / degrees
-    signal = (n * power_of_mean - mean_power) / (n - 1)
-    return psth, signal, mean_power - signal, n_bins.astype(np.float64)
-
-
-def _psth_and_noise(x: Array) -> tuple[Array, ...]:
-    """Average over presentations (..., time), and the variance of that average."""
-    presented, n_presented, valid = _presented(x)
-    n = np.where(valid & (n_presented > 1)[..., None], n_presented[..., None], np.nan)
-    psth = np.where(presented[..., None], x, 0).sum(-2) / n
-    deviation = np.where(presented[..., None], x - psth[..., None, :], 0)
-    return psth, (deviation * deviation).sum(-2) / (n - 1) / n
-
-
-def _pairwise_correlation(x: Array) -> tuple[Array, ...]:
-    x, power, _, _, valid = _centred(x)
-    varies = power > 0
-    n = varies.sum(-1)
-    n = np.where(n > 1, n, np.nan)
-    # Over unit vectors z, the sum over all pairs of z_i . z_j is |sum of z|^2 less each z . z.
-    x /= np.sqrt(np.where(varies, power, 1))[..., None]
-    total = (x.sum(-2) ** 2).sum(-1)
-    return (total - n) / (n * (n - 1)), valid.sum(-1).astype(np.float64)
-
-
-def _half_split_ceiling(x: Array, splits: int, seed: int) -> tuple[Array, ...]:
-    presented_first = np.argsort(np.isnan(x).all(-1), axis=-1, kind="stable")
-    x, _, _, n_presented, valid = _centred(x)
-    x = np.take_along_axis(x, presented_first[..., None], axis=-2)
-
-    ceiling = np.full(n_presented.shape, np.nan)
-    for n in np.unique(n_presented):
-        even = n // 2 * 2
-        if even:
-            some = n_presented == n
-            signs = _half_splits(int(even), splits, seed)
-            ceiling[some] = _ceiling(np.ascontiguousarray(x[some, :even]), signs)
-    return ceiling, valid.sum(-1).astype(np.float64)
-
-
-def _half_splits(n: int, splits: int, seed: int) -> Array:
-    """Splits of `n` presentations into halves, as rows of +1 and -1."""
-    if comb(n, n // 2) // 2 <= splits:
-        # Every distinct split: the first presentation stays in the first half.
-        signs = -np.ones((comb(n, n // 2) // 2, n))
-        for row, others in zip(signs, combinations(range(1, n), n // 2 - 1), strict=True):
-            row[[0, *others]] = 1
-        return signs
-    halves = np.repeat([1.0, -1.0], n // 2)
-    return np.random.default_rng([seed, n]).permuted(np.tile(halves, (splits, 1)), axis=1)
-
-
-def _ceiling(x: Array, signs: Array) -> Array:
-    """CC_max of centred presentations (cell, rep, time), given splits (split, rep)."""
-    # With s the sum over presentations and d that of one half less the other, the halves are
-    # (s + d) / 2 and (s - d) / 2. Their correlation needs only the variances of s and d and their
-    # covariance, which follow from the covariances between presentations: no split has to go
-    # through the time bins again.
-    between = x @ x.swapaxes(-1, -2)
-    with_sum = between.sum(-1)
-    var_s = with_sum.sum(-1)[:, None]
-    var_d = between.reshape(len(x), -1) @ np.einsum("ki,kj->ijk", signs, signs).reshape(
-        -1, len(signs)
+def _moments_of(s: xr.Dataset) -> xr.Dataset:
+    n = s["n"].where(s["n"] > 1)
+    variance = _spread(s["yy"], s["y"] ** 2 / n) / (n - 1)
+    noise, noise_of_mean = (
+        (s[name] - (s[drift] ** 2).sum("rep", skipna=False) / n) / (n - 1)
+        for name, drift in (("noise", "drift"), ("noise_of_mean", "drift_of_mean"))
     )
-    cov_sd = with_sum @ signs.T
+    moments = {
+        "square": s["yy"] / n,
+        "variance": variance,
+        "noise": noise,
+        "signal": variance - noise_of_mean,
+    }
+    if "p" in s:
+        drift = s["p_drift_of_mean"] - s["p"] / n * s["drift_of_mean"]
+        moments |= {
+            "var_pred": _spread(s["pp"], s["p"] ** 2 / n) / (n - 1),
+            "cov": (s["py"] - s["p"] * s["y"] / n) / (n - 1),
+            "noise_of_cov": (drift**2).sum("rep", skipna=False) / (n - 1) ** 2,
+        }
+    return xr.Dataset(moments)
 
-    product = (var_s + var_d) ** 2 - 4 * cov_sd**2
-    product = np.where(product > 1e-12 * (var_s + var_d) ** 2, product, np.nan)
-    cc_half = (var_s - var_d) / np.sqrt(product)
-    # Splits with a half without variance have no correlation; they do not count.
-    n_defined = np.isfinite(cc_half).sum(-1)
-    cc_half = np.nansum(cc_half, axis=-1) / np.where(n_defined, n_defined, np.nan)
-    cc_half = np.where(cc_half > _CANCELLED, cc_half, np.nan)
-    return np.sqrt(2 / (1 + np.sqrt(1 / cc_half**2)))
+
+def _spread(squares: xr.DataArray, of_mean: xr.DataArray) -> xr.DataArray:
+    """Squares less those of the mean; 0 for what is constant but for rounding."""
+    spread = squares - of_mean
+    return spread.where(~(spread <= sums.CANCELLED * squares), 0)
+
+
+def _correlation(moments: xr.Dataset) -> xr.DataArray:
+    product = moments["var_pred"] * moments["variance"]
+    return moments["cov"] / product.where(product > 0) ** 0.5
+
+
+def _ceiling(moments: xr.Dataset) -> xr.DataArray:
+    signal = moments["signal"]
+    return (signal.where(signal > 0) / moments["variance"]) ** 0.5
+
+
+def _scored(response: xr.DataArray, pred: xr.DataArray) -> xr.DataArray:
+    """The response, NaN in the bins without a prediction."""
+    if not isinstance(response, xr.DataArray):
+        return response
+    return response.where(pred.notnull())
+
+
+def _of_products(kernel: Callable[..., Array], response: xr.DataArray) -> xr.DataArray:
+    """Apply a kernel of the products of presentations (..., stim, [rep, [rep]]) of all sounds."""
+    products = _by_sound(
+        sums.products_by_sound,
+        response,
+        [(), (), ("rep",), ("rep", "other_rep")],
+        other_rep=getattr(response, "sizes", {}).get("rep", 0),
+    )
+    core_dims = [["stim"], ["stim"], ["stim", "rep"], ["stim", "rep", "other_rep"]]
+    result: xr.DataArray = xr.apply_ufunc(
+        kernel,
+        *(single_chunk(p, *dims) for p, dims in zip(products, core_dims, strict=True)),
+        input_core_dims=core_dims,
+        dask="parallelized",
+        output_dtypes=[np.float64],
+    )
+    return result
+
+
+def _r_ceiling(response: Array, pred: Array) -> Array:
+    products, n_reps = sums.products_with_prediction(
+        np.moveaxis(response, -3, 0), np.moveaxis(pred, -2, 0)
+    )
+    return sums.r_ceiling(products.total(), sums.least_reps(n_reps))
+
+
+def _jackknife_error(replicates: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
+    """Standard error from replicates along the dim ``left_out``, of those that count."""
+    n = counts.sum("left_out")
+    squares = ((replicates - replicates.where(counts).mean("left_out")) ** 2).where(counts)
+    error = (squares.sum("left_out", skipna=False) * (n - 1) / n) ** 0.5
+    return error.where(n > 1)
 
 
 def _mean_coherence(y: Array, x: Array) -> Array:

@@ -644,7 +644,7 @@ def scores(
     score : xarray.Dataset or xarray.DataArray
         With ``cc_raw`` (neuron), as from :func:`nat4xr.benchmark.evaluate`; or any value a cell.
     ceiling : xarray.DataArray
-        Its noise ceiling (neuron), such as :func:`nat4xr.metrics.corrcoef_max`. Cells that either
+        Its noise ceiling (neuron), such as :func:`nat4xr.metrics.cc_max`. Cells that either
         of the two lacks are left out.
     ax : matplotlib.axes.Axes, optional
         Axes to draw into; by default the current ones, or those of a new figure.

@@ -210,7 +210,7 @@ def _scores_figure(scores: xr.Dataset, ds: xr.Dataset) -> Figure:
     """The scores of all cells against their noise ceilings."""
     trials = ds["response"].isel(stim=ds["subset"].values == "val")
     figure = plot.figure()
-    ceiling = metrics.corrcoef_max(trials.sel(neuron=scores["neuron"].values))
+    ceiling = metrics.cc_max(trials.sel(neuron=scores["neuron"].values))
     plot.scores(scores, ceiling, ax=figure.subplots())
     return figure
 

@@ -25,6 +25,7 @@ ROOMS = [
     ["bins"],
     ["spikes", "waveforms"],
     ["area"],
+    ["sums"],
     ["metrics", "population", "preprocess"],
     ["strf", "plot"],
     ["accessor"],

@@ -237,7 +237,7 @@ MADE_OF_A_RELEASE: dict[str, Callable[[xr.Dataset, Path], xr.Dataset | xr.DataAr
     "coarse bins": lambda _, folder: opened(folder, dt_ms=50).response,
     "spike times": lambda _, folder: nat4xr.open_spikes("A1", folder).spike_time,
     "binned spikes": lambda _, folder: nat4xr.bin_spikes(nat4xr.open_spikes("A1", folder), dt_ms=5),
-    "ceiling": lambda ds, _: nat4xr.metrics.corrcoef_max(ds.response),
+    "ceiling": lambda ds, _: nat4xr.metrics.cc_max(ds.response),
     "score": lambda ds, _: nat4xr.metrics.corrcoef(ds.psth, ds.psth),
     "score of a prediction": lambda ds, _: nat4xr.metrics.corrcoef(ds.psth, real(ds.psth)),
     "evaluation of a prediction": lambda ds, _: nat4xr.benchmark.evaluate(ds.psth, real(ds)),

@@ -3,7 +3,7 @@ Noise ceilings by site
 ======================
 
 How well could a perfect model predict each cell, and do some sites hold cleaner cells than others?
-:func:`~nat4xr.metrics.corrcoef_max` is the correlation with the PSTH that the true rate is expected
+:func:`~nat4xr.metrics.cc_max` is the correlation with the PSTH that the true rate is expected
 to have.
 """
 
@@ -14,7 +14,7 @@ import nat4xr
 from nat4xr import metrics
 
 ds = nat4xr.open_area("A1", subset="val").sel(auditory=True)
-ceiling = metrics.corrcoef_max(ds.response).compute().dropna("neuron")
+ceiling = metrics.cc_max(ds.response).compute().dropna("neuron")
 
 # %%
 # A point a cell, a line the median of the site.
