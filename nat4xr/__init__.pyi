@@ -11,6 +11,7 @@ from .coverage import drop_unrecorded as drop_unrecorded
 from .errors import DownloadError as DownloadError
 from .errors import ReleaseError as ReleaseError
 from .index import LabelIndex as LabelIndex
+from .index import drop_label_index as drop_label_index
 from .index import set_labels as set_labels
 from .io.engine import open_recording as open_recording
 from .io.registry import fetch as fetch

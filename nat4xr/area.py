@@ -119,14 +119,6 @@ def _open(file: Path) -> xr.Dataset:
     """Open a converted file: labels in memory and indexed, data lazy and without dask."""
     ds = open_with_labels(file)
     labelled = set_labels(ds[list(schema.VARIABLES)])
-    for variable in labelled.data_vars.values():
-        storage = {
-            key: variable.encoding[key]
-            for key in ("zlib", "complevel", "shuffle", "chunksizes")
-            if key in variable.encoding
-        }
-        # No dtype: what a user computes might not fit a byte. xarray chooses a fill value.
-        variable.encoding = storage | {"original_shape": _AnyShape(variable.shape)}
     labelled.set_close(ds._close)
     return labelled
 
@@ -153,20 +145,3 @@ def _chunk(ds: xr.Dataset, chunks: Any, defaults: Mapping[str, int], token: str)
         chunks = {dim: size for dim, size in defaults.items() if dim in ds.dims} | dict(chunks)
     data = ds.drop_vars(ds.coords).chunk(chunks, token=token)  # coordinates stay in memory
     return ds.assign({name: data[name].variable for name in data.data_vars})
-
-
-class _AnyShape(tuple[int, ...]):
-    """A shape that is equal to every shape of as many dims.
-
-    xarray exports a selection without the chunk sizes of its source when the shape has changed,
-    and the netCDF library then chooses chunks that take twenty times as long to write. They do
-    not fit, though, where a dim was dropped.
-    """
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, tuple) and len(self) == len(other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = tuple.__hash__

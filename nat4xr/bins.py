@@ -19,6 +19,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from . import schema
+from .chunks import AnyShape
 from .schema import BIN_MS, FINE_CHUNKS, simulated_attr
 
 __all__ = ["bin_spikes"]
@@ -373,7 +374,10 @@ def _on_demand(
     return xr.Variable(
         dims,
         indexing.LazilyIndexedArray(_OnDemand(shape, make)),
-        encoding={"zlib": True, "complevel": 1, "shuffle": True, "chunksizes": chunks},
+        encoding={
+            **{"zlib": True, "complevel": 1, "shuffle": True},
+            **{"chunksizes": chunks, "original_shape": AnyShape(shape)},
+        },
     )
 
 

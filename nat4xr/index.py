@@ -12,6 +12,8 @@ import xarray as xr
 from xarray.core.indexing import IndexSelResult
 from xarray.indexes import PandasIndex
 
+from .chunks import without_stale_encoding
+
 if TYPE_CHECKING:
     from xarray.core.types import JoinOptions
 
@@ -40,7 +42,13 @@ def set_labels(obj: T, *, like: xr.Dataset | xr.DataArray | None = None) -> T:
     -------
     Dataset or DataArray
         ``obj`` with a :class:`LabelIndex` along ``stim`` and ``neuron``. The data are shared,
-        not copied.
+        not copied. Encodings that a file left behind (``dtype``, ``_FillValue``, ...) are dropped,
+        because they fit the values of that file alone: they would cut longer names when objects
+        are joined and written again.
+
+    See Also
+    --------
+    drop_label_index : Take the index off again.
 
     Raises
     ------
@@ -73,7 +81,7 @@ def set_labels(obj: T, *, like: xr.Dataset | xr.DataArray | None = None) -> T:
     (array([1., 1.]), ['DRX', 'DRX'])
     """
     source = None if like is None else set_labels(like)
-    new: Any = obj  # of the type of obj
+    new: Any = without_stale_encoding(obj)  # of the type of obj
     for dim in LABELLED_DIMS:
         if not _has_names(obj, dim):
             continue
@@ -92,6 +100,38 @@ def set_labels(obj: T, *, like: xr.Dataset | xr.DataArray | None = None) -> T:
     return cast(T, new)
 
 
+def drop_label_index(obj: T) -> T:
+    """Take the index off the labels: what is left is plain xarray.
+
+    The labels stay, as ordinary coordinates, and the names keep the index that xarray gives to
+    every dim. This is for what xarray does not do with an index of several coordinates: to
+    ``reindex``, to replace a label, to group by two labels, ... :func:`set_labels` puts the index
+    on again.
+
+    Parameters
+    ----------
+    obj : Dataset or DataArray
+        With labels or without.
+
+    Returns
+    -------
+    Dataset or DataArray
+        ``obj`` without :class:`LabelIndex`. The data are shared, the labels are copied.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("A1")
+    >>> plain = nat4xr.drop_label_index(ds)
+    >>> moved = nat4xr.set_labels(plain.assign_coords(electrode=plain.electrode + 100))
+    >>> moved.sel(electrode=225).neuron.values
+    array(['DRX006b-125-3'], dtype='<U13')
+    """
+    indexed = [k for k, index in obj.xindexes.items() if isinstance(index, LabelIndex | NameIndex)]
+    coords = {name: obj.coords[name].variable.copy() for name in indexed}
+    return cast(T, obj.drop_indexes(indexed).assign_coords(coords))
+
+
 def _has_names(obj: xr.Dataset | xr.DataArray, dim: str) -> bool:
     return dim in obj.coords and obj.coords[dim].dims == (dim,)
 
@@ -108,29 +148,25 @@ class LabelIndex(xr.Index):
     -----
     ``.sel`` takes any of the labels, alone or together (an element must match all):
 
-    - a label, or several (list, set, array, 1-D DataArray): the elements that have one of them,
+    - a label, or several (list, set, array, Series, ...): the elements that have one of them,
       in the order of the data;
     - a slice: the labels from start to stop, both included;
-    - a boolean array is a mask along the dim, as elsewhere in xarray.
+    - a boolean array is a mask along the dim, whatever the label. A mask that has names itself
+      (a DataArray, a Series) selects by them, in any order; it must have a value for every
+      element.
 
     A label that no element has is a KeyError. Labels that exist, but not together, give an empty
     selection. Names are selected as in plain xarray, in a ``.sel`` without labels of the same dim:
     ``ds.sel(neuron=names).sel(auditory=True)``, or ``ds.sel(cell_id=names, auditory=True)``.
 
     Objects are aligned by name (arithmetic, ``xr.align``, ``xr.merge``, ...), and refused if they
-    label the same element differently.
+    label the same element differently. An array of names alone takes its labels from
+    ``set_labels(array, like=ds)``.
 
-    Some things xarray does not do with an index of several coordinates. Instead of
-
-    - ``ds.drop_vars("site")``, or replacing it with ``ds.assign_coords(site=...)``: take the
-      index off before, ``ds.drop_indexes(ds.xindexes.get_all_coords("site"))``, and put it on
-      again afterwards with ``set_labels``. (A *new* label is assigned as ever; ``set_labels``
-      then takes it in.) An object that keeps its names but has lost its labels must not be
-      aligned with one that has both: xarray does not notice that they no longer correspond
-      (xarray issue 10714).
-    - ``ds.reindex(neuron=names)``: ``ds.sel(neuron=names)``, or ``ds.reindex_like(other)``.
-    - arithmetic with an array that has other labels, or names alone, which works only while the
-      names are equal and else says "conflicting indexes": ``set_labels(array, like=ds)``.
+    For what xarray does not do with an index of several coordinates, such as ``reindex``,
+    ``drop_vars`` of one label, or ``groupby`` of two, :func:`drop_label_index` takes the index
+    off. An object that keeps its names but has lost its labels must not be aligned with one that
+    has both: xarray does not notice that they no longer correspond (xarray issue 10714).
     """
 
     def __init__(self, names: NameIndex, labels: Mapping[Hashable, np.ndarray]):
@@ -176,8 +212,8 @@ class LabelIndex(xr.Index):
         _refuse_inexact(labels, method, tolerance)
         keep = np.ones(self.names.index.size, dtype=bool)
         for name, label in labels.items():
-            keep &= self._matches(name, label)
-        return IndexSelResult({self.names.dim: _contiguous(np.flatnonzero(keep))})
+            keep &= self._matches(name, _in_array(label))
+        return IndexSelResult({_Dim(self.names.dim): _contiguous(np.flatnonzero(keep))})
 
     def _matches(self, name: Hashable, label: Any) -> np.ndarray:
         """Which elements have the label, one of the labels, or one within the slice."""
@@ -191,11 +227,9 @@ class LabelIndex(xr.Index):
             if label.stop is not None:
                 keep &= values <= np.asarray(label.stop)[()]
             return keep
+        if _is_mask(label):
+            return self.names.mask(label)
         wanted = np.asarray(list(label) if isinstance(label, Set) else label)
-        if wanted.dtype == bool and wanted.ndim > 0 and values.dtype != bool:
-            if wanted.shape != values.shape:
-                raise ValueError(f"a mask for {name!r} needs {values.size} elements: {wanted.size}")
-            return wanted
         _check_known(name, wanted, pd.Index([False, True]) if values.dtype == bool else values)
         matches: np.ndarray = values.isin(wanted.ravel())
         return matches
@@ -207,6 +241,10 @@ class LabelIndex(xr.Index):
             return None
         indexer = indexers[self.names.dim]
         return self._take(names, indexer.values if isinstance(indexer, xr.Variable) else indexer)
+
+    def __getitem__(self, indexer: Any) -> Self:
+        """Take a slice, for ``xr.map_blocks``."""
+        return self._take(self.names[indexer], indexer)
 
     def roll(self, shifts: Mapping[Any, int]) -> Self:
         """Roll the labels along the dim."""
@@ -264,7 +302,7 @@ class LabelIndex(xr.Index):
         return self.names.reindex_like(other.names, **options)
 
     def __repr__(self) -> str:
-        return f"LabelIndex({', '.join(map(str, self.labels))})  # see help(nat4xr.LabelIndex)"
+        return f"LabelIndex({', '.join(map(str, self.labels))}); {_ADVICE}"
 
 
 class NameIndex(PandasIndex):
@@ -279,21 +317,86 @@ class NameIndex(PandasIndex):
     ) -> IndexSelResult:
         """Find elements by name, as in plain xarray; say which name there is not."""
         _refuse_inexact(labels, method, tolerance)
-        labels = {
-            name: list(label) if isinstance(label, Set | tuple) else label
-            for name, label in labels.items()
-        }
+        ((name, label),) = labels.items()
+        label = _in_array(label)
+        if _is_mask(label):
+            return IndexSelResult({_Dim(self.dim): _contiguous(np.flatnonzero(self.mask(label)))})
+        if isinstance(label, Set):
+            _check_known(name, list(label), self.index)
+            label = self.index[self.index.isin(list(label))]  # in the order of the data
+        elif isinstance(label, pd.Series):
+            label = label.to_numpy()
         try:
-            return super().sel(labels)
+            result = super().sel({name: label})
         except KeyError:
-            ((name, label),) = labels.items()
             if isinstance(label, slice):
                 label = [end for end in (label.start, label.stop) if end is not None]
             _check_known(name, label, self.index)
             raise
+        return IndexSelResult({_Dim(dim): found for dim, found in result.dim_indexers.items()})
+
+    def mask(self, mask: Any) -> np.ndarray:
+        """Bring a boolean array into the order of the names, by its own names if it has any."""
+        values, names, dim = np.asarray(mask, dtype=bool), None, self.dim
+        if isinstance(mask, xr.Variable | xr.DataArray) and mask.dims != (dim,):
+            raise ValueError(
+                f"a mask of {dim!r} has that dim alone, not {mask.dims}: reduce it with .any(...) "
+                "or .all(...)"
+            )
+        if isinstance(mask, xr.DataArray) and dim in mask.coords:
+            names = pd.Index(mask.coords[dim].values)
+        elif isinstance(mask, pd.Series) and not mask.index.equals(pd.RangeIndex(len(mask))):
+            names = mask.index
+        if names is None:
+            if values.shape != self.index.shape:
+                raise ValueError(
+                    f"a mask of {dim!r} needs {self.index.size} elements, not {values.size} "
+                    "(a boolean array is a mask; to select by a flag write flag=True)"
+                )
+            return values
+        if not names.is_unique:
+            raise ValueError(f"the mask has {names[names.duplicated()][0]!r} twice")
+        positions = names.get_indexer(self.index)
+        if (positions < 0).any():
+            missing = self.index[positions < 0]
+            raise ValueError(
+                f"the mask has no value for {missing[0]!r} and {missing.size - 1} more: select by "
+                f"it from what it was computed from, or complete it, as with "
+                f"mask.reindex_like(ds.{dim}, fill_value=False)"
+            )
+        in_order: np.ndarray = values[positions]
+        return in_order
 
     def __repr__(self) -> str:
-        return f"NameIndex({self.index.size} names)  # see help(nat4xr.LabelIndex)"
+        return f"NameIndex({self.index.size} names); {_ADVICE}"
+
+
+class _Dim(str):
+    """A dim that says what to write where xarray refuses names and labels of it in one call."""
+
+    def __repr__(self) -> str:
+        return (
+            f"{str(self)!r} (select names and labels one after the other: "
+            f"ds.sel({self}=names).sel(label=...))"
+        )
+
+
+_ADVICE = (
+    "for plain xarray: nat4xr.drop_label_index(obj); "
+    "to label an array: nat4xr.set_labels(array, like=ds)"
+)
+
+
+def _in_array(label: Any) -> Any:
+    """Make an array of labels in a container that numpy does not know; leave all else."""
+    if hasattr(label, "__array__") or isinstance(label, str | bytes | slice | Set):
+        return label
+    return np.asarray(list(label) if isinstance(label, Iterable) else label)
+
+
+def _is_mask(label: Any) -> bool:
+    """Whether this is an array of booleans (and not a flag)."""
+    return np.ndim(label) > 0 and pd.api.types.is_bool_dtype(getattr(label, "dtype", object))
 
 
 def _refuse_inexact(labels: Mapping[Any, Any], method: Any, tolerance: Any) -> None:

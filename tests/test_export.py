@@ -95,6 +95,82 @@ def test_an_exported_selection_keeps_chunks_of_one_repeat(ds: xr.Dataset, tmp_pa
         assert file["response"].chunking()[1] == 1
 
 
+@pytest.mark.parametrize("form", ["netcdf", "zarr"])
+@pytest.mark.parametrize("dt_ms", [5, 10, 50])
+@pytest.mark.parametrize("one", [{"neuron": 3}, {"stim": 2}, {"rep": 0}, {"neuron": 3, "time": 7}])
+def test_one_element_at_any_bin_width_is_exported(
+    one: dict[str, int], dt_ms: int, form: str, simulated_release: Path, tmp_path: Path
+) -> None:
+    ds = nat4xr.open_area("A1", simulated_release, dt_ms=dt_ms, progressbar=False)
+    part = ds[["response", "n_reps"]].sel(animal="DRX").isel(one)
+    with write(part, form, tmp_path / "export") as back:
+        xr.testing.assert_equal(*map(nat4xr.drop_label_index, (back, part)))
+
+
+# --- exports that are joined and written again ---------------------------------------------------
+
+JOINS: dict[str, Callable[[xr.Dataset, xr.Dataset], xr.Dataset]] = {
+    "concat": lambda a, b: xr.concat(
+        [a, b],
+        "neuron" if a.stim.equals(b.stim) else "stim",
+        data_vars="minimal",
+        combine_attrs="drop_conflicts",
+    ),
+    "merge": lambda a, b: xr.merge([a, b], join="outer", compat="no_conflicts"),
+    "align, outer": lambda a, b: xr.align(a, b, join="outer")[0],
+    "align, right": lambda a, b: xr.align(a, b, join="right")[0],
+    "combine_first": lambda a, b: a.combine_first(b),
+    "reindex_like": lambda a, b: a.reindex_like(b),
+    "arithmetic": lambda a, b: a.reindex_like(b) + b,
+}
+TWO_PARTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "two sites": ({"site": "ARM029a"}, {"site": "DRX006b"}),
+    "two subsets": ({"subset": "est"}, {"subset": "val"}),
+    "long names first": ({"site": "DRX006b"}, {"animal": "ARM"}),
+}
+
+
+@pytest.mark.parametrize("form", ["netcdf", "zarr"])
+@pytest.mark.parametrize("parts", TWO_PARTS.values(), ids=TWO_PARTS)
+@pytest.mark.parametrize("join", JOINS.values(), ids=JOINS)
+def test_joined_exports_keep_names_whole_and_missing_counts_missing(
+    join: Callable[[xr.Dataset, xr.Dataset], xr.Dataset],
+    parts: tuple[dict[str, str], dict[str, str]],
+    form: str,
+    ds: xr.Dataset,
+    tmp_path: Path,
+) -> None:
+    one, two = (
+        nat4xr.set_labels(write(ds[["psth", "n_reps"]].sel(part), form, tmp_path / str(i)).load())
+        for i, part in enumerate(parts)
+    )
+    joined = join(one, two)
+    with write(joined, form, tmp_path / "joined") as back:
+        for name in joined.coords:
+            assert back[name].values.tolist() == joined[name].values.tolist(), name
+        xr.testing.assert_equal(back["n_reps"].variable, joined["n_reps"].variable)
+
+
+@pytest.mark.parametrize("form", ["netcdf", "zarr"])
+def test_what_is_computed_of_counts_is_not_cast_to_a_byte(
+    form: str, ds: xr.Dataset, tmp_path: Path
+) -> None:
+    with write(ds[["n_reps"]], form, tmp_path / "export") as export:
+        reopened = nat4xr.set_labels(export.load())
+    n_reps = reopened["n_reps"]
+    many = reopened.assign(n_reps=n_reps.copy(data=1000 * n_reps.values.astype(int)))
+    with write(many, form, tmp_path / "many") as back:
+        assert (back["n_reps"].values == 1000 * ds["n_reps"].values.astype(int)).all()
+
+
+def test_missing_numbers_of_spikes_stay_missing(simulated_release: Path, tmp_path: Path) -> None:
+    spikes = nat4xr.open_spikes("A1", simulated_release, progressbar=False)
+    few = spikes[["n_outside"]].isel(neuron=slice(5)).reindex_like(spikes[["n_outside"]])
+    few.to_netcdf(tmp_path / "few.nc")
+    with xr.open_dataset(tmp_path / "few.nc") as back:
+        assert back["n_outside"].isnull().sum() == spikes.sizes["neuron"] - 5
+
+
 # --- files that earlier versions wrote -----------------------------------------------------------
 
 # tests/data/schema-v<n> has what the first version with that SCHEMA made of area A1 of
