@@ -21,12 +21,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from . import metrics
+from .extras import require
 from .index import set_labels
 from .schema import simulated_attr
 
-__all__ = ["evaluate", "leaderboard", "published"]
+__all__ = ["compare", "evaluate", "leaderboard", "published"]
 
 
 def __dir__() -> list[str]:
@@ -39,20 +41,29 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-_RANCON = ("Rancon et al.", "10.1101/2025.01.08.631909")
-_PENNINGTON = ("Pennington & David 2023", "10.1371/journal.pcbi.1011110")
+_STATENET = ("Rancon et al. 2025", "10.1038/s42003-025-08858-3")
+_ADAPTRANS = (
+    "Pennington & David 2023 (backbone); Rancon et al. 2024 (AdapTrans)",
+    "10.1371/journal.pcbi.1011110; 10.1371/journal.pcbi.1012288",
+)
 
 _COLUMNS = [
     *("area", "backbone", "remarks", "params_per_neuron", "cc_raw", "cc_norm", "paper", "doi")
 ]
 _PUBLISHED = [
-    ("A1", "StateNet", "LSTM, population", 40_271, 46.6, 65.1, *_RANCON),
-    ("A1", "2D-CNN", "AdapTrans, population", np.nan, 46.4, 64.5, *_PENNINGTON),
-    ("A1", "Transformer", "population", 28_437, 46.6, 64.4, *_RANCON),
-    ("PEG", "Transformer", "population", 28_437, 39.7, 55.5, *_RANCON),
-    ("PEG", "2D-CNN", "AdapTrans, population", np.nan, 39.2, 55.2, *_PENNINGTON),
-    ("PEG", "StateNet", "LSTM, population", 40_271, 38.9, 54.7, *_RANCON),
+    ("A1", "StateNet", "LSTM, population", 40_271, 46.6, 65.1, *_STATENET),
+    ("A1", "2D-CNN", "AdapTrans, population", np.nan, 46.4, 64.5, *_ADAPTRANS),
+    ("A1", "Transformer", "population", 28_437, 46.6, 64.4, *_STATENET),
+    ("PEG", "Transformer", "population", 28_437, 39.7, 55.5, *_STATENET),
+    ("PEG", "2D-CNN", "AdapTrans, population", np.nan, 39.2, 55.2, *_ADAPTRANS),
+    ("PEG", "StateNet", "LSTM, population", 40_271, 38.9, 54.7, *_STATENET),
 ]
+
+SCORES = ("cc_raw", "cc_norm", "r_ceiling")
+"""What `evaluate` scores each cell by."""
+
+CC_NORM = "schoppe, pooled sounds"
+"""Which normalised correlation `evaluate` computes."""
 
 
 def published() -> pd.DataFrame:
@@ -63,13 +74,22 @@ def published() -> pd.DataFrame:
     pandas.DataFrame
         A row a model and area, best first: area, backbone, remarks, params_per_neuron (NaN where
         it is not given), cc_raw and cc_norm in percent (mean over auditory cells), and the paper
-        of the backbone with its DOI.
+        of the model with its DOI; for the 2D-CNN, that of the backbone and that of the front end.
+
+    Notes
+    -----
+    The table gives the names, the numbers of parameters and the scores. It does not say which
+    paper a row is from, nor how CCnorm was computed: the papers here are those in which the
+    models were first described, and CCnorm is taken to be that of the repository's code of March
+    2025, which pools all sounds (:func:`nat4xr.metrics.cc_norm`).
 
     References
     ----------
-    The table on the NAT4 page of deepSTRF, https://github.com/urancon/deepSTRF. The backbones:
-    Rancon et al., doi:10.1101/2025.01.08.631909; Pennington JR, David SV (2023). PLOS Comput.
-    Biol. 19(5): e1011110, doi:10.1371/journal.pcbi.1011110.
+    The table on the NAT4 page of deepSTRF, https://github.com/urancon/deepSTRF. StateNet and the
+    Transformer: Rancon et al. (2025). Commun. Biol., doi:10.1038/s42003-025-08858-3. The 2D-CNN:
+    Pennington JR, David SV (2023). PLOS Comput. Biol. 19(5): e1011110,
+    doi:10.1371/journal.pcbi.1011110. AdapTrans: Rancon U, Masquelier T, Cottereau BR (2024). PLOS
+    Comput. Biol. 20(8): e1012288, doi:10.1371/journal.pcbi.1012288.
 
     Examples
     --------
@@ -93,7 +113,8 @@ def evaluate(
 
     Over the val sounds, in cells of which trials were recorded: CCraw is
     :func:`nat4xr.metrics.corrcoef` with the mean over trials, CCnorm is
-    :func:`nat4xr.metrics.cc_norm` (``"schoppe"``); see there for what may take CCnorm beyond 1.
+    :func:`nat4xr.metrics.cc_norm` (``"schoppe"``, pooled sounds), and r_ceiling is
+    :func:`nat4xr.metrics.r_ceiling`, by which Pennington and David (2023) report results.
 
     Parameters
     ----------
@@ -109,11 +130,17 @@ def evaluate(
     Returns
     -------
     xarray.Dataset
-        ``cc_raw`` and ``cc_norm`` (neuron) as fractions, float64, with every label of the cells,
-        in the order of `ds`; computed at once. The attrs sum up: ``area``, ``cells``, ``n_stims``
-        and ``n_cells`` that were scored, the means over cells ``cc_raw_mean`` and
-        ``cc_norm_mean``, and whether the recordings or what predicts them are ``simulated`` (0
-        or 1).
+        ``cc_raw``, ``cc_norm`` and ``r_ceiling`` (neuron) as fractions, float64, with every label
+        of the cells, in the order of `ds`; their standard errors over sounds, ``cc_raw_se`` and so
+        on, by the jackknife; and what these are computed from, the scores without each of the
+        sounds, ``cc_raw_jackknife`` and so on (left_out, neuron), ``stim_left_out`` naming it.
+        Computed at once.
+
+        The attrs sum up: ``area``, ``cells``, ``n_stims`` and ``n_cells`` that were scored; for
+        each score the number of cells that have it, ``n_cc_raw``, the mean over them
+        ``cc_raw_mean``, the median ``cc_raw_median``, and the standard errors of both over sounds,
+        ``cc_raw_mean_se`` and ``cc_raw_median_se``; and whether the recordings or what predicts
+        them are ``simulated`` (0 or 1).
 
     Raises
     ------
@@ -128,13 +155,21 @@ def evaluate(
     -----
     A sound or cell that `pred` lacks is left out, as is a cell for which it is NaN throughout:
     compare means only between models of the same ``n_stims`` and ``n_cells``. A prediction without
-    variance scores 0. A cell without a spike, or whose estimated signal power is not above 0, has
-    no score (NaN) whatever the model, and the means leave it out.
+    variance scores 0. A cell without a spike has no score (NaN) whatever the model, nor has one
+    whose estimated signal power is not above 0 a CCnorm; the means leave such cells out.
+
+    The standard errors say by how much scores would vary with another choice of as many sounds.
+    They are large beside the differences between models, of which most of this variation is
+    common to both: :func:`compare` tells two models apart.
+
+    The flag ``auditory`` is probably chosen by scores: in the lab's code a cell has it if the
+    predictions of three models correlate with its val responses by more than chance. A score of
+    auditory cells is then of cells that models predict, on the sounds by which they were chosen.
 
     References
     ----------
     The table on the NAT4 page of deepSTRF, https://github.com/urancon/deepSTRF, beside which these
-    scores are to stand. It does not say by which equation its CCnorm was computed.
+    scores are to stand.
 
     Pennington JR, David SV (2023). A convolutional neural network provides a generalizable model
     of natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol.
@@ -165,42 +200,168 @@ def evaluate(
     """
     if cells not in ("auditory", "all"):
         raise ValueError(f"cells must be 'auditory' or 'all', not {cells!r}")
-    val = _val_trials(ds, cells)
+    val, recorded = _val_trials(ds, cells)
     pred = _by_name(pred)
     simulated = int(ds.attrs["simulated"] or "simulated" in pred.attrs)
-    stims = _common("val sounds", val, pred, "stim")
-    neurons = _common(f"{cells} cells with val trials", val, pred, "neuron")
+    stims = _common("val sounds", val["stim"].values, pred, "stim")
+    neurons = _common(
+        f"{cells} cells with val trials", val["neuron"].values[recorded], pred, "neuron"
+    )
     pred = pred.sel(stim=stims, neuron=neurons).compute()
     predicted = np.isfinite(pred.values).any(axis=(0, 1))
     if not predicted.any():
         raise ValueError("pred is NaN for every val sound and cell that is to be scored")
     pred = pred.isel(neuron=predicted)
-    response = val["response"].sel(stim=stims, neuron=pred["neuron"].values).compute()
+    scored = {dim: _positions(val[dim].values, pred[dim].values) for dim in ("stim", "neuron")}
+    response = val["response"].isel(scored).compute()
     pred = _in_time_of(response, pred)
-    psth = response.mean("rep", dtype=np.float64)
-    _check_gaps(pred, psth)
+    _check_gaps(pred, response)
 
-    varies = psth.max(("stim", "time")) > psth.min(("stim", "time"))
-    signal_power = metrics.signal_power(response)
+    scores, replicates = metrics.scores_and_replicates(pred, response)
     # NaN because of the prediction becomes 0; NaN because of the data stays.
-    result = xr.Dataset(
-        {
-            "cc_raw": metrics.corrcoef(pred, psth).fillna(0).where(varies),
-            "cc_norm": metrics.cc_norm(pred, response).fillna(0).where(signal_power > 0),
-        }
-    )
-    result["cc_raw"].attrs["long_name"] = "correlation with the mean over trials"
+    defined = {name: scores["variance"] > 0 for name in SCORES} | {"cc_norm": scores["signal"] > 0}
+    result = xr.Dataset(coords=response.isel(stim=0, rep=0, time=0, drop=True).coords)
+    for name, known in defined.items():
+        value = scores[name].where(scores[name].notnull() | ~known, 0)
+        without = replicates[name].where(replicates[name].notnull() | scores[name].notnull(), value)
+        result[name] = value.assign_attrs(long_name=_LONG_NAMES[name], units="1")
+        result[f"{name}_se"] = metrics.jackknife_error(without, replicates["counts"])
+        result[f"{name}_se"].attrs = {"long_name": f"standard error of {name}", "units": "1"}
+        result[f"{name}_jackknife"] = without.assign_attrs(
+            long_name=f"{name} without one of the sounds", units="1"
+        )
+    result = result.assign_coords(stim_left_out=("left_out", response["stim"].values))
     result.attrs = {
         "title": "Scores of predictions of NAT4 val responses",
         "area": str(result["area"].values[0]),
         "cells": cells,
+        "cc_norm": CC_NORM,
         "n_stims": response.sizes["stim"],
         "n_cells": response.sizes["neuron"],
-        "cc_raw_mean": float(result["cc_raw"].mean()),
-        "cc_norm_mean": float(result["cc_norm"].mean()),
-        "simulated": simulated,
     }
+    for name in SCORES:
+        result.attrs |= _over_cells(result[name], result[f"{name}_jackknife"])
+    result.attrs["simulated"] = simulated
     return result
+
+
+_LONG_NAMES = {
+    "cc_raw": "correlation with the mean over trials",
+    "cc_norm": f"normalised correlation coefficient ({CC_NORM})",
+    "r_ceiling": "normalised correlation coefficient (single trials)",
+}
+
+
+def _over_cells(value: xr.DataArray, replicates: xr.DataArray | None) -> dict[str, float]:
+    """The number of cells with a score, their mean and median, and the errors of both."""
+    name = value.name
+    summary: dict[str, Any] = {f"n_{name}": int(value.notnull().sum())}
+    for kind in ("mean", "median"):
+        summary[f"{name}_{kind}"] = float(getattr(value, kind)("neuron"))
+        error = np.nan
+        if replicates is not None:
+            of_all = getattr(replicates.where(value.notnull()), kind)("neuron")
+            error = float(metrics.jackknife_error(of_all, xr.ones_like(of_all, dtype=bool)))
+        summary[f"{name}_{kind}_se"] = error
+    return summary
+
+
+def compare(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
+    """The difference between two models, scored on the same cells and sounds.
+
+    Parameters
+    ----------
+    a, b : xarray.Dataset
+        What :func:`evaluate` returned for either. Cells that only one of them has are left out.
+
+    Returns
+    -------
+    xarray.Dataset
+        Of each score: the difference, a less b, of each cell, ``cc_raw`` and so on (neuron), its
+        standard error over sounds ``cc_raw_se``, and ``cc_raw_p``, the p-value of no difference.
+        The attrs have the mean and the median over cells of the differences and their standard
+        errors, as :func:`evaluate` has, and the p-value of the mean, ``cc_raw_mean_p``.
+
+    Raises
+    ------
+    TypeError
+        If `a` or `b` is not what :func:`evaluate` returned.
+    ValueError
+        If they are of different areas or sounds, have no cell in common, or only one of them is
+        of simulated data.
+    ImportError
+        Without scipy.
+
+    Notes
+    -----
+    Each sound contributes a pseudo-value, by how much it changes the difference (the jackknife).
+    If neither model were better, the sign of a contribution would be as likely the other: p is
+    the share of flips of signs that give at least as large a mean (two-sided; 9,999 flips at
+    random for the mean over cells, 999 for each cell, or all of them where there are not more).
+    The p-values of cells are not corrected for the number of cells.
+
+    References
+    ----------
+    Efron B, Tibshirani RJ (1993). An introduction to the bootstrap, chapters 11 and 15. Chapman &
+    Hall. The flips are those of `scipy.stats.permutation_test`.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> from nat4xr import benchmark
+    >>> ds = nat4xr.open_area("A1")
+    >>> one = benchmark.evaluate(ds.psth, ds)
+    >>> other = benchmark.evaluate(ds.psth.roll(time=1), ds)
+    >>> difference = benchmark.compare(one, other)
+    >>> difference.attrs["cc_norm_mean"] > 0, difference.attrs["cc_norm_mean_p"] < 0.001
+    (True, True)
+    """
+    for name, result in (("a", a), ("b", b)):
+        if not isinstance(result, xr.Dataset) or "cc_norm_jackknife" not in result:
+            raise TypeError(f"{name} must be what nat4xr.benchmark.evaluate returned")
+    for attr in ("area", "simulated"):
+        if a.attrs[attr] != b.attrs[attr]:
+            raise ValueError(f"the {attr} of a is {a.attrs[attr]}, that of b is {b.attrs[attr]}")
+    if a["stim_left_out"].values.tolist() != b["stim_left_out"].values.tolist():
+        raise ValueError("a and b were scored on different sounds: predict the same for both")
+    cells = [cell for cell in a["neuron"].values.tolist() if cell in set(b["neuron"].values)]
+    if not cells:
+        raise ValueError("a and b have no cell in common")
+    a, b = a.sel(neuron=cells), b.sel(neuron=cells)
+    n = a.sizes["left_out"]
+    result = xr.Dataset(coords=a["cc_raw"].coords)
+    result.attrs = {key: a.attrs[key] for key in ("area", "cells", "n_stims", "simulated")}
+    result.attrs |= {"title": "Differences of scores", "n_cells": len(cells)}
+    for name in SCORES:
+        value, without = (
+            a[key].copy(data=a[key].values - b[key].values) for key in (name, f"{name}_jackknife")
+        )
+        every = xr.ones_like(without["left_out"], dtype=bool)
+        value.attrs["long_name"] = f"difference of {name}"
+        result[name] = value
+        result[f"{name}_se"] = metrics.jackknife_error(without, every)
+        result[f"{name}_p"] = ("neuron", _sign_flips(n * value - (n - 1) * without, 999))
+        result.attrs |= _over_cells(value, without)
+        mean = value.mean("neuron"), without.where(value.notnull()).mean("neuron")
+        result.attrs[f"{name}_mean_p"] = float(_sign_flips(n * mean[0] - (n - 1) * mean[1], 9999))
+    return result
+
+
+def _sign_flips(contributions: xr.DataArray, flips: int) -> Any:
+    """Two-sided p-values that contributions of sounds (left_out, ...) have the mean 0."""
+    test = require("scipy.stats", "analysis").permutation_test
+    values = np.moveaxis(contributions.values, contributions.dims.index("left_out"), -1)
+    p = test(
+        (values,),
+        lambda x, axis: x.mean(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=flips,
+        batch=100,
+        axis=-1,
+        random_state=0,
+    ).pvalue
+    return np.where(np.isnan(values).any(-1), np.nan, p)
 
 
 def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
@@ -214,10 +375,13 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        The columns of :func:`published` (scores in percent), ``n_stims`` and ``n_cells`` that
-        were scored (NaN for the published), and ``simulated``; a row a model and area, the best
-        CCnorm of each area first. Rows with ``simulated`` True say how a model does on simulated
-        data: they cannot be compared with the others.
+        The columns of :func:`published` (scores in percent); ``cc_raw_se`` and ``cc_norm_se``,
+        the standard errors over sounds, ``r_ceiling`` (the median over cells) and
+        ``r_ceiling_se``, ``n_stims`` and ``n_cells`` that were scored and ``n_cc_norm``, the
+        number of cells that have a CCnorm (NaN for the published); ``cc_norm_is``, which CCnorm it
+        is; and ``simulated``. A row a model and area, the best CCnorm of each area first. Rows
+        with ``simulated`` True say how a model does on simulated data: they cannot be compared
+        with the others.
 
     Raises
     ------
@@ -244,29 +408,37 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
     if not isinstance(named, Mapping) or not named:
         raise TypeError("results must be what evaluate returned, or a dict of several such")
     ours = pd.DataFrame([_row(name, result) for name, result in named.items()])
-    theirs = published().assign(simulated=False)
+    theirs = published().assign(simulated=False, cc_norm_is=CC_NORM)
     table = pd.concat([theirs[theirs["area"].isin(ours["area"])], ours], ignore_index=True)
-    first = ["area", "backbone", "cc_raw", "cc_norm", "simulated", "n_cells", "n_stims"]
-    table = table[[*first, *(column for column in _COLUMNS if column not in first)]]
+    first = ["area", "backbone", *(f"{name}{se}" for name in SCORES for se in ("", "_se"))]
+    first += ["cc_norm_is", "simulated", "n_cells", "n_cc_norm", "n_stims"]
+    table = table.reindex(columns=[*first, *(c for c in _COLUMNS if c not in first)])
     return table.sort_values(["area", "cc_norm"], ascending=[True, False], ignore_index=True)
 
 
 def _row(name: str, result: xr.Dataset) -> dict[str, Any]:
     if not isinstance(result, xr.Dataset) or "cc_norm" not in result:
         raise TypeError(f"results must be what evaluate returned; {name!r} is not")
-    return {
+    row = {
         "area": result.attrs["area"],
         "backbone": name,
         "remarks": "",
         "params_per_neuron": np.nan,
-        "cc_raw": round(100 * float(result["cc_raw"].mean()), 1),
-        "cc_norm": round(100 * float(result["cc_norm"].mean()), 1),
+        "cc_norm_is": CC_NORM,
         "paper": "",
         "doi": "",
         "n_stims": result.attrs["n_stims"],
         "n_cells": result.sizes["neuron"],
         "simulated": bool(result.attrs["simulated"]),
     }
+    for score in SCORES:
+        if score in result:
+            summary = _over_cells(result[score], result.get(f"{score}_jackknife"))
+            kind = "median" if score == "r_ceiling" else "mean"
+            row[score] = round(100 * summary[f"{score}_{kind}"], 1)
+            row[f"{score}_se"] = round(100 * summary[f"{score}_{kind}_se"], 1)
+            row[f"n_{score}"] = summary[f"n_{score}"]
+    return row
 
 
 def check_complete(ds: xr.Dataset) -> None:
@@ -280,8 +452,8 @@ def check_complete(ds: xr.Dataset) -> None:
         )
 
 
-def _val_trials(ds: xr.Dataset, cells: str) -> xr.Dataset:
-    """The val sounds, and the cells to be scored."""
+def _val_trials(ds: xr.Dataset, cells: str) -> tuple[xr.Dataset, NDArray[np.bool_]]:
+    """The val sounds, and which cells are to be scored."""
     check_complete(ds)
     areas = np.unique(ds["area"].values)
     if areas.size > 1:
@@ -294,7 +466,7 @@ def _val_trials(ds: xr.Dataset, cells: str) -> xr.Dataset:
         raise ValueError("ds has no val sound with repeated trials: nothing to score against")
     if cells == "auditory":
         recorded = recorded & val["auditory"].values
-    return val.isel(neuron=recorded)
+    return val, recorded
 
 
 def _by_name(pred: xr.DataArray) -> xr.DataArray:
@@ -314,9 +486,16 @@ def _by_name(pred: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(pred.data, coords, pred.dims, attrs=simulated_attr(pred))
 
 
-def _common(what: str, val: xr.Dataset, pred: xr.DataArray, dim: str) -> list[str]:
+def _positions(names: NDArray[Any], wanted: NDArray[Any]) -> slice | NDArray[np.intp]:
+    """Where the wanted are among the names; all of them as a slice, which copies nothing."""
+    if np.array_equal(names, wanted):
+        return slice(None)
+    return np.asarray(pd.Index(names).get_indexer(wanted))
+
+
+def _common(what: str, wanted: NDArray[Any], pred: xr.DataArray, dim: str) -> list[str]:
     """The names along a dim that are in both, in the order of the data."""
-    wanted, given = val[dim].values, pred[dim].values
+    given = pred[dim].values
     common = wanted[np.isin(wanted, given)]
     if not common.size:
         raise ValueError(
@@ -342,8 +521,12 @@ def _in_time_of(response: xr.DataArray, pred: xr.DataArray) -> xr.DataArray:
     return pred.assign_coords(time=response["time"]) if "time" in response.coords else pred
 
 
-def _check_gaps(pred: xr.DataArray, psth: xr.DataArray) -> None:
-    gaps = (~np.isfinite(pred.values) & np.isfinite(psth.transpose(*pred.dims).values)).sum((0, 1))
+def _check_gaps(pred: xr.DataArray, response: xr.DataArray) -> None:
+    missing = ~np.isfinite(pred.values)
+    if not missing.any():
+        return
+    recorded = response.notnull().any("rep").transpose(*pred.dims).values
+    gaps = (missing & recorded).sum((0, 1))
     if gaps.any():
         i = int(gaps.argmax())
         raise ValueError(

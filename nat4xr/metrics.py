@@ -850,10 +850,72 @@ def jackknife(
     heard = xr.ones_like(arrays[0][dim], dtype=bool).drop_vars(list(arrays[0][dim].coords))
     for array in arrays:
         heard = heard & array.notnull().any([d for d in array.dims if d not in (dim, *value.dims)])
-    error = _jackknife_error(replicates, heard.rename({dim: "left_out"}))
-    return xr.Dataset(
-        {"value": value, "standard_error": _named(error, "", f"standard error over {dim}", "1")}
+    error = jackknife_error(replicates, heard.rename({dim: "left_out"}))
+    error.attrs = {**value.attrs, "long_name": f"standard error over {dim}"}
+    return xr.Dataset({"value": value, "standard_error": error})
+
+
+def jackknife_error(replicates: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
+    """The standard error of a value by its replicates.
+
+    Parameters
+    ----------
+    replicates : xarray.DataArray
+        The value without each of the sounds in turn, along the dim ``left_out``.
+    counts : xarray.DataArray of bool
+        Which of the sounds count, along the same dim (and, say, neuron).
+
+    Returns
+    -------
+    xarray.DataArray
+        NaN where less than two sounds count, or a replicate of one that counts is NaN.
+    """
+    n = counts.sum("left_out")
+    squares = ((replicates - replicates.where(counts).mean("left_out")) ** 2).where(counts, 0)
+    error = (squares.sum("left_out", skipna=False) * (n - 1) / n.where(n > 1)) ** 0.5
+    return error
+
+
+def scores_and_replicates(pred: xr.DataArray, response: xr.DataArray) -> tuple[xr.Dataset, ...]:
+    """CCraw, CCnorm and r_ceiling of cells in memory; and the same without each of the sounds.
+
+    Parameters
+    ----------
+    pred, response : xarray.DataArray
+        With exactly the dims stim, time and neuron (and rep), and the same labels.
+
+    Returns
+    -------
+    scores : xarray.Dataset
+        ``cc_raw``, ``cc_norm`` and ``r_ceiling`` (neuron), ``signal`` and ``variance``: the signal
+        power, and the variance of the PSTH. Without coordinates.
+    replicates : xarray.Dataset
+        The same (left_out, neuron), and ``counts``: whether the sound counts for the cell.
+    """
+    dims = ("left_out", "neuron")
+    x = response.transpose("stim", "neuron", "rep", "time").values
+    p = pred.transpose("stim", "neuron", "time").values
+    arrays, products, least = sums.sums_and_products(x, p)
+    by_sound = xr.Dataset(
+        {
+            name: ((*dims, "rep") if name in sums.PER_REPEAT else dims, array)
+            for name, array in arrays.items()
+        }
     )
+    total = by_sound.sum("left_out", skipna=False)
+    scores, replicates = _scores(total), _scores(total - by_sound)
+    of_all = products.total()
+    without = [sums.r_ceiling(of_all.without(products, i), least) for i in range(len(x))]
+    scores["r_ceiling"] = ("neuron", sums.r_ceiling(of_all, least))
+    replicates["r_ceiling"] = (dims, np.stack(without))
+    return scores, replicates.assign(counts=by_sound["n"] > 0)
+
+
+def _scores(of_bins: xr.Dataset) -> xr.Dataset:
+    moments = _moments_of(of_bins)
+    correlation = _correlation(moments)
+    scores = {"cc_raw": correlation, "cc_norm": correlation / _ceiling(moments)}
+    return xr.Dataset(scores | {name: moments[name] for name in ("signal", "variance")})
 
 
 # --- labelled arrays in, labelled arrays out -----------------------------------------------------
@@ -941,29 +1003,23 @@ def _psth_sums(pred: xr.DataArray, psth: xr.DataArray) -> xr.Dataset:
 def _moments(by_sound: xr.Dataset, sounds: str) -> xr.Dataset:
     """Variances, covariance and powers over all bins, or the means over sounds of those within."""
     if _is_pooled(sounds):
-        moments = _moments_of(by_sound.sum("stim", skipna=False))
-    else:
-        n = by_sound["n"]
-        moments = _moments_of(by_sound).weighted(n.where(n > 1, 0)).mean("stim")
-    for power in ("signal", "noise"):  # rounding alone gives no power a sign
-        no_power = abs(moments[power]) <= sums.CANCELLED * moments["square"]
-        moments[power] = moments[power].where(~no_power, 0)
-    return moments
+        return _moments_of(by_sound.sum("stim", skipna=False))
+    n = by_sound["n"]
+    return _moments_of(by_sound).weighted(n.where(n > 1, 0)).mean("stim")
 
 
 def _moments_of(s: xr.Dataset) -> xr.Dataset:
+    """The same over the bins that the sums are over."""
     n = s["n"].where(s["n"] > 1)
     variance = _spread(s["yy"], s["y"] ** 2 / n) / (n - 1)
     noise, noise_of_mean = (
         (s[name] - (s[drift] ** 2).sum("rep", skipna=False) / n) / (n - 1)
         for name, drift in (("noise", "drift"), ("noise_of_mean", "drift_of_mean"))
     )
-    moments = {
-        "square": s["yy"] / n,
-        "variance": variance,
-        "noise": noise,
-        "signal": variance - noise_of_mean,
-    }
+    moments = {"variance": variance, "noise": noise, "signal": variance - noise_of_mean}
+    for name in ("noise", "signal"):  # rounding alone gives no power a sign
+        no_power = abs(moments[name]) <= sums.CANCELLED * s["yy"] / n
+        moments[name] = moments[name].where(~no_power, 0)
     if "p" in s:
         drift = s["p_drift_of_mean"] - s["p"] / n * s["drift_of_mean"]
         moments |= {
@@ -1021,14 +1077,6 @@ def _r_ceiling(response: Array, pred: Array) -> Array:
         np.moveaxis(response, -3, 0), np.moveaxis(pred, -2, 0)
     )
     return sums.r_ceiling(products.total(), sums.least_reps(n_reps))
-
-
-def _jackknife_error(replicates: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
-    """Standard error from replicates along the dim ``left_out``, of those that count."""
-    n = counts.sum("left_out")
-    squares = ((replicates - replicates.where(counts).mean("left_out")) ** 2).where(counts)
-    error = (squares.sum("left_out", skipna=False) * (n - 1) / n) ** 0.5
-    return error.where(n > 1)
 
 
 def _mean_coherence(y: Array, x: Array) -> Array:

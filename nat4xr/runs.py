@@ -28,7 +28,7 @@ def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
     A linear-nonlinear model of 25 lags a cell (:func:`nat4xr.strf.fit`), fitted to the est sounds.
     In the folder `out`, under names that begin with the area (and with ``SIMULATED``, where the
     data are): ``strf-model.nc``, ``strf-predictions.nc`` of the val sounds, ``strf-scores.nc`` and
-    ``.csv`` with ``cc_raw`` and ``cc_norm`` of each cell, ``strf-leaderboard.csv``, and two
+    ``.csv`` with the scores of each cell, ``strf-leaderboard.csv``, and two
     figures: ``strf-scores.png``, scores against noise ceilings, and ``strf-best.png``, the best
     cell's STRF and its response to the first sound.
 
@@ -70,11 +70,12 @@ def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
     pred = strf.predict(model, sound.isel(stim=val))
     scores = evaluate(pred, ds)
     table = leaderboard({"STRF + isotonic": scores})
+    of_cells = scores.drop_dims("left_out")
     results = {
         "model.nc": model,
         "predictions.nc": pred,
         "scores.nc": scores,
-        "scores.csv": scores.drop_indexes(list(scores.xindexes)).to_dataframe(),
+        "scores.csv": of_cells.drop_indexes(list(of_cells.xindexes)).to_dataframe(),
         "leaderboard.csv": table,
         "scores.png": _scores_figure(scores, ds),
         "best.png": _best_cell_figure(scores, model, pred, ds),

@@ -84,8 +84,8 @@ def _counted(x: Array, p: Array | None, least: int) -> tuple[Array, Array | None
 
     And which presentations count, and the number of bins that do.
     """
-    x = x.astype(np.float64)
-    p = None if p is None else p.astype(np.float64)
+    x = x.astype(np.float64, copy=False)
+    p = None if p is None else p.astype(np.float64, copy=False)
     if x.shape[-2] >= least and not np.isnan(x.sum() + (0 if p is None else p.sum())):
         return x, p, np.ones(x.shape[:-1], bool), np.full(x.shape[:-2], float(x.shape[-1]))
     if p is not None and np.isnan(p).any():
@@ -116,9 +116,9 @@ class Products(NamedTuple):
         """Over all sounds."""
         return Products(*(array.sum(0) for array in self))
 
-    def totals_without_one(self) -> Products:
-        """Over all sounds but one, for each of them."""
-        return Products(*(array.sum(0) - array for array in self))
+    def without(self, by_sound: Products, i: int) -> Products:
+        """A total less the i-th sound."""
+        return Products(*(a - b[i] for a, b in zip(self, by_sound, strict=True)))
 
 
 def products_by_sound(response: Array) -> tuple[Array, ...]:
@@ -168,8 +168,23 @@ def products_with_prediction(response: Array, pred: Array) -> tuple[Products, Ar
     return Products(*products), n_reps
 
 
+def sums_and_products(response: Array, pred: Array) -> tuple[dict[str, Array], Products, Array]:
+    """The sums of each sound by name, and its products with the prediction, in one pass.
+
+    And the least number of presentations of the sounds presented at least twice.
+    """
+    sums, products = [], []
+    for x, p in zip(response, pred, strict=True):
+        x, p = (np.ascontiguousarray(array, dtype=np.float64) for array in (x, p))
+        sums.append(_sums(x, p, 2))
+        products.append(_products_with_prediction(x, p))
+    *of_pairs, n_reps = map(_stacked, zip(*products, strict=True))
+    by_name = dict(zip(SUMS + PRED_SUMS, map(_stacked, zip(*sums, strict=True)), strict=True))
+    return by_name, Products(*of_pairs), least_reps(n_reps)
+
+
 def _products_with_prediction(x: Array, p: Array) -> tuple[Array, ...]:
-    x, p = x.astype(np.float64), p.astype(np.float64)
+    x, p = x.astype(np.float64, copy=False), p.astype(np.float64, copy=False)
     shape = np.broadcast_shapes(p.shape[:-1], x.shape[:-2])
     x = np.broadcast_to(x, (*shape, *x.shape[-2:]))
     p = np.broadcast_to(p, (*shape, p.shape[-1]))[..., None, :]

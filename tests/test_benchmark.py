@@ -67,12 +67,12 @@ def pred(ds: xr.Dataset) -> xr.DataArray:
 
 def test_the_published_results_are_those_of_the_table() -> None:
     table = """
-    | A1 | StateNet | LSTM, population | 40,271 | 46.6 / 65.1 | 2025.01.08.631909 |
-    | A1 | 2D-CNN | AdapTrans, population | not given | 46.4 / 64.5 | journal.pcbi.1011110 |
-    | A1 | Transformer | population | 28,437 | 46.6 / 64.4 | 2025.01.08.631909 |
-    | PEG | Transformer | population | 28,437 | 39.7 / 55.5 | 2025.01.08.631909 |
-    | PEG | 2D-CNN | AdapTrans, population | not given | 39.2 / 55.2 | journal.pcbi.1011110 |
-    | PEG | StateNet | LSTM, population | 40,271 | 38.9 / 54.7 | 2025.01.08.631909 |
+    | A1 | StateNet | LSTM, population | 40,271 | 46.6 / 65.1 | s42003-025-08858-3 |
+    | A1 | 2D-CNN | AdapTrans, population | not given | 46.4 / 64.5 | journal.pcbi.1012288 |
+    | A1 | Transformer | population | 28,437 | 46.6 / 64.4 | s42003-025-08858-3 |
+    | PEG | Transformer | population | 28,437 | 39.7 / 55.5 | s42003-025-08858-3 |
+    | PEG | 2D-CNN | AdapTrans, population | not given | 39.2 / 55.2 | journal.pcbi.1012288 |
+    | PEG | StateNet | LSTM, population | 40,271 | 38.9 / 54.7 | s42003-025-08858-3 |
     """
     rows = [re.split(r" *\| *| / ", line.strip(" |")) for line in table.strip().splitlines()]
     published = benchmark.published()
@@ -82,6 +82,7 @@ def test_the_published_results_are_those_of_the_table() -> None:
     ):
         assert [area, backbone, remarks] == [ours[c] for c in ("area", "backbone", "remarks")]
         assert ours["doi"].endswith(doi)
+        assert ("pcbi.1011110" in ours["doi"]) == (backbone == "2D-CNN")
         assert [float(raw), float(norm)] == [ours["cc_raw"], ours["cc_norm"]]
         if params == "not given":
             assert np.isnan(ours["params_per_neuron"])
@@ -114,16 +115,41 @@ def test_auditory_cells_with_val_trials_are_scored(pred, ds) -> None:
 
 def test_the_result_sums_up(pred, ds) -> None:
     result = benchmark.evaluate(pred, ds)
-    summary = {k: v for k, v in result.attrs.items() if k != "title"}
-    assert summary == {
-        "area": "A1",
-        "cells": "auditory",
-        "n_stims": N_VAL,
-        "n_cells": 3,
-        "cc_raw_mean": pytest.approx(float(result.cc_raw.mean())),
-        "cc_norm_mean": pytest.approx(float(result.cc_norm.mean())),
-        "simulated": 0,
-    }
+    expected: dict[str, Any] = {"area": "A1", "cells": "auditory", "simulated": 0}
+    expected |= {"n_stims": N_VAL, "n_cells": 3, "n_cc_raw": 3, "n_cc_norm": 3, "n_r_ceiling": 3}
+    for name in ("cc_raw", "cc_norm", "r_ceiling"):
+        expected[f"{name}_mean"] = pytest.approx(float(result[name].mean()))
+        expected[f"{name}_median"] = pytest.approx(float(result[name].median()))
+    assert {key: result.attrs[key] for key in expected} == expected
+    assert "pooled" in result.attrs["cc_norm"]
+
+
+SCORED = {
+    "cc_raw": lambda pred, response: metrics.corrcoef(pred, response.mean("rep")),
+    "cc_norm": metrics.cc_norm,
+    "r_ceiling": metrics.r_ceiling,
+}
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_standard_errors_are_those_of_the_jackknife_over_sounds(pred, ds, name: str) -> None:
+    result = benchmark.evaluate(pred, ds)
+    val = pred[:N_VAL, :, :3], ds.response[:N_VAL, ..., :3]
+    by_cell = metrics.jackknife(SCORED[name], *val)
+    np.testing.assert_allclose(result[name], by_cell.value)
+    np.testing.assert_allclose(result[f"{name}_se"], by_cell.standard_error)
+    for kind in ("mean", "median"):
+        over_cells = metrics.jackknife(lambda *a: getattr(SCORED[name](*a), kind)("neuron"), *val)  # noqa: B023
+        assert result.attrs[f"{name}_{kind}_se"] == pytest.approx(float(over_cells.standard_error))
+
+
+def test_a_sound_that_a_cell_never_heard_does_not_count_in_its_errors(pred, ds) -> None:
+    deaf = (ds.stim == STIMS[1]) & (ds.neuron == CELLS[0])
+    partly = benchmark.evaluate(pred, ds.assign(response=ds.response.where(~deaf)))
+    without = benchmark.evaluate(pred.isel(stim=[0, 2]), ds)
+    for name in ("cc_raw", "cc_norm", "r_ceiling"):
+        for part in (name, f"{name}_se"):
+            assert float(partly[part][0]) == pytest.approx(float(without[part][0]))
 
 
 def test_the_result_says_that_data_are_simulated(pred) -> None:
@@ -250,6 +276,98 @@ def test_results_of_both_areas_are_sorted_by_area() -> None:
 
 def test_a_single_result_needs_no_name() -> None:
     assert "this model" in benchmark.leaderboard(result_of("A1", 0.5))["backbone"].tolist()
+
+
+# --- two models ----------------------------------------------------------------------------------
+
+
+def test_the_difference_of_two_models_is_paired(pred, ds) -> None:
+    other = ds.response.mean("rep").fillna(0)
+    a, b = benchmark.evaluate(other, ds), benchmark.evaluate(pred, ds)
+    difference = benchmark.compare(a, b)
+    for name in SCORED:
+        np.testing.assert_allclose(difference[name], a[name] - b[name])
+        without = a[f"{name}_jackknife"] - b[f"{name}_jackknife"]
+        error = np.sqrt((N_VAL - 1) * without.var("left_out"))
+        np.testing.assert_allclose(difference[f"{name}_se"], error)
+        mean = without.mean("neuron")
+        mean_error = float(np.sqrt((N_VAL - 1) * mean.var()))
+        assert difference.attrs[f"{name}_mean_se"] == pytest.approx(mean_error)
+        # Of the eight flips of the signs of three sounds, two are the most extreme.
+        assert difference.attrs[f"{name}_mean_p"] == pytest.approx(0.25)
+
+
+def many_sounds(n: int, seed: int) -> tuple[xr.DataArray, xr.Dataset]:
+    """True rates of three cells to as many sounds as asked for, and responses to them."""
+    rng = np.random.default_rng(seed)
+    stims = [f"STIM_00cat{i}_rec1_x_excerpt1.wav" for i in range(n)]
+    rate = xr.DataArray(
+        rng.gamma(1, 0.3, (n, 100, 3)),
+        {"stim": stims, "neuron": CELLS[:3]},
+        ("stim", "time", "neuron"),
+    )
+    response = rng.poisson(rate.values[:, None], (n, 10, 100, 3))
+    coords = {
+        "stim": stims,
+        "neuron": CELLS[:3],
+        "subset": ("stim", ["val"] * n),
+        "auditory": ("neuron", [True] * 3),
+        "area": ("neuron", ["A1"] * 3),
+    }
+    ds = xr.Dataset(
+        {
+            "response": (("stim", "rep", "time", "neuron"), response),
+            "n_reps": (("stim", "neuron"), np.full((n, 3), 10)),
+        },
+        coords,
+        {"simulated": 1},
+    )
+    return rate, set_labels(ds)
+
+
+def test_a_better_model_is_better_by_more_than_chance() -> None:
+    rate, ds = many_sounds(18, seed=0)
+    noise = np.random.default_rng(1).normal(size=rate.shape)
+    better, worse = (benchmark.evaluate(rate + scale * noise, ds) for scale in (0.1, 0.2))
+    difference = benchmark.compare(better, worse)
+    assert difference.attrs["cc_norm_mean"] > 4 * difference.attrs["cc_norm_mean_se"]
+    assert difference.attrs["cc_norm_mean_p"] < 0.001
+    # The error of the difference is smaller than that of either: most of it is common.
+    assert difference.attrs["cc_raw_mean_se"] < worse.attrs["cc_raw_mean_se"]
+    reverse = benchmark.compare(worse, better)
+    assert reverse.attrs["cc_norm_mean"] == -difference.attrs["cc_norm_mean"]
+    assert reverse.attrs["cc_norm_mean_p"] == difference.attrs["cc_norm_mean_p"]
+
+
+def test_models_that_are_as_good_differ_by_no_more_than_chance() -> None:
+    p = []
+    for seed in range(20):
+        rate, ds = many_sounds(12, seed)
+        noise = np.random.default_rng(seed + 100).normal(size=(2, *rate.shape))
+        results = [benchmark.evaluate(rate + 0.2 * one, ds) for one in noise]
+        p.append(benchmark.compare(*results).attrs["cc_norm_mean_p"])
+    assert sum(value < 0.05 for value in p) <= 3
+    assert 0.3 < np.mean(p) < 0.7
+
+
+def test_models_scored_on_other_sounds_or_areas_are_not_compared(pred, ds) -> None:
+    result = benchmark.evaluate(pred, ds)
+    with pytest.raises(ValueError, match="different sounds"):
+        benchmark.compare(result, benchmark.evaluate(pred.isel(stim=[0, 1]), ds))
+    with pytest.raises(ValueError, match="area"):
+        benchmark.compare(result, benchmark.evaluate(pred, recorded(area="PEG")))
+    with pytest.raises(TypeError, match="b must be what"):
+        benchmark.compare(result, ds)
+
+
+def test_the_leaderboard_has_errors_and_says_which_ccnorm_it_is(pred, ds) -> None:
+    result = benchmark.evaluate(pred, ds)
+    table = benchmark.leaderboard({"mine": result}).set_index("backbone")
+    row = table.loc["mine"]
+    assert row["cc_norm_se"] == pytest.approx(100 * result.attrs["cc_norm_mean_se"], abs=0.051)
+    assert row["r_ceiling"] == pytest.approx(100 * result.attrs["r_ceiling_median"], abs=0.051)
+    assert row["n_cc_norm"] == 3
+    assert "pooled" in row["cc_norm_is"]
 
 
 # --- errors --------------------------------------------------------------------------------------
