@@ -200,7 +200,6 @@ def test_parameters_are_as_many_as_published(
 def test_parameters_are_counted_as_by_hand() -> None:
     level_and_dexp, gaussian = 1 + 4, 2
     assert network("ln", rank=3).n_parameters_per_neuron == 3 * (gaussian + 25) + level_and_dexp
-    assert network("ln", rank=None).n_parameters_per_neuron == N_FREQ * 25 + level_and_dexp
     kernels = 6 * (gaussian + 25)
     assert network("ln-pop", channels=6).n_parameters_per_neuron == kernels + 6 + level_and_dexp
     kernels, dense = 100 * (gaussian + 25), 100 * 120

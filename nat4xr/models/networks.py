@@ -315,29 +315,26 @@ class Transformer(nn.Module):
 
 
 class KernelReadout(nn.Module):
-    """For each cell a causal kernel over (channel, freq, lag): of a rank, or if that is None, any.
+    """For each cell a causal kernel over (channel, freq, lag).
 
-    Each of the cell's Gaussians over frequency, as many as the rank, has a filter for each channel.
+    It is a sum of Gaussians over frequency, as many as its rank, each times a filter over the lags
+    of each channel.
     """
 
     def __init__(
-        self, n_channels: int, n_freq: int, n_neurons: int, *, rank: int | None, lags: int
+        self, n_channels: int, n_freq: int, n_neurons: int, *, rank: int, lags: int
     ) -> None:
         super().__init__()
-        self.n_freq, self.rank = n_freq, rank
-        n_filters = n_freq if rank is None else rank
-        bound = 1 / math.sqrt(lags * n_filters)
-        filters = torch.empty(n_neurons, n_channels, n_filters, lags)
+        self.n_freq = n_freq
+        self.centre = nn.Parameter(torch.rand(n_neurons, rank))
+        self.log_width = nn.Parameter(torch.empty(n_neurons, rank).uniform_(-3, -1))
+        bound = 1 / math.sqrt(rank * lags)
+        filters = torch.empty(n_neurons, n_channels, rank, lags)
         self.filters = nn.Parameter(filters.uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(n_neurons))
-        if rank is not None:
-            self.centre = nn.Parameter(torch.rand(n_neurons, rank))
-            self.log_width = nn.Parameter(torch.empty(n_neurons, rank).uniform_(-3, -1))
 
     def kernel(self) -> Tensor:
         """The kernels (neuron, channel, freq, lag), the present being lag 0."""
-        if self.rank is None:
-            return self.filters
         weights = _gaussian(self.centre, self.log_width, self.n_freq)
         return torch.einsum("nrf,ncrl->ncfl", weights, self.filters)
 

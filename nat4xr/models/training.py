@@ -361,7 +361,9 @@ class _Training:
             self.learning = nn.Sequential(network.readout, network.output)
             self.fit_inputs = in_batches(core, self.fit_inputs)
             self.stop_inputs = in_batches(core, self.stop_inputs)
-        self.optimizer = torch.optim.Adam(self.learning.parameters(), lr=learning_rate)
+        self.optimizer = torch.optim.Adam(
+            self.learning.parameters(), lr=learning_rate, fused=self.fit_inputs.is_cuda
+        )
         self.best_loss = self.stop_loss()
         self.smallest, self.n_waited = float(self.best_loss.mean()), 0
 
