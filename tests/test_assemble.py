@@ -106,6 +106,7 @@ TIMES = st.one_of(
 )
 
 
+@pytest.mark.reliability
 @settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from(SOUNDS), st.integers(10, 400)), min_size=1, max_size=8),
@@ -276,6 +277,7 @@ def test_the_meta_data_of_all_sites_are_not_held_at_once(tmp_path: Path) -> None
         tracemalloc.stop()
 
 
+@pytest.mark.reliability
 def test_a_release_of_zeros_is_refused_before_it_takes_memory(assembled: Any) -> None:
     release = tiny_release()
     cells = [f"ARM029a-{i:02}-1" for i in range(5000)]
@@ -581,6 +583,7 @@ BAD = {
 }
 
 
+@pytest.mark.reliability
 @pytest.mark.filterwarnings("ignore:.*left out trials")
 @pytest.mark.parametrize(("release", "file", "problem"), BAD.values(), ids=BAD.keys())
 def test_a_release_that_contradicts_itself_is_refused(

@@ -96,7 +96,9 @@ def test_reference_has_every_public_name() -> None:
 
 def test_layout_names_every_module() -> None:
     listed = {
-        name.strip(" `") for row in table("contributing.md", "Layout") for name in row[0].split(",")
+        name.strip(" `")
+        for row in table("../CONTRIBUTING.md", "Layout")
+        for name in row[0].split(",")
     }
     package = Path(nat4xr.__file__).parent
     there = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}

@@ -203,6 +203,7 @@ def test_a_converted_file_of_this_schema_opens_without_its_sources(
         }
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("opener", ["open_area", "open_spikes"])
 def test_the_next_schema_leaves_the_files_of_this_one_be_and_opens_its_exports(
     opener: str, anew: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -223,6 +224,7 @@ def test_the_next_schema_leaves_the_files_of_this_one_be_and_opens_its_exports(
     assert list(folder.glob(f"A1*_nat4xr-v{SCHEMA + 1}.nc"))
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("file", EXPORTS, ids=lambda file: file.stem)
 def test_an_export_of_any_version_still_opens(file: Path, anew: Path) -> None:
     with (

@@ -125,6 +125,7 @@ def calls(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Calls:
     return Calls(run, tmp_path_factory.mktemp("calls"))
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("since", [None, "_compress"], ids=["at any point", "while writing"])
 @pytest.mark.parametrize("seed", range(KILLS // 2 - 2))
 def test_a_killed_conversion_is_made_good_by_the_next(
@@ -142,6 +143,7 @@ def test_a_killed_conversion_is_made_good_by_the_next(
     assert len(listing(folder)) == 5
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("seed", range(5))
 def test_a_killed_conversion_of_spikes_is_made_good_by_the_next(
     seed: int, run: Run, calls: Calls, folder: Path
@@ -156,6 +158,7 @@ def test_a_killed_conversion_of_spikes_is_made_good_by_the_next(
     assert len(listing(folder)) == 7
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_a_killed_fetch_is_made_good_by_the_next(
     seed: int,
@@ -204,6 +207,7 @@ def duration(run: Run, program: str, log: Path) -> float:
     return float(log.read_text())
 
 
+@pytest.mark.reliability
 def test_a_conversion_that_another_process_kills_is_made_good_by_the_next(
     run: Run, tmp_path: Path, reference: np.ndarray
 ) -> None:
@@ -221,6 +225,7 @@ def test_a_conversion_that_another_process_kills_is_made_good_by_the_next(
     assert killed
 
 
+@pytest.mark.reliability
 def test_a_fetch_that_another_process_kills_is_made_good_by_the_next(
     run: Run, release_server: ReleaseServer, nems0_release: Path, tmp_path: Path
 ) -> None:
@@ -260,6 +265,7 @@ def fill(disk: Path, free: int) -> Path:
     return filler
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("free", [0, 4096, 40_960, 102_400, 147_456])
 def test_a_full_disk_stops_a_download_with_a_clear_error(
     free: int, small_disk: Path, release_server: ReleaseServer
@@ -274,6 +280,7 @@ def test_a_full_disk_stops_a_download_with_a_clear_error(
     nat4xr.fetch("PEG", small_disk / "data", progressbar=False)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("old", [False, True], ids=["cold", "with an old file"])
 def test_a_full_disk_stops_a_conversion_with_a_clear_error(
     old: bool, small_disk: Path, reference: np.ndarray
@@ -302,6 +309,7 @@ def test_a_full_disk_stops_a_conversion_with_a_clear_error(
     assert all("could not be written" in problem for problem in problems)
 
 
+@pytest.mark.reliability
 def test_a_full_disk_stops_a_conversion_of_spikes_with_a_clear_error(small_disk: Path) -> None:
     folder = write(tiny_release(), small_disk / "data")
     content(folder)
@@ -327,6 +335,7 @@ def test_a_full_disk_stops_a_conversion_of_spikes_with_a_clear_error(small_disk:
 # --- other file systems ------------------------------------------------------------------------
 
 
+@pytest.mark.reliability
 def test_the_data_folder_may_be_on_another_file_system(
     release_server: ReleaseServer, tmp_path: Path
 ) -> None:
@@ -371,6 +380,7 @@ def reader(release: Path, folder: Path, areas: list[str], schema: int = cache.SC
     )
 
 
+@pytest.mark.reliability
 def test_eight_processes_that_open_both_areas_at_once_fetch_and_convert_each_once(
     run: Run, release_server: ReleaseServer, tmp_path: Path
 ) -> None:
@@ -384,6 +394,7 @@ def test_eight_processes_that_open_both_areas_at_once_fetch_and_convert_each_onc
     assert sorted(fetched) == sorted(FILES["A1"] + FILES["PEG"])
 
 
+@pytest.mark.reliability
 def test_two_versions_share_a_folder_each_with_its_own_file(
     run: Run, nems0_release: Path, tmp_path: Path
 ) -> None:
@@ -417,6 +428,7 @@ with ThreadPoolExecutor(8) as threads:
 """
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("state", ["cold", "warm"])
 def test_threads_open_and_read_both_areas_at_once(
     state: str, nems0_release: Path, tmp_path: Path

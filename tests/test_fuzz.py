@@ -446,6 +446,7 @@ def test_a_release_that_was_not_changed_is_read(run: Run) -> None:
     assert check(BASE, [], run) == "read"
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("level", CHANGES)
 def test_a_changed_release_is_read_as_it_stands_or_refused(level: str, run: Run) -> None:
     tally: Counter[str] = Counter()

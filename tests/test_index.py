@@ -766,6 +766,7 @@ def matches(column, label):
     return column.isin(label if isinstance(label, list | set) else [label])
 
 
+@pytest.mark.reliability
 @settings(deadline=None)
 @given(query=queries(), order=st.permutations(range(len(A1_CELLS))))
 def test_labels_select_what_pandas_selects(ds, query, order):
@@ -790,6 +791,7 @@ def test_names_select_what_pandas_selects(ds, wanted, order):
     assert_labels_and_numbers_belong_to_names(shuffled.sel(neuron=wanted))
 
 
+@pytest.mark.reliability
 @settings(deadline=None)
 @given(left=subsets, right=subsets, join=st.sampled_from(["inner", "outer", "left", "right"]))
 def test_objects_are_aligned_as_pandas_aligns(ds, left, right, join):

@@ -110,6 +110,7 @@ def test_the_name_of_a_sound_says_what_is_heard(
 # --- any string at all -------------------------------------------------------------------------
 
 
+@pytest.mark.reliability
 @given(st.lists(NAMES, max_size=5))
 @example(["\0", "a\0", "\ud800", "STIM_00cat" + "9" * 5000, "A" * 10_000])
 def test_any_names_have_labels_of_the_same_kind(names: list[str]) -> None:
@@ -137,6 +138,7 @@ def test_numbers_are_read_with_zeros_before_them_or_not(
         assert labels["unit_in_electrode"] == unit
 
 
+@pytest.mark.reliability
 @given(st.lists(NAMES, unique=True, max_size=6), st.lists(NAMES, unique=True, max_size=6))
 def test_any_names_can_be_matched(wanted: list[str], found: list[str]) -> None:
     try:

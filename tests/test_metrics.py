@@ -791,6 +791,7 @@ def assert_same_but_for_rounding(actual: xr.Dataset, expected: xr.Dataset, of: R
         )
 
 
+@pytest.mark.reliability
 @given(recordings())
 @settings(max_examples=20)
 def test_any_value_is_that_of_its_formula(recording: Recording) -> None:

@@ -198,6 +198,7 @@ def test_what_macos_leaves_behind_is_ignored(tmp_path: Path) -> None:
     assert_whole(nems.read(tmp_path))
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "shift-jis", "utf-16-le"])
 def test_the_folder_in_an_archive_may_be_named_in_any_encoding(encoding: str) -> None:
     name = "音" if encoding in ("shift-jis", "utf-16-le") else "données"
@@ -477,6 +478,7 @@ def test_an_archive_that_lacks_its_last_bytes_is_refused() -> None:
             nems.read(packed("R.tgz", recording())[:-missing], label="R.tgz")
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("size", [0, 2**20, 2**20 - 10240])
 def test_a_bit_that_flipped_in_an_archive_is_noticed(size: int) -> None:
     content = packed("R.tgz", recording() | {"R/filler": random.Random(0).randbytes(size)})
@@ -522,6 +524,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = 
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(
     "name", ["../R.resp.json", "/etc/R.resp.json", "R/../../R.resp.json", "//R/R.resp.json", ".."]
 )
@@ -544,6 +547,7 @@ def test_no_name_is_a_command_to_the_terminal(members: dict[str, Any]) -> None:
     assert str(refusal.value).isprintable()
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(
     "kind",
     [
@@ -562,6 +566,7 @@ def test_a_member_that_is_no_plain_file_is_refused(name: str, kind: bytes) -> No
         nems.read(content, label="R.tar")
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("link", ["file", "folder"])
 def test_a_link_in_an_unpacked_folder_is_refused(link: str, tmp_path: Path) -> None:
     write(recording(), tmp_path / "elsewhere")
@@ -583,6 +588,7 @@ def test_a_link_to_a_folder_in_an_unpacked_folder_is_refused(tmp_path: Path) -> 
         nems.read(tmp_path / "here")
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(("one", "other"), [("R", "R2"), (".", "R"), (".", "old")])
 def test_an_unpacked_folder_with_two_recordings_is_refused(
     one: str, other: str, tmp_path: Path
@@ -594,6 +600,7 @@ def test_an_unpacked_folder_with_two_recordings_is_refused(
         nems.read(tmp_path)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("name", ["R/R.resp.csv", "R/R.resp.json", "R/R.resp.h5", "R/other"])
 def test_a_member_that_claims_terabytes_is_refused(name: str) -> None:
     with pytest.raises(ReleaseError, match=r"R.tar"):
@@ -644,12 +651,14 @@ def test_headers_that_would_take_long_are_refused(headers: bytes, problem: str) 
         nems.read(headers + tar(recording()), label="R.tar")
 
 
+@pytest.mark.reliability
 def test_a_member_that_is_there_twice_is_refused() -> None:
     content = tar({"R/R.resp.json": b"{}"}).rstrip(b"\0").ljust(1024, b"\0") + tar(recording())
     with pytest.raises(ReleaseError, match=r"R.tar: holds R/R.resp.json twice"):
         nems.read(content, label="R.tar")
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE])
 def test_an_archive_of_too_many_members_is_refused(kind: bytes, tmp_path: Path) -> None:
     assert_whole(nems.read(member("R/.x", kind) * 100 + tar(recording())))
@@ -688,6 +697,7 @@ def bombs() -> Iterable[tuple[str, Callable[[], bytes]]]:
     yield "a sparse map", lambda: member("p", b"x", 44) + sparse.ljust(512, b"\0") + digits + tail
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("bomb", [pytest.param(make, id=name) for name, make in bombs()])
 def test_a_decompression_bomb_is_refused_before_it_takes_memory(
     bomb: Callable[[], bytes],
@@ -823,6 +833,7 @@ HDF5 = {
 }
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("content", HDF5.values(), ids=HDF5.keys())
 def test_event_times_must_be_plain_lists_of_times(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -110,12 +110,14 @@ def test_the_sounds_and_cells_are_those_that_nems0_finds(
     assert ds["auditory"].values.tolist() == reference["auditory"].tolist()
 
 
+@pytest.mark.reliability
 def test_val_trials_are_those_that_nems0_reads(
     ds: xr.Dataset, reference: dict[str, np.ndarray]
 ) -> None:
     np.testing.assert_array_equal(ds["response"].sel(subset="val"), reference["trials"])
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("name", ["psth", "spectrogram"])
 def test_the_population_recording_is_what_nems0_reads(
     name: str, ds: xr.Dataset, reference: dict[str, np.ndarray]
@@ -212,6 +214,7 @@ def test_the_source_licence_and_paper_are_named(ds: xr.Dataset) -> None:
     assert not ds.attrs["simulated"]
 
 
+@pytest.mark.reliability
 def test_simulated_data_say_so(simulated_release: Path) -> None:
     ds = opened(simulated_release)
     assert ds.attrs["simulated"]
@@ -246,6 +249,7 @@ MADE_OF_A_RELEASE: dict[str, Callable[[xr.Dataset, Path], xr.Dataset | xr.DataAr
 }
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("made", MADE_OF_A_RELEASE.values(), ids=MADE_OF_A_RELEASE)
 def test_what_is_made_of_simulated_data_says_so(
     made: Callable[[xr.Dataset, Path], xr.Dataset | xr.DataArray], simulated_release: Path
@@ -340,6 +344,7 @@ def test_an_area_is_converted_once(folder: Path, conversions: list[str]) -> None
     assert listing(folder) == {POPULATION, SITES, TABLE, STORE, RECORD, LOCK}
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("file", [POPULATION, SITES, TABLE])
 def test_it_is_converted_again_when_a_source_changes(
     file: str, converted: Path, conversions: list[str]
@@ -368,6 +373,7 @@ def test_it_is_converted_again_for_another_schema_and_the_old_file_is_left_be(
     assert (converted / STORE).read_bytes() == before
 
 
+@pytest.mark.reliability
 def test_another_version_of_the_same_schema_shares_the_file(
     converted: Path, conversions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +382,7 @@ def test_another_version_of_the_same_schema_shares_the_file(
     assert conversions == []
 
 
+@pytest.mark.reliability
 def test_what_is_open_can_be_read_while_a_new_file_takes_its_place(converted: Path) -> None:
     old = opened(converted)
     old["response"][0, 0, 0, 0].load()
@@ -415,6 +422,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_file_is_noticed_and_made_again(
     damage: Callable[[Path], object], converted: Path, conversions: list[str]
@@ -450,6 +458,7 @@ def test_the_sources_are_not_needed_any_more(gone: list[str], converted: Path) -
     np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
 
 
+@pytest.mark.reliability
 def test_a_damaged_file_without_sources_is_not_opened(converted: Path) -> None:
     remove(converted, POPULATION, SITES, TABLE)
     flip(converted / STORE, 0.5)
@@ -478,6 +487,7 @@ def linked(file: h5py.File, name: str, _shape: tuple[int, ...], secret: Path) ->
     file[name] = h5py.ExternalLink(secret, "secret")
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("kind", ["", "_spikes"], ids=["area", "spikes"])
 @pytest.mark.parametrize("point", [external, virtual, linked])
 def test_a_converted_file_that_points_to_another_file_is_made_again(
@@ -516,6 +526,7 @@ def test_a_converted_file_may_be_a_link_to_where_it_is_kept(
     assert conversions == []
 
 
+@pytest.mark.reliability
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
 @pytest.mark.parametrize("there", ["pipe", "device"])
 def test_a_pipe_or_device_in_the_place_of_a_converted_file_is_not_read(
@@ -551,6 +562,7 @@ def read_only(folder: Path) -> Iterator[Path]:
     folder.chmod(0o755)
 
 
+@pytest.mark.reliability
 def test_beside_a_read_only_folder_the_file_is_put_into_the_cache(
     read_only: Path, cache: Path, conversions: list[str]
 ) -> None:
@@ -584,6 +596,7 @@ def test_the_file_in_the_cache_serves_when_the_sources_are_gone(
     np.testing.assert_array_equal(content(folder), whole)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("name", ["with spaces", "données 音 ø", "#1%20&=", "it's [a-z]"])
 def test_a_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
     folder = write(tiny_release(), tmp_path / name)
@@ -601,6 +614,7 @@ def test_a_folder_may_be_named_by_a_text_and_by_the_environment(
     xr.testing.assert_identical(opened(None).compute(), expected)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("where", ["the folder itself", "the folder above"])
 def test_a_folder_whose_name_is_no_text_is_a_clear_error(
     where: str, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -646,6 +660,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_all_as_it_was(
     np.testing.assert_array_equal(content(converted), trial_counts(tiny_sites()))
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("source", [POPULATION, SITES, TABLE])
 def test_a_source_that_cannot_be_read_is_named_and_not_said_to_be_written(
     source: str, folder: Path
@@ -673,6 +688,7 @@ def test_leftovers_of_a_killed_process_are_cleared_away(folder: Path) -> None:
     assert not leftover.exists()
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("seconds", [-(10**8), 10**8])
 def test_a_clock_that_was_set_does_not_matter(
     seconds: int, converted: Path, conversions: list[str]
@@ -683,6 +699,7 @@ def test_a_clock_that_was_set_does_not_matter(
     assert conversions == []
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("name", [STORE, RECORD, LOCK])
 def test_a_folder_that_is_in_the_way_is_a_clear_error(
     name: str, folder: Path, conversions: list[str]
@@ -693,6 +710,7 @@ def test_a_folder_that_is_in_the_way_is_a_clear_error(
     assert conversions == []
 
 
+@pytest.mark.reliability
 def test_a_link_in_the_place_of_the_lock_is_refused_and_not_followed(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -703,6 +721,7 @@ def test_a_link_in_the_place_of_the_lock_is_refused_and_not_followed(
     assert (tmp_path / "precious").read_text() == "mine"
 
 
+@pytest.mark.reliability
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
 def test_a_pipe_that_is_in_the_way_is_not_waited_for(folder: Path) -> None:
     os.mkfifo(folder / RECORD)
@@ -710,6 +729,7 @@ def test_a_pipe_that_is_in_the_way_is_not_waited_for(folder: Path) -> None:
         opened(folder)
 
 
+@pytest.mark.reliability
 def test_where_neither_the_folder_nor_the_cache_can_be_written_to_both_are_named(
     read_only: Path, cache: Path
 ) -> None:

@@ -228,6 +228,7 @@ def test_files_placed_by_hand_are_checked_against_the_record(
     assert names(release_server) == ["record"]
 
 
+@pytest.mark.reliability
 def test_a_file_that_differs_is_replaced_with_a_warning(
     release_server: ReleaseServer, folder: Path, nems0_release: Path
 ) -> None:
@@ -300,6 +301,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data_dir("~/other") == Path.home() / "other"
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(
     ("name", "message"),
     [("~nosuchuser/NAT4", "'~nosuchuser/NAT4' is in the home folder of nobody"), ("a\0b", "a NUL")],
@@ -318,6 +320,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_download_error(
         fetch("wav", tmp_path / "file" / "data")
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("name", ["registry.json", ".nat4xr-download.lock"])
 def test_a_folder_that_is_in_the_way_is_a_download_error(
     name: str, release_server: ReleaseServer, folder: Path
@@ -327,6 +330,7 @@ def test_a_folder_that_is_in_the_way_is_a_download_error(
         fetch("wav", folder)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("there", [True, False])
 def test_a_link_in_the_place_of_the_lock_is_refused_and_not_followed(
     there: bool, release_server: ReleaseServer, folder: Path, tmp_path: Path
@@ -341,6 +345,7 @@ def test_a_link_in_the_place_of_the_lock_is_refused_and_not_followed(
     assert (precious.read_text() if precious.exists() else None) == ("mine" if there else None)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
 def test_the_lock_can_be_taken_by_whoever_the_umask_allows_to_write(
     umask: int, mode: int, release_server: ReleaseServer, folder: Path
@@ -353,6 +358,7 @@ def test_the_lock_can_be_taken_by_whoever_the_umask_allows_to_write(
     assert (folder / ".nat4xr-download.lock").stat().st_mode & 0o777 == mode
 
 
+@pytest.mark.reliability
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root is anybody")
 def test_the_lock_of_another_user_is_named(release_server: ReleaseServer, tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory() as shared:  # pytest's folders are closed
@@ -418,6 +424,7 @@ def test_a_pin_that_cannot_be_read_is_asked_for_again(
     assert names(release_server) == ["record"]
 
 
+@pytest.mark.reliability
 def test_a_pin_that_claims_a_terabyte_is_not_read_into_memory(
     release_server: ReleaseServer, folder: Path
 ) -> None:
@@ -439,6 +446,7 @@ def test_a_pin_made_of_part_of_the_release_is_completed(
     assert_whole("PEG", folder, nems0_release)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(
     ("record", "message"),
     [
@@ -470,6 +478,7 @@ def test_a_record_of_another_shape_is_a_download_error_and_is_not_pinned(
     assert not (folder / "registry.json").exists()
 
 
+@pytest.mark.reliability
 def test_names_in_the_record_are_never_used_as_paths(
     release_server: ReleaseServer, folder: Path, nems0_release: Path
 ) -> None:
@@ -486,6 +495,7 @@ def test_names_in_the_record_are_never_used_as_paths(
 # --- a network that fails for a while -----------------------------------------------------------
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("name", ["record", "wav.zip"])
 @pytest.mark.parametrize("fault", [status(503), status(500), cut], ids=["503", "500", "cut"])
 def test_a_passing_fault_is_overcome(
@@ -497,6 +507,7 @@ def test_a_passing_fault_is_overcome(
     assert_whole("wav", folder, nems0_release)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("fault", [shortened, lengthened, garbled])
 def test_a_file_that_came_wrong_is_fetched_again(
     fault: Answer, release_server: ReleaseServer, folder: Path, nems0_release: Path
@@ -515,6 +526,7 @@ def test_a_connection_dropped_before_the_answer_is_tried_again(
     assert_whole("wav", folder, nems0_release)
 
 
+@pytest.mark.reliability
 def test_retry_after_is_honoured(
     release_server: ReleaseServer, folder: Path, nems0_release: Path
 ) -> None:
@@ -530,6 +542,7 @@ def test_retry_after_is_honoured(
     assert_whole("wav", folder, nems0_release)
 
 
+@pytest.mark.reliability
 def test_retry_after_is_bounded(
     release_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -539,6 +552,7 @@ def test_retry_after_is_bounded(
     assert names(release_server) == ["record", "wav.zip", "wav.zip"]
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("asked", ["1.5", "soon", "-1", "", "9" * 5000, "1 Jan 99999999 00:00:00"])
 def test_retry_after_that_is_no_time_is_ignored(
     asked: str,
@@ -554,6 +568,7 @@ def test_retry_after_that_is_no_time_is_ignored(
     assert_whole("wav", folder, nems0_release)
 
 
+@pytest.mark.reliability
 def test_retry_after_may_be_a_date(
     release_server: ReleaseServer, folder: Path, nems0_release: Path
 ) -> None:
@@ -571,6 +586,7 @@ def test_retry_after_may_be_a_date(
     assert_whole("wav", folder, nems0_release)
 
 
+@pytest.mark.reliability
 def test_a_redirect_is_followed(
     release_server: ReleaseServer, folder: Path, nems0_release: Path
 ) -> None:
@@ -581,6 +597,7 @@ def test_a_redirect_is_followed(
     assert_whole("PEG", folder, nems0_release)
 
 
+@pytest.mark.reliability
 def test_what_comes_with_a_redirect_is_not_read(
     release_server: ReleaseServer, folder: Path, nems0_release: Path
 ) -> None:
@@ -603,6 +620,7 @@ def test_what_comes_with_a_redirect_is_not_read(
     assert len(sent) < 50  # what fits into buffers on the way
 
 
+@pytest.mark.reliability
 def test_a_slow_server_is_waited_for(
     release_server: ReleaseServer,
     folder: Path,
@@ -617,6 +635,7 @@ def test_a_slow_server_is_waited_for(
     assert_whole("wav", folder, nems0_release)
 
 
+@pytest.mark.reliability
 def test_a_stalled_connection_is_begun_again(
     release_server: ReleaseServer,
     folder: Path,
@@ -631,6 +650,7 @@ def test_a_stalled_connection_is_begun_again(
     assert_whole("wav", folder, nems0_release)
 
 
+@pytest.mark.reliability
 def test_proxies_are_honoured(
     release_server: ReleaseServer,
     folder: Path,
@@ -668,6 +688,7 @@ def test_the_error_says_what_failed_and_what_to_try(
         assert part in str(caught.value)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -691,6 +712,7 @@ def test_a_lasting_fault_is_a_download_error_after_some_attempts(
     assert listing(folder) == {"registry.json", ".nat4xr-download.lock"}
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("name", ["record", "wav.zip"])
 @pytest.mark.parametrize(
     ("fault", "message"),
@@ -732,6 +754,7 @@ def test_no_server_at_all_is_a_download_error(
         fetch("wav")
 
 
+@pytest.mark.reliability
 def test_tls_that_is_refused_is_a_download_error(
     release_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -740,6 +763,7 @@ def test_tls_that_is_refused_is_a_download_error(
         fetch("wav")
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(
     ("host", "message"),
     [
@@ -802,6 +826,7 @@ def tls_server(release_server: ReleaseServer, monkeypatch: pytest.MonkeyPatch) -
     return release_server
 
 
+@pytest.mark.reliability
 def test_a_certificate_that_nobody_signed_is_refused_and_not_asked_again(
     tls_server: ReleaseServer, folder: Path
 ) -> None:
@@ -819,6 +844,7 @@ def test_a_certificate_that_is_trusted_is_taken(
     assert_whole("wav", folder, nems0_release)
 
 
+@pytest.mark.reliability
 def test_a_redirect_away_from_tls_is_refused(
     tls_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -831,6 +857,7 @@ def test_a_redirect_away_from_tls_is_refused(
     assert names(tls_server) == ["record"]
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("part_of_tls", [False, True])
 def test_a_server_that_takes_connections_and_says_nothing_is_given_up(
     part_of_tls: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -845,6 +872,7 @@ def test_a_server_that_takes_connections_and_says_nothing_is_given_up(
             fetch("wav")
 
 
+@pytest.mark.reliability
 def test_a_server_that_takes_no_connection_is_given_up(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -949,6 +977,7 @@ def forged(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.reliability
 def test_a_link_in_the_place_of_unfinished_files_is_removed_and_not_followed(
     release_server: ReleaseServer, folder: Path, nems0_release: Path, tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def test_of_several_unpacked_folders_the_exact_name_is_taken(tmp_path: Path) -> 
     assert found(tmp_path).population == tmp_path / "A1_NAT4"
 
 
+@pytest.mark.reliability
 def test_several_folders_that_may_be_the_unpacked_one_are_refused(tmp_path: Path) -> None:
     release = tiny_release()
     copies = {
@@ -167,6 +168,7 @@ LINKED = ["A1_single_sites/more", "A1_single_sites/ARM029a", "A1_NAT4/more", "A1
           "A1_single_sites/ARM029a/ARM029a.resp.h5", "A1_NAT4/A1_NAT4.resp.csv"]  # fmt: skip
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("to", ["the same", "nothing", "itself"])
 @pytest.mark.parametrize("name", LINKED)
 def test_a_link_in_an_unpacked_part_is_refused(
@@ -183,6 +185,7 @@ def test_a_link_in_an_unpacked_part_is_refused(
         find_area("A1", unpacked_folder)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("part", ["A1_single_sites", "A1_NAT4"])
 def test_an_unpacked_part_may_itself_be_a_link(
     part: str, unpacked_folder: Path, published: xr.Dataset, tmp_path: Path
@@ -195,6 +198,7 @@ def test_an_unpacked_part_may_itself_be_a_link(
     assert found(unpacked_folder).fingerprint() != seen
 
 
+@pytest.mark.reliability
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
 def test_a_pipe_in_an_unpacked_part_is_refused(unpacked_folder: Path) -> None:
     os.mkfifo(unpacked_folder / "A1_single_sites" / "A1_TNC.tgz")
@@ -286,6 +290,7 @@ def test_other_columns_and_cells_do_not_matter(tmp_path: Path) -> None:
     assert flags(text, tmp_path, CELLS[:1]) == [True]
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -367,6 +372,7 @@ def flipped(at: float) -> bytes:
     return bytes(content)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(
     "content",
     [
@@ -413,12 +419,14 @@ def test_a_site_that_claims_too_much_is_refused(
         read_all(sites_zip(), tmp_path)
 
 
+@pytest.mark.reliability
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(release, "MAX_FILES", 1)
     with pytest.raises(ReleaseError, match=f"{SITES}: holds more than 1 "):
         read_all(sites_zip(), tmp_path)
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("name", ["../../A1_ARM029a.tgz", "/A1_ARM029a.tgz", "données/音.tgz"])
 def test_a_zip_is_read_in_place_whatever_its_names(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"

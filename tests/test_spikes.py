@@ -627,6 +627,7 @@ def test_a_release_without_spikes_is_no_error(tmp_path):
     assert (spikes_by_site(spikes)["rate"] == 0).all()
 
 
+@pytest.mark.reliability
 def test_a_release_whose_sites_hold_none_of_its_cells_is_refused(tmp_path):
     release = tiny_release(cells=["ARM030a-04-1", "ARM030a-07-6", "TNC014a-22-3"])
     with pytest.raises(nat4xr.ReleaseError, match=r"A1_single_sites.zip holds no cell of A1_NAT4"):

@@ -499,6 +499,7 @@ def test_a_sound_that_is_larger_than_it_claims_is_not_inflated(tmp_path: Path) -
         tracemalloc.stop()
 
 
+@pytest.mark.reliability
 def test_a_link_in_an_unpacked_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "private.wav").write_bytes(SILENCE)
     (tmp_path / "wav").mkdir()
