@@ -6,25 +6,13 @@ import numpy as np
 import xarray as xr
 
 import nat4xr
+from nat4xr import metrics
 
 from .measure import DATA
 
 QUANTILES = [0.05, 0.25, 0.5, 0.75, 0.95]
 # Over 337 cells of PEG, from the laboratory's public analysis repository.
 REAL_SNR = [0.014, 0.038, 0.071, 0.135, 0.311]
-
-
-def laboratory_snr(response: xr.DataArray) -> xr.DataArray:
-    """Signal-to-noise ratio of each cell, as the laboratory that recorded NAT4 computes it.
-
-    For each sound and each trial with a spike: the mean over the other trials of their dot
-    product with this one, divided by the dot product of this one with itself; the mean over
-    trials, then over sounds.
-    """
-    dots = xr.dot(response, response.rename(rep="other"), dim="time")
-    own = (response**2).sum("time")
-    ratio = (dots.sum("other") - own) / (response.sizes["rep"] - 1) / own.where(own > 0)
-    return ratio.mean("rep").mean("stim")
 
 
 def fano_factor(counts: xr.DataArray) -> xr.DataArray:
@@ -65,8 +53,8 @@ def distributions(folder: Path, area: str) -> dict[str, list[float]]:
         return values.quantile(QUANTILES).values.tolist()
 
     return {
-        "SNR of auditory cells": quantiles(laboratory_snr(auditory.response)),
-        "SNR of other cells": quantiles(laboratory_snr(ds.sel(auditory=False).response)),
+        "SNR of auditory cells": quantiles(metrics.trial_snr(auditory.response)),
+        "SNR of other cells": quantiles(metrics.trial_snr(ds.sel(auditory=False).response)),
         "rate, median (spikes/s)": [float(rate.median())],
         "rate, standard deviation of its logarithm": [float(np.log(rate).std())],
         "Fano factor": quantiles(fano_factor(counts)),
