@@ -82,6 +82,11 @@ def open_area(
     OSError
         The converted file cannot be written, or the name of the data folder is not UTF-8.
 
+    Warns
+    -----
+    UserWarning
+        On first use, once for each kind of thing in the files that was left out or repaired.
+
     References
     ----------
     Data: David and Pennington (2023), https://doi.org/10.5281/zenodo.8044773. Described in

@@ -6,7 +6,7 @@ it is asked for, and then only as much as is asked for, with dask or without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -171,6 +171,8 @@ class TrialTable:
         selected), repeats and sites (-1 likewise) it belongs to.
     number, site_of : numpy.ndarray of int
         Of each cell: its number in ``spike_neuron``; its site, ``n_sites`` if it has no trials.
+    duration_ms : numpy.ndarray of int
+        Of each trial: ``length_ms``, or less if it was cut short.
     """
 
     spike_sample: xr.Variable
@@ -185,6 +187,7 @@ class TrialTable:
     n_stims: int
     n_sites: int
     length_ms: int
+    duration_ms: Ints
 
     @classmethod
     def of(cls, spikes: xr.Dataset) -> TrialTable:
@@ -201,6 +204,11 @@ class TrialTable:
             for name in ("stim", "neuron_number", "site", "trials_cell_id")
         )
         sites = pd.Index(site).unique()
+        length_ms = round(spikes["spike_time"].attrs["trial_duration"] * 1000)
+        duration_ms = np.full(len(first), length_ms)
+        if "trial_duration" in spikes.variables:  # if any trial was cut short
+            # A rate of 1000 Hz or a multiple: what is not a whole ms rounds down, but for noise.
+            duration_ms = (spikes["trial_duration"].values * 1000 + 1e-6).astype(np.int64)
         return cls(
             spikes["spike_sample"].variable,
             spikes["spike_neuron"].variable,
@@ -213,7 +221,8 @@ class TrialTable:
             np.where(found_as == "", len(sites), sites.get_indexer(site)),
             len(stims),
             len(sites),
-            round(spikes["spike_time"].attrs["trial_duration"] * 1000),
+            length_ms,
+            duration_ms,
         )
 
     def presented(
@@ -244,9 +253,23 @@ class TrialTable:
         neuron = _positions(self.number[neurons], number)
         kept = neuron >= 0
         trial, sample, neuron = trial[kept], sample[kept], neuron[kept]
-        stim, rep = stim[trial], rep[trial]
-        kept = presented[stim, rep, neuron]
-        return stim[kept], rep[kept], sample[kept] // width, neuron[kept]
+        stim, rep, time = stim[trial], rep[trial], sample // width
+        kept = presented[stim, rep, neuron] & (time < self.duration_ms[trial] // width)
+        return stim[kept], rep[kept], time[kept], neuron[kept]
+
+    def cuts(
+        self, stims: Ints, reps: Ints, neurons: Ints, width: int
+    ) -> Iterator[tuple[int, int, int, Ints]]:
+        """The presentations that were cut short, of those given.
+
+        Sound, repeat, the first bin that the trial does not cover, and the cells that heard it;
+        sounds, repeats and cells by position.
+        """
+        stim, rep = _positions(stims, self.stim), _positions(reps, self.rep)
+        cut = (self.duration_ms < self.length_ms) & (stim >= 0) & (rep >= 0)
+        for trial in np.flatnonzero(cut):
+            cells = np.flatnonzero(self.site_of[neurons] == self.site[trial])
+            yield stim[trial], rep[trial], self.duration_ms[trial] // width, cells
 
     def read(self, trials: Ints, *variables: xr.Variable) -> tuple[NDArray[Any], ...]:
         """Of each spike in the trials given: its trial, and its values of the variables."""
@@ -298,6 +321,8 @@ def _counts(
     shape = (len(stims), len(reps), trials.length_ms // width, len(neurons))
     counts = _histogram(located, shape)
     np.moveaxis(counts, 2, 3)[~presented] = np.nan
+    for stim, rep, first_bin, cells in trials.cuts(stims, reps, neurons, width):
+        counts[stim, rep, first_bin:, cells] = np.nan
     return counts[:, :, times] if len(times) < shape[2] else counts
 
 
@@ -315,8 +340,14 @@ def _mean_counts(
     stim, _, time, neuron = trials.locate(stims, reps, neurons, presented, width)
     shape = (len(stims), trials.length_ms // width, len(neurons))
     counts = _histogram((stim, time, neuron), shape)
+    n_reps = presented.sum(axis=1, dtype=np.float32)[:, np.newaxis]
+    if (trials.duration_ms < trials.length_ms).any():
+        n_reps = n_reps.repeat(shape[1], axis=1)
+        for cut_stim, rep, first_bin, cells in trials.cuts(stims, reps, neurons, width):
+            cells = cells[presented[cut_stim, rep, cells]]
+            n_reps[cut_stim, first_bin:, cells] -= 1
     with np.errstate(invalid="ignore"):  # no presentation: 0 / 0 is NaN
-        counts /= presented.sum(axis=1, dtype=np.float32)[:, np.newaxis]
+        counts /= n_reps
     return counts[:, times] if len(times) < shape[1] else counts
 
 

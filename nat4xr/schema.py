@@ -156,6 +156,17 @@ TRIAL_COORDS = {
 }
 """The labels of the trials of spike times."""
 
+TRIAL_DURATION = {
+    "trial_duration": Field(
+        ("trial",),
+        "float64",
+        "duration of the trial",
+        "s",
+        "only in files with a trial that was cut short",
+    )
+}
+"""A label of the trials that is there only if one of them was cut short."""
+
 FIELDS = {
     **VARIABLES,
     **SOUND_COORDS,
@@ -163,6 +174,7 @@ FIELDS = {
     **AXES,
     **SPIKE_VARIABLES,
     **TRIAL_COORDS,
+    **TRIAL_DURATION,
 }
 
 DISK_CHUNKS = {"stim": N_VAL, "rep": 1, "neuron": 128}

@@ -63,6 +63,7 @@ def open_spikes(
         - ``trial_stim``, ``trial_rep``, ``trial_site``, ``trial_position``, ``trial_onset``
           (trial): the sound, its repeat, the site, the place in the order of the session
           (from 0), and the onset in s of the session, from which ``spike_time`` counts.
+        - ``trial_duration`` (trial): s; only if a trial was cut short.
         - ``n_outside`` (neuron): the cell's spikes outside every trial, which are left out.
         - Along ``stim`` and ``neuron`` all label coordinates of `open_area`.
 
@@ -81,7 +82,7 @@ def open_spikes(
     Warns
     -----
     UserWarning
-        On conversion, of cells and sounds that the population recording does not have.
+        On first use, once for each kind of thing in the files that was left out or repaired.
 
     Notes
     -----
@@ -242,6 +243,9 @@ def spikes_by_site(spikes: xr.Dataset) -> pd.DataFrame:
     n_spikes = np.bincount(number, minlength=table.number.max(initial=0) + 1)[table.number]
     # A cell without trials has the number after the last site.
     n_trials = np.bincount(table.site[selected], minlength=table.n_sites + 1)[table.site_of]
+    duration_ms = np.bincount(
+        table.site[selected], table.duration_ms[selected], minlength=table.n_sites + 1
+    )[table.site_of]
     cells = pd.DataFrame(
         {
             "site": np.atleast_1d(spikes["site"].values),
@@ -249,7 +253,7 @@ def spikes_by_site(spikes: xr.Dataset) -> pd.DataFrame:
             "trials": n_trials,
             "spikes": n_spikes,
             "outside": np.atleast_1d(spikes["n_outside"].values),
-            "rate": n_spikes / (np.where(n_trials, n_trials, np.nan) * table.length_ms / 1000),
+            "rate": n_spikes / np.where(duration_ms, duration_ms / 1000, np.nan),
         }
     )
     return cells.groupby("site").agg(

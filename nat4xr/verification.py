@@ -26,7 +26,7 @@ from .io.netcdf import open_with_labels
 from .io.ragged import write_spikes
 from .io.release import AreaFiles, check_options, find_area
 from .io.tables import read_table
-from .io.trials import read_sites, spike_samples
+from .io.trials import find_trials, read_sites, spike_samples, spike_times
 from .schema import BIN_S, DISK_CHUNKS
 from .spikes import open_spikes
 
@@ -132,6 +132,7 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
         checks += _labels(data.header)
         checks.append(_rows(data.header, files.table))
         checks += _trials(data.header)
+        checks += [_Check(note.kind, "", note.n_found, None, note.where) for note in data.notes]
         checks += _averages(data, files)
         with open_area(area, path, chunks=None, download=False, progressbar=False) as stored:
             checks.append(_stored(data, stored, mended[""]))
@@ -287,17 +288,17 @@ def _averages(data: AreaData, files: AreaFiles) -> list[_Check]:
 def _val_average(data: AreaData, presented: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The mean over val trials, as nat4xr reads them, against the published average."""
     is_val = data.header["subset"].values == "val"
-    n_reps = data.header["n_reps"].values
     means, averages = [], []
     for stim in np.flatnonzero(is_val):
         block = slice(stim, stim + 1)
         averages.append(data.psth(block)[0])
         trials = (data.response(block, rep) for rep in range(data.header.sizes["rep"]))
-        total = sum(
-            (np.nan_to_num(t[0].astype(np.float64)) for t in trials if t is not None),
-            np.zeros(averages[-1].shape),
-        )
-        means.append(total / np.where(n_reps[stim] > 0, n_reps[stim], np.nan))
+        total, n_trials = np.zeros(averages[-1].shape), np.zeros(averages[-1].shape)
+        for trial in trials:
+            if trial is not None:
+                total += np.nan_to_num(trial[0].astype(np.float64))
+                n_trials += ~np.isnan(trial[0])
+        means.append(total / np.where(n_trials > 0, n_trials, np.nan))
     shape = (-1, data.header.sizes["time"], data.header.sizes["neuron"])
     return _compare(np.reshape(means, shape), np.reshape(averages, shape), presented[is_val])
 
@@ -311,7 +312,7 @@ def _est_responses(
     """
     header = data.header
     est = header["subset"].values == "est"
-    number = {stim: i for i, stim in enumerate(header["stim"].values.tolist())}
+    stims, n_time = header["stim"].values.tolist(), header.sizes["time"]
     cell_of = {
         name: i for i, name in enumerate(header["trials_cell_id"].values.tolist()) if name != ""
     }
@@ -320,23 +321,27 @@ def _est_responses(
     found[0] = np.nan
     for recording in read_sites(files):
         site = recording.signals["resp"]
-        trials = site.epochs[site.epochs["name"].isin(list(number))]
-        stim = trials["name"].map(number).to_numpy(np.int64)
-        n_trials = np.bincount(stim, minlength=len(number))
+        trials = find_trials(site, stims, n_time * BIN_S, recording.label)
+        of_release = trials.stim >= 0
+        n_trials = np.bincount(trials.stim[of_release], minlength=len(stims))
         columns = [cell_of[channel] for channel in site.channels if channel in cell_of]
         presented[:, columns] = n_trials[:, np.newaxis] > 0
-        trials, stim = trials[est[stim]], stim[est[stim]]
-        onsets = np.round(trials["start"].to_numpy() * site.fs).astype(np.int64)
-        edges = np.arange(header.sizes["time"] + 1) * round(site.fs * BIN_S)
+        of_est = of_release & est[trials.stim]
+        stim, onsets = trials.stim[of_est], trials.onset[of_est]
+        edges = np.arange(n_time + 1) * round(site.fs * BIN_S)
+        covered = edges[1:] <= trials.length[of_est][:, np.newaxis]
+        n_covering = np.zeros((len(stims), n_time))
+        np.add.at(n_covering, stim, covered)
         published = _columns(data, est, columns)
         for i, column in enumerate(columns):
-            times = site.data[header["trials_cell_id"].values[column]]
-            samples = np.sort(spike_samples(times, site.fs))
+            times = spike_times(site, header["trials_cell_id"].values[column])
+            samples = spike_samples(times, site.fs)
             counts = np.diff(np.searchsorted(samples, onsets[:, np.newaxis] + edges))
-            total = np.zeros((len(number), header.sizes["time"]))
-            np.add.at(total, stim, counts)
-            mean = total[est] / np.maximum(n_trials[est], 1)[:, np.newaxis]
-            found[:, column] = _compare(mean, published[..., i], presented[est, column])
+            total = np.zeros((len(stims), n_time))
+            np.add.at(total, stim, np.where(covered, counts, 0))
+            mean = np.full(total.shape, np.nan)
+            np.divide(total, n_covering, out=mean, where=n_covering > 0)
+            found[:, column] = _compare(mean[est], published[..., i], presented[est, column])
     return presented, found
 
 
@@ -351,8 +356,11 @@ def _columns(data: AreaData, sounds: NDArray[np.bool_], columns: list[int]) -> N
     kept = place >= 0
     table = np.zeros((rates.n_samples, len(columns)), np.float32)
     table[sample[kept], place[kept]] = rates.values[kept]
-    inside = data.onsets[sounds][:, np.newaxis] + np.arange(n_time)
-    return np.take(table, inside, axis=0)
+    samples = data.onsets[sounds][:, np.newaxis] + np.arange(n_time)
+    values = np.take(table, samples, axis=0, mode="clip")
+    if data.lengths is not None:
+        values[np.arange(n_time) >= data.lengths[sounds][:, np.newaxis]] = np.nan
+    return values
 
 
 def _mended(area: str, kind: str, files: AreaFiles, folder: Path) -> str | None:

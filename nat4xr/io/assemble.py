@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from threading import Event
 from typing import Any, NamedTuple
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 from .. import __version__, schema
 from ..errors import ReleaseError, explained
 from ..schema import BIN_S, N_REPEATS, N_VAL
-from . import labels, nems, registry
+from . import labels, nems, notes, registry
+from .notes import Notes
 from .raster import Raster
 from .release import AreaFiles, auditory_flags
-from .trials import find_trials, read_sites, sound_epochs, val_bins
+from .trials import Trials, find_trials, read_sites, samples_per_bin, sound_epochs, val_bins
 
 MAX_GRID = 2**28
 """This many bins of all val trials and cells are held at most; A1 has 46 million."""
@@ -46,20 +48,28 @@ class AreaData:
         The population recording's ``resp``, with the onset sample of each sound in ``onsets``.
     val_counts : numpy.ndarray of uint16
         Spikes per bin of each presentation of the val sounds, (rep, stim, time, neuron).
+    lengths : numpy.ndarray of int, optional
+        Bins of each sound in ``rates``. Default: all of them.
+    cuts : sequence of Cut
+        Val trials that were cut short.
+    notes : Notes
+        What was left out or repaired.
     """
 
     header: xr.Dataset
     rates: Raster
     onsets: NDArray[np.int64]
     val_counts: NDArray[np.uint16]
+    lengths: NDArray[np.int64] | None = None
+    cuts: Sequence[Cut] = ()
+    notes: Notes = field(default_factory=Notes)
 
     def counts_fit_a_byte(self) -> bool:
         """Whether every bin of every trial holds a whole number of spikes, at most 254."""
         if self.val_counts.max(initial=0) > 254:
             return False
-        n_time = self.header.sizes["time"]
-        for onset in self.onsets[self.header["subset"].values == "est"]:
-            counts = self.rates.values[self.rates.within(onset, onset + n_time)]
+        for sound in np.flatnonzero(self.header["subset"].values == "est").tolist():
+            counts = self.rates.values[self.rates.within(*self._bounds(sound))]
             counts = counts[~np.isnan(counts)]
             if ((counts != np.rint(counts)) | (counts < 0) | (counts > 254)).any():
                 return False
@@ -67,11 +77,19 @@ class AreaData:
 
     def psth(self, stims: slice) -> NDArray[np.float32]:
         """Spikes per bin averaged over presentations, (stim, time, neuron)."""
-        onsets, n_time = self.onsets[stims], self.header.sizes["time"]
-        block = np.empty((len(onsets), n_time, self.rates.n_channels), np.float32)
-        for values, onset in zip(block, onsets, strict=True):
-            values[:] = self.rates.dense(onset, onset + n_time)
+        sounds = range(len(self.onsets))[stims]
+        n_time = self.header.sizes["time"]
+        block = np.empty((len(sounds), n_time, self.rates.n_channels), np.float32)
+        for values, sound in zip(block, sounds, strict=True):
+            values[:] = self._rates_of(sound)
         return block
+
+    def _rates_of(self, sound: int) -> NDArray[np.float32]:
+        return _samples(self.rates, *self._bounds(sound), self.header.sizes["time"])
+
+    def _bounds(self, sound: int) -> tuple[int, int]:
+        length = self.header.sizes["time"] if self.lengths is None else self.lengths[sound]
+        return self.onsets[sound], self.onsets[sound] + length
 
     def response(self, stims: slice, rep: int) -> NDArray[np.float32] | None:
         """Spikes per bin of one repeat, (stim, time, neuron); None if there was no such repeat.
@@ -90,9 +108,21 @@ class AreaData:
             if is_val[sound]:
                 values[:] = self.val_counts[rep, number[sound]]
             elif rep == 0:
-                values[:] = self.rates.dense(self.onsets[sound], self.onsets[sound] + n_time)
+                values[:] = self._rates_of(sound)
         np.moveaxis(block, 1, 2)[n_reps <= rep] = np.nan
+        for cut in self.cuts:
+            if cut.rep == rep and stims.start <= cut.stim < stims.stop:
+                block[cut.stim - stims.start, cut.first_bin :, cut.neurons] = np.nan
         return block
+
+
+class Cut(NamedTuple):
+    """A val trial that was cut short: from which bin on its cells have no response."""
+
+    stim: int
+    rep: int
+    first_bin: int
+    neurons: NDArray[np.int64]
 
 
 class _Sounds(NamedTuple):
@@ -101,7 +131,9 @@ class _Sounds(NamedTuple):
     names: list[str]
     is_val: NDArray[np.bool_]
     onsets: NDArray[np.int64]  # in `resp`, in samples
+    lengths: NDArray[np.int64]  # likewise; at most n_time
     stim_onsets: NDArray[np.int64]  # in `stim`
+    stim_lengths: NDArray[np.int64]
     n_time: int
 
 
@@ -111,6 +143,7 @@ class _Coverage(NamedTuple):
     n_reps: NDArray[np.int64]  # (stim, neuron)
     trials_cell_id: list[str]
     val_counts: NDArray[np.uint16]  # (rep, stim, time, neuron)
+    cuts: list[Cut]
 
 
 def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaData:
@@ -132,21 +165,25 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
     ReleaseError
         If a file is broken, or two of them contradict each other.
     """
-    population, sites = _read(area, files, progressbar)
+    noted = Notes()
+    population, sites = _read(area, files, progressbar, noted)
     resp = population.signals["resp"]
-    sounds = _find_sounds(population)
-    coverage = _count_val_trials(files.sites.name, resp, sounds, sites)
+    sounds = _find_sounds(population, noted)
+    coverage = _count_val_trials(files.sites.name, resp, sounds, sites, noted)
     header = _header(area, files, population, sounds, coverage)
-    return AreaData(header, resp.data, sounds.onsets, coverage.val_counts)
+    return AreaData(
+        header, resp.data, sounds.onsets, coverage.val_counts, sounds.lengths, coverage.cuts, noted
+    )
 
 
 def _read(
-    area: str, files: AreaFiles, progressbar: bool
+    area: str, files: AreaFiles, progressbar: bool, noted: Notes
 ) -> tuple[nems.Recording, deque[nems.Recording]]:
     """Read the population recording, and on another core the sites."""
     failed = Event()
     with ThreadPoolExecutor(1) as other_core:
-        recordings = read_sites(files, f"Reading the sites of {area}", progressbar=progressbar)
+        title = f"Reading the sites of {area}"
+        recordings = read_sites(files, title, progressbar=progressbar, noted=noted)
         sites = other_core.submit(deque, takewhile(lambda _: not failed.is_set(), recordings))
         try:
             name = files.population.name
@@ -157,61 +194,110 @@ def _read(
     return population, sites.result()
 
 
-def _find_sounds(population: nems.Recording) -> _Sounds:
-    """Find the sounds in the epochs of ``stim`` and ``resp``, which must have the same ones."""
+def _find_sounds(population: nems.Recording, noted: Notes) -> _Sounds:
+    """Find the sounds in the epochs of ``stim`` and ``resp``, which must have the same ones.
+
+    A trial is as long as most sounds are. ``stim`` may have no epochs: those of ``resp`` hold.
+    """
     stim, resp = population.signals["stim"], population.signals["resp"]
+    if not stim.epochs["name"].str.startswith("STIM_").any():
+        stim = replace(stim, epochs=resp.epochs)
     with explained(population.label):
         labels.check_names(resp.channels)
-        names, onsets, n_time = _sounds(resp)
-        stim_names, stim_onsets, stim_time = _sounds(stim)
-        if set(stim_names) != set(names) or stim_time != n_time:
+        epochs = _sounds(resp, population.label, noted)
+        # What is wrong with both is noted once.
+        stim_epochs = _sounds(stim, population.label, Notes()).set_index("name")
+        names = epochs["name"].tolist()
+        if set(stim_epochs.index) != set(names):
             raise ValueError("signals 'stim' and 'resp' do not have the same sounds")
-    row = {name: number for number, name in enumerate(stim_names)}
+        n_time = int(epochs["length"].mode().iloc[-1])
+        noted.add(notes.CUT, population.label, (epochs["length"] < n_time).sum())
+        noted.add(notes.LONG, population.label, (epochs["length"] > n_time).sum())
+    stim_epochs = stim_epochs.loc[names]
     is_val = np.array([labels.is_val(name) for name in names])
     _check_grid(population.label, N_REPEATS, is_val.sum(), n_time, len(resp.channels))
     _check_grid(population.label, 1, len(names), n_time, len(stim.channels))
-    return _Sounds(names, is_val, onsets, stim_onsets[[row[name] for name in names]], n_time)
+    return _Sounds(
+        names,
+        is_val,
+        epochs["onset"].to_numpy(),
+        epochs["length"].clip(upper=n_time).to_numpy(),
+        stim_epochs["onset"].to_numpy(),
+        stim_epochs["length"].clip(upper=n_time).to_numpy(),
+        n_time,
+    )
 
 
 def _count_val_trials(
-    label: str, resp: nems.Signal, sounds: _Sounds, sites: deque[nems.Recording]
+    label: str,
+    resp: nems.Signal,
+    sounds: _Sounds,
+    sites: deque[nems.Recording],
+    noted: Notes,
 ) -> _Coverage:
     """Count the spikes in the val trials of all sites; `sites` is emptied, to free memory."""
     cells, n_time, is_val = resp.channels, sounds.n_time, sounds.is_val
     val_number, n_val = np.cumsum(is_val) - 1, int(is_val.sum())
-    recorded = _recorded(resp.data, sounds.onsets, n_time)
+    recorded = _recorded(resp.data, sounds)
     n_reps = recorded.astype(np.int64)
     n_reps[is_val] = 0
     trials_cell_id = dict.fromkeys(cells, "")
     column = {cell: number for number, cell in enumerate(cells)}
     positions = []
+    cuts: list[Cut] = []
     while sites:
         recording = sites.popleft()
         site = recording.signals["resp"]
         with explained(recording.label):
             matches = labels.match_cells(cells, site.channels)
+        unknown = sorted(set(site.channels) - set(matches.values()))
+        noted.add(notes.UNKNOWN_CELLS, recording.label, len(unknown), unknown)
         if not matches:  # a site of which no cell was published
             continue
-        trials = find_trials(site, sounds.names, n_time * BIN_S, recording.label)
+        trials = find_trials(site, sounds.names, n_time * BIN_S, recording.label, noted)
         with explained(recording.label):
             for cell, site_cell in matches.items():
                 if trials_cell_id[cell]:
                     raise ValueError(f"cell {cell} has trials at another site as well")
                 trials_cell_id[cell] = site_cell
-            columns = [column[cell] for cell in matches]
+            columns = np.array([column[cell] for cell in matches])
             presented = np.bincount(trials.stim[trials.stim >= 0], minlength=len(is_val))
             if presented[is_val].max(initial=0) > np.iinfo(np.int8).max:
                 raise ValueError(f"a sound was presented {presented[is_val].max()} times")
-            n_reps[np.ix_(is_val, np.array(columns, int))] = presented[is_val, np.newaxis]
+            n_reps[np.ix_(is_val, columns)] = presented[is_val, np.newaxis]
             rep, stim, time, neuron = val_bins(
-                site, trials, is_val, dict(zip(matches.values(), columns, strict=True))
+                site, trials, is_val, dict(zip(matches.values(), columns.tolist(), strict=True))
             )
+            cuts += _cuts(trials, is_val, samples_per_bin(site.fs), columns)
         position = ((rep * n_val + val_number[stim]) * n_time + time) * len(cells) + neuron
         positions.append(position.astype(np.int32))  # MAX_GRID is below 2**31
+    _note_missing(label, trials_cell_id, noted)
     shape = (max(N_REPEATS, int(n_reps.max(initial=0))), n_val, n_time, len(cells))
     _check_grid(label, *shape)
     n_reps *= recorded  # a pair that the population recording leaves out is left out
-    return _Coverage(n_reps, list(trials_cell_id.values()), _histogram(label, positions, shape))
+    counts = _histogram(label, positions, shape)
+    return _Coverage(n_reps, list(trials_cell_id.values()), counts, cuts)
+
+
+def _cuts(
+    trials: Trials, is_val: NDArray[np.bool_], samples_a_bin: int, neurons: NDArray[np.int64]
+) -> list[Cut]:
+    """Find the val trials of a site that were cut short."""
+    of_val = (trials.stim >= 0) & is_val[trials.stim]
+    rows = np.flatnonzero(of_val & (trials.length < trials.n_samples))
+    first_bin = trials.length // samples_a_bin
+    return [
+        Cut(int(trials.stim[row]), int(trials.rep[row]), int(first_bin[row]), neurons)
+        for row in rows
+    ]
+
+
+def _note_missing(label: str, trials_cell_id: dict[str, str], noted: Notes) -> None:
+    """Note the sites none of whose cells has trials."""
+    sites = labels.cell_labels(list(trials_cell_id), "")["site"].tolist()
+    with_trials = {site for site, name in zip(sites, trials_cell_id.values(), strict=True) if name}
+    missing = sorted(set(sites) - with_trials - {""})
+    noted.add(notes.MISSING, label, len(missing), missing)
 
 
 def _histogram(
@@ -236,7 +322,12 @@ def _header(
     """Label everything, and add the two small variables."""
     stim, resp = population.signals["stim"], population.signals["resp"]
     n_time = sounds.n_time
-    spectrogram = np.stack([stim.data.dense(on, on + n_time).T for on in sounds.stim_onsets])
+    spectrogram = np.stack(
+        [
+            _samples(stim.data, onset, onset + length, n_time).T
+            for onset, length in zip(sounds.stim_onsets, sounds.stim_lengths, strict=True)
+        ]
+    )
     flags = auditory_flags(files.table, resp.channels)
     n_rep = max(N_REPEATS, coverage.n_reps.max(initial=0))
     header = xr.Dataset(
@@ -316,27 +407,20 @@ def _sound_times(epochs: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _sounds(signal: nems.Signal) -> tuple[list[str], NDArray[np.int64], int]:
-    """The sounds of a population signal, their onsets in samples, and their length."""
+def _sounds(signal: nems.Signal, label: str, noted: Notes) -> pd.DataFrame:
+    """The sounds of a population signal: name, onset and length in samples."""
     if signal.kind != "raster" or not np.isclose(signal.fs * BIN_S, 1):
         raise ValueError(f"signal {signal.name!r} is not a raster of 100 Hz")
-    epochs = sound_epochs(signal)
-    names = epochs["name"].tolist()
-    if len(names) > MAX_SOUNDS:
+    epochs = sound_epochs(signal, label, noted)
+    if not len(epochs):
+        raise ValueError(f"signal {signal.name!r} has no sound (STIM_...) among its epochs")
+    if len(epochs) > MAX_SOUNDS:
         raise ValueError(f"signal {signal.name!r} has more than {MAX_SOUNDS:,} sounds")
-    if len(set(names)) < len(names):
+    if epochs["name"].duplicated().any():
         raise ValueError(f"signal {signal.name!r} presents a sound twice")
-    onsets = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
-    lengths = np.round((epochs["end"] - epochs["start"]).to_numpy() * signal.fs).astype(np.int64)
-    n_time = int(lengths[0])
-    if n_time < 1 or (lengths != n_time).any():
-        raise ValueError(f"the sounds of signal {signal.name!r} do not all last equally long")
-    if (np.diff(onsets) < n_time).any():
-        raise ValueError(f"the sounds of signal {signal.name!r} overlap")
     assert signal.n_samples is not None  # a raster counts its samples
-    if onsets[-1] + n_time > signal.n_samples:
-        raise ValueError(f"signal {signal.name!r} ends within its last sound")
-    return names, onsets, n_time
+    ends = np.minimum(epochs["onset"] + epochs["length"], signal.n_samples)
+    return epochs.assign(length=ends - epochs["onset"])
 
 
 def _check_grid(label: str, n_reps: int, n_stims: int, n_time: int, n_channels: int) -> None:
@@ -348,8 +432,18 @@ def _check_grid(label: str, n_reps: int, n_stims: int, n_time: int, n_channels: 
         )
 
 
-def _recorded(raster: Raster, onsets: NDArray[np.int64], n_time: int) -> NDArray[np.bool_]:
+def _samples(raster: Raster, start: int, stop: int, n_time: int) -> NDArray[np.float32]:
+    """A sound's samples, (time, channel); NaN where it was cut short."""
+    samples = raster.dense(start, stop)
+    lacking = n_time - len(samples)
+    if not lacking:
+        return samples
+    return np.pad(samples, ((0, lacking), (0, 0)), constant_values=np.nan)
+
+
+def _recorded(raster: Raster, sounds: _Sounds) -> NDArray[np.bool_]:
     """Where any sample of a sound is a number, (sound, channel)."""
     if not np.isnan(raster.values).any():
-        return np.ones((len(onsets), raster.n_channels), bool)
-    return np.stack([~np.isnan(raster.dense(on, on + n_time)).all(axis=0) for on in onsets])
+        return np.ones((len(sounds.names), raster.n_channels), bool)
+    bounds = zip(sounds.onsets, sounds.onsets + sounds.lengths, strict=True)
+    return np.stack([~np.isnan(raster.dense(*bound)).all(axis=0) for bound in bounds])

@@ -29,7 +29,9 @@ def area_file(
     """Return the converted file of an area at 10 ms, made first if needed."""
 
     def write(files: AreaFiles, target: Path) -> None:
-        write_area(assemble(area, files, progressbar=progressbar), target)
+        data = assemble(area, files, progressbar=progressbar)
+        data.notes.warn(area)
+        write_area(data, target)
 
     return _converted_file(area, path, "", write, download=download, progressbar=progressbar)
 

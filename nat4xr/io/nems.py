@@ -383,8 +383,6 @@ def _read_epochs(stream: Stream, size: int) -> pd.DataFrame:
             "end": np.array(parse_numbers([t or "nan" for t in table["end"]]), np.float64),
         }
     )
-    if (abs(epochs[["start", "end"]].to_numpy()) >= MAX_TIME).any():
-        raise ValueError(f"has an epoch at {MAX_TIME:g} s or later")
     return epochs
 
 
@@ -462,12 +460,13 @@ _READERS = {
 }
 
 
+_NO_EPOCHS = pd.DataFrame({"name": pd.Series(dtype=str), "start": [], "end": []})
+
+
 def _signal(name: str, parts: dict[str, Any]) -> Signal:
     """One signal from its JSON, epochs and data, checked against each other."""
     if "json" not in parts:
         raise ValueError("has no JSON beside its data")
-    if "epoch.csv" not in parts:
-        raise ValueError("has no epochs (.epoch.csv)")
     about = parts["json"]
     channels, fs = about.get("chans"), about.get("fs")
     if channels is None:  # NEMS does not ask for names
@@ -499,7 +498,7 @@ def _signal(name: str, parts: dict[str, Any]) -> Signal:
         kind,
         channels,
         float(fs),
-        parts["epoch.csv"],
+        parts.get("epoch.csv", _NO_EPOCHS),
         n_samples,
         meta if isinstance(meta, dict) else {},
         data,
@@ -537,8 +536,6 @@ def _check_points(points: dict[str, NDArray[np.float64]], channels: list[str]) -
         times = points[channel]
         if times.ndim != 1:
             raise ValueError(f"event times of {channel!r} are not a list of times")
-        if not ((times >= 0) & (times < MAX_TIME)).all():
-            raise ValueError(f"an event time of {channel!r} is NaN, infinite or negative")
 
 
 def _check_tiles(tiles: dict[str, NDArray[np.float64]], channels: list[str]) -> None:

@@ -13,7 +13,6 @@ read in few pieces; ``trial_position`` gives the order of the session.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from ..schema import BIN_S
 from . import labels, nems
 from .netcdf import text_encoding, write_netcdf
 from .release import AreaFiles
-from .trials import Trials, find_trials, read_sites, spike_samples
+from .trials import Trials, find_trials, read_sites, spike_samples, spike_times
 
 
 def write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressbar: bool) -> None:
@@ -73,12 +72,6 @@ def _read_all_sites(
     if not sites:
         raise ReleaseError(f"{files.sites.name} holds no cell of {files.population.name}")
     left_out += [cell for site in sites.values() for cell in site.left_out]
-    if left_out:
-        warnings.warn(
-            f"{len(left_out)} cells of the site recordings are not in the population recording, "
-            f"and their spikes are left out: {', '.join(left_out)}",
-            stacklevel=2,
-        )
     return list(sites.values()), left_out
 
 
@@ -107,6 +100,8 @@ def _ragged_array(header: xr.Dataset, sites: list[_Site]) -> xr.Dataset:
     variables["spike_time"].attrs |= {"trial_duration": header.sizes["time"] * BIN_S} | {
         name: value for name, value in header["time"].attrs.items() if name.startswith("sound_")
     }
+    if (trials["duration"] < header.sizes["time"] * BIN_S).any():
+        variables["trial_duration"] = schema.variable("trial_duration", trials["duration"])
     variables["n_spikes"].attrs["sample_dimension"] = "spike"
     for name in schema.SPIKE_VARIABLES:
         variables[name].attrs |= schema.simulated_attr(header)
@@ -115,7 +110,9 @@ def _ragged_array(header: xr.Dataset, sites: list[_Site]) -> xr.Dataset:
         for name, coord in header.coords.items()
         if coord.dims in (("stim",), ("neuron",))
     }
-    ds = xr.Dataset(variables, labelled, header.attrs).set_coords(list(schema.TRIAL_COORDS))
+    ds = xr.Dataset(variables, labelled, header.attrs).set_coords(
+        [name for name in variables if name.startswith("trial_")]
+    )
     ds.attrs["comment"] = (
         "contiguous ragged array (CF conventions, section 9.3.3): trial i has the n_spikes[i] "
         "spikes from first_spike[i] on"
@@ -153,15 +150,19 @@ def _read_site(signal: nems.Signal, header: xr.Dataset, label: str) -> _Site:
     numbers = pd.Index(cells).get_indexer(list(matches)).astype(np.int16)
     name = _site_name(header, numbers, label)
 
-    t = np.concatenate([np.empty(0), *(np.sort(signal.data[cell]) for cell in matches.values())])
-    neuron = np.repeat(numbers, [len(signal.data[cell]) for cell in matches.values()])
-    trial, offset = trials.locate(spike_samples(t, signal.fs))
-    inside = trial >= 0
-    inside[inside] = trials.stim[trial[inside]] >= 0
-    n_outside = np.bincount(neuron[~inside], minlength=len(cells))
-    t, neuron, trial, offset = t[inside], neuron[inside], trial[inside], offset[inside]
+    known = np.flatnonzero(trials.stim >= 0)
+    n_outside = np.zeros(len(cells), np.int64)
+    parts = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64), np.empty(0, np.int16))]
+    for number, cell in zip(numbers, matches.values(), strict=True):
+        times = spike_times(signal, cell)
+        samples = spike_samples(times, signal.fs)
+        trial, spike = trials.locate(known, samples)
+        n_outside[number] = len(signal.data[cell]) - len(np.unique(spike))
+        offset = samples[spike] - trials.onset[trial]
+        parts.append((trial, times[spike], offset, np.full(len(trial), number)))
+    trial, t, offset, neuron = (np.concatenate(columns) for columns in zip(*parts, strict=True))
 
-    rows = _trial_rows(trials, header, signal, name, label)
+    rows = _trial_rows(trials, known, header, signal, name)
     row = np.full(len(trials.stim), -1)
     row[rows["position"]] = np.arange(len(rows))
     rows["n_spikes"] = np.bincount(row[trial], minlength=len(rows))
@@ -187,19 +188,9 @@ def _site_name(header: xr.Dataset, numbers: NDArray[np.int16], label: str) -> st
 
 
 def _trial_rows(
-    trials: Trials, header: xr.Dataset, signal: nems.Signal, site: str, label: str
+    trials: Trials, known: NDArray[np.int64], header: xr.Dataset, signal: nems.Signal, site: str
 ) -> pd.DataFrame:
     """The trials of known sounds, a row each, in the order of the file."""
-    known = np.flatnonzero(trials.stim >= 0)
-    if len(known) < len(trials.stim):
-        names = signal.epochs["name"]
-        sounds = set(names[names.str.startswith("STIM_")])
-        unknown = sorted(sounds - set(header["stim"].values.tolist()))
-        warnings.warn(
-            f"{label} presents sounds that the population recording does not have, and their "
-            f"trials are left out: {', '.join(unknown)}",
-            stacklevel=2,
-        )
     rows = pd.DataFrame(
         {
             "is_val": header["subset"].values[trials.stim[known]] == "val",
@@ -208,6 +199,7 @@ def _trial_rows(
             "stim": trials.stim[known],
             "position": known,
             "onset": trials.onset[known] / signal.fs,
+            "duration": trials.length[known] / signal.fs,
         }
     )
     return rows.sort_values(["is_val", "rep", "stim"], ascending=[False, True, True])

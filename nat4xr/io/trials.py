@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import warnings
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -14,7 +13,8 @@ from tqdm.auto import tqdm
 
 from ..errors import ReleaseError, explained
 from ..schema import BIN_S
-from . import labels, nems
+from . import labels, nems, notes
+from .notes import Notes
 from .release import AreaFiles, count_sites, site_recordings
 
 MAX_SITE = 2**31
@@ -23,10 +23,15 @@ MAX_SITE = 2**31
 MAX_SPIKES = 2**27
 """This many spikes of all sites are held at most; A1 has some 10 million."""
 
+MAX_TIME = 1e9
+"""Epochs and spikes at this many seconds or later lie outside any recording."""
+
 
 @dataclass(frozen=True)
 class Trials:
     """The presentations of one site, in the order in which they took place.
+
+    Each stands for itself: trials may overlap, and a spike may lie in several.
 
     Attributes
     ----------
@@ -36,30 +41,51 @@ class Trials:
         How often the sound had been presented before.
     onset : numpy.ndarray of int
         In samples of the recording.
+    length : numpy.ndarray of int
+        In samples: ``n_samples``, or less if the trial was cut short.
     n_samples : int
-        Length of a trial.
+        Length of a whole trial.
     """
 
     stim: NDArray[np.int64]
     rep: NDArray[np.int64]
     onset: NDArray[np.int64]
+    length: NDArray[np.int64]
     n_samples: int
 
-    def locate(self, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The trial in which each sample lies (-1: in none), and its place in that trial."""
-        trial = np.searchsorted(self.onset, samples, side="right") - 1
-        place = samples - self.onset[trial]
-        trial[place >= self.n_samples] = -1
-        return trial, place
+    def locate(
+        self, trials: NDArray[np.int64], samples: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Find the spikes in some of the trials.
+
+        Parameters
+        ----------
+        trials : numpy.ndarray of int
+            Which trials.
+        samples : numpy.ndarray of int
+            The sample of each spike, in ascending order.
+
+        Returns
+        -------
+        trial, spike : numpy.ndarray of int
+            Each pair of a trial and a spike in it, by their numbers.
+        """
+        onset = self.onset[trials]
+        first, last = np.searchsorted(samples, [onset, onset + self.length[trials]])
+        n_spikes = last - first
+        spike = np.arange(n_spikes.sum()) + np.repeat(last - np.cumsum(n_spikes), n_spikes)
+        return np.repeat(trials, n_spikes), spike
 
 
 def read_sites(
-    files: AreaFiles, title: str = "", *, progressbar: bool = False
+    files: AreaFiles, title: str = "", *, progressbar: bool = False, noted: Notes | None = None
 ) -> Iterator[nems.Recording]:
-    """The site recordings of an area one after another, without their meta data."""
+    """Read the site recordings of an area one after another, without their meta data."""
+    noted = Notes() if noted is None else noted
     n_sites = count_sites(files.sites) if progressbar else None
     sites = tqdm(site_recordings(files.sites), title, n_sites, disable=not progressbar)
     n_spikes = 0
+    digests = set()
     for label, source in sites:
         recording = nems.read(source, signals=("resp",), label=label, most=MAX_SITE)
         resp = recording.signals["resp"]
@@ -70,15 +96,37 @@ def read_sites(
             raise ReleaseError(f"{files.sites.name}: holds more than {MAX_SPIKES:,} spikes")
         with explained(label):
             labels.check_names(resp.channels)
+        if (digest := _digest(resp)) in digests:
+            noted.add(notes.COPIES, label)
+            continue
+        digests.add(digest)
+        of_no_time = sum((~_is_time(times)).sum() for times in resp.data.values())
+        noted.add(notes.NO_TIME, label, of_no_time)
         # All sites are held at once, and meta data of megabytes can take a hundred times as much.
         yield replace(recording, meta={}, signals={"resp": replace(resp, meta={})})
 
 
-def find_trials(signal: nems.Signal, stims: list[str], trial_s: float, label: str) -> Trials:
-    """The presentations of a site, from its epochs.
+def _digest(resp: nems.Signal) -> bytes:
+    """A digest of spikes and trials, which is the same for a recording and an unpacked copy."""
+    digest = hashlib.sha256(repr((resp.fs, resp.n_samples)).encode())
+    digest.update(resp.epochs.to_csv().encode())
+    for channel in resp.channels:
+        digest.update(f"\n{channel} {resp.data[channel].size} ".encode(errors="replace"))
+        digest.update(resp.data[channel].tobytes())
+    return digest.digest()
 
-    Trials that overlap by a sample or more are refused. By less they may, as times are rounded to
-    samples: one that two trials share so belongs to the later.
+
+def _is_time(times: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return (times >= 0) & (times < MAX_TIME)  # NaN is neither
+
+
+def find_trials(
+    signal: nems.Signal, stims: list[str], trial_s: float, label: str, noted: Notes | None = None
+) -> Trials:
+    """Find the presentations of a site in its epochs.
+
+    A trial that was cut short is kept with the length it has; of a longer one only the first
+    `trial_s` are used. A sample more or less is rounding.
 
     Parameters
     ----------
@@ -89,34 +137,36 @@ def find_trials(signal: nems.Signal, stims: list[str], trial_s: float, label: st
     trial_s : float
         Length of a trial in s.
     label : str
-        What to call the recording in error messages.
+        What to call the recording in messages.
+    noted : Notes, optional
+        Where to note what is left out or repaired.
 
     Returns
     -------
     Trials
     """
+    noted = Notes() if noted is None else noted
     with explained(label):
-        epochs = sound_epochs(signal).drop_duplicates()
-        n_samples = round(trial_s * signal.fs)
-        onset = np.round(epochs["start"].to_numpy() * signal.fs).astype(np.int64)
-        length = np.round(epochs["end"].to_numpy() * signal.fs).astype(np.int64) - onset
-        whole = (abs(length - n_samples) <= 1) | ~epochs["name"].isin(stims).to_numpy()
-        if not whole.all():
-            cut = ", ".join(f"{e.name} at {e.start:g} s" for e in epochs[~whole].itertuples())
-            warnings.warn(
-                f"{label}: left out trials that do not last {trial_s:g} s: {cut}", stacklevel=2
-            )
-            epochs, onset = epochs[whole], onset[whole]
-        if not len(epochs):
-            raise ValueError(f"has no trial that lasts {trial_s:g} s")
-        start, end = signal.fs * epochs["start"].to_numpy(), signal.fs * epochs["end"].to_numpy()
-        overlap = np.minimum(end, start + n_samples)[:-1] - start[1:]
-        if (overlap > 0.999).any():  # samples; a whole one is not quite 1 in float64
-            raise ValueError("has trials that overlap")
+        epochs = sound_epochs(signal, label, noted)
     number = {stim: i for i, stim in enumerate(stims)}
     stim = epochs["name"].map(number).fillna(-1).to_numpy().astype(np.int64)
+    onset, length = epochs["onset"].to_numpy(), epochs["length"].to_numpy()
+    n_samples = round(trial_s * signal.fs)
+    noted.add(notes.CUT, label, ((length < n_samples - 1) & (stim >= 0)).sum())
+    noted.add(notes.LONG, label, ((length > n_samples + 1) & (stim >= 0)).sum())
+    length = np.where(length < n_samples - 1, length, n_samples)
+    ends = np.maximum.accumulate(onset + length)
+    noted.add(notes.OVERLAPPING, label, (onset[1:] < ends[:-1]).sum())
+    unknown = sorted(set(epochs["name"][stim < 0]))
+    noted.add(notes.UNKNOWN_SOUNDS, label, len(unknown), unknown)
     rep = epochs.groupby("name").cumcount().to_numpy().astype(np.int64)
-    return Trials(stim, rep, onset, n_samples)
+    return Trials(stim, rep, onset, length, n_samples)
+
+
+def spike_times(signal: nems.Signal, cell: str) -> NDArray[np.float64]:
+    """The times of a cell's spikes in s, in ascending order; none is negative or NaN."""
+    times = signal.data[cell]
+    return np.sort(times[_is_time(times)])
 
 
 def spike_samples(times: NDArray[np.float64], fs: float) -> NDArray[np.int64]:
@@ -124,42 +174,55 @@ def spike_samples(times: NDArray[np.float64], fs: float) -> NDArray[np.int64]:
     return np.floor(times * fs).astype(np.int64)
 
 
+def samples_per_bin(fs: float) -> int:
+    """How many samples a bin of 10 ms has."""
+    n_samples = round(fs * BIN_S)
+    if n_samples < 1 or not np.isclose(n_samples, fs * BIN_S):
+        raise ValueError(f"sampling rate {fs:g} Hz does not divide into bins of 10 ms")
+    return n_samples
+
+
 def val_bins(
     site: nems.Signal, trials: Trials, is_val: NDArray[np.bool_], columns: dict[str, int]
 ) -> tuple[NDArray[np.int64], ...]:
     """The bin of each spike in a val trial: its rep, stim, time and neuron."""
-    samples_a_bin = round(site.fs * BIN_S)
-    if samples_a_bin < 1 or not np.isclose(samples_a_bin, site.fs * BIN_S):
-        raise ValueError(f"sampling rate {site.fs:g} Hz does not divide into bins of 10 ms")
+    samples_a_bin = samples_per_bin(site.fs)
     val = np.flatnonzero((trials.stim >= 0) & is_val[trials.stim])
-    # As Trials.locate does it, but most spikes are in est trials, and are passed over.
-    ends = np.minimum(trials.onset + trials.n_samples, np.append(trials.onset[1:], 2**62))
     found = [(np.empty(0, np.int64),) * 3]
     for cell, neuron in columns.items():
-        samples = spike_samples(site.data[cell], site.fs)
-        if (samples[1:] < samples[:-1]).any():
-            samples.sort()
-        first, last = np.searchsorted(samples, [trials.onset[val], ends[val]])
-        n_spikes = last - first
-        trial = np.repeat(val, n_spikes)
-        spike = np.arange(len(trial)) + np.repeat(last - np.cumsum(n_spikes), n_spikes)
+        samples = spike_samples(spike_times(site, cell), site.fs)
+        trial, spike = trials.locate(val, samples)
         found.append((trial, samples[spike] - trials.onset[trial], np.full(len(trial), neuron)))
     trial, place, neurons = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return trials.rep[trial], trials.stim[trial], place // samples_a_bin, neurons
 
 
-def sound_epochs(signal: nems.Signal) -> pd.DataFrame:
-    """The epochs that are sounds, in order of time."""
+def sound_epochs(signal: nems.Signal, label: str, noted: Notes) -> pd.DataFrame:
+    """Find the epochs that are sounds.
+
+    Parameters
+    ----------
+    signal : nems.Signal
+    label : str
+        What to call the recording in messages.
+    noted : Notes
+        Where to note epochs that are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``name``, ``onset`` and ``length`` in samples, in order of time, each presentation once.
+    """
     epochs = signal.epochs[signal.epochs["name"].str.startswith("STIM_")]
-    epochs = epochs.sort_values("start", kind="stable")
-    if not len(epochs):
-        raise ValueError(f"signal {signal.name!r} has no sound (STIM_...) epochs")
     labels.check_sounds(epochs["name"].unique().tolist())
-    if not (epochs["end"] >= epochs["start"]).all():  # nor is NaN
-        raise ValueError("has a sound that ends before it starts, or at no time")
-    last = math.inf if signal.n_samples is None else (signal.n_samples + 1) / signal.fs
-    outside = epochs[(epochs["start"] < 0) | (epochs["end"] > last)]
-    if len(outside):
-        name, start, end = outside.iloc[0][["name", "start", "end"]]
-        raise ValueError(f"epoch {name} ({start:g} to {end:g} s) lies outside the recording")
-    return epochs
+    last = MAX_TIME if signal.n_samples is None else (signal.n_samples + 1) / signal.fs
+    start, end = epochs["start"].to_numpy(), epochs["end"].to_numpy()
+    inside = (np.abs(start) < MAX_TIME) & (end <= min(last, MAX_TIME))  # NaN is neither
+    start, end = np.round(np.where(inside, [start, end], 0) * signal.fs).astype(np.int64)
+    inside &= (start >= 0) & (end > start)
+    noted.add(notes.OUTSIDE, label, (~inside).sum())
+    epochs = epochs.assign(onset=start, length=end - start)[inside]
+    epochs = epochs.sort_values("start", kind="stable")[["name", "onset", "length"]]
+    noted.add(notes.TWICE, label, epochs.duplicated().sum())
+    once: pd.DataFrame = epochs.drop_duplicates(ignore_index=True)
+    return once

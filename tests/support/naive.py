@@ -26,7 +26,7 @@ FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0"
 class Signal(NamedTuple):
     chans: list[str]
     fs: float
-    sounds: list[tuple[str, float, float]]  # name, start and end in s, in order of time
+    sounds: list[tuple[str, int, int]]  # name, first and last sample, in order of time
     data: Any  # list of rows, or event times by channel
 
 
@@ -40,41 +40,61 @@ def read(folder: Path, area: str = "A1") -> dict[str, Any]:
     population, sites = found.values()
     members, meta = signal_members(files_of(population))
     resp, stim = (read_signal(name, members[name]) for name in ("resp", "stim"))
+    if not stim.sounds:
+        stim = stim._replace(sounds=read_signal("resp", members["resp"]).sounds)
+    resp, stim = (s._replace(sounds=on_raster(s)) for s in (resp, stim))
     sounds = [name for name, _, _ in resp.sounds]
-    n_time = round(round((resp.sounds[0][2] - resp.sounds[0][1]) * 100, 9))
+    lengths = [last - first for _, first, last in resp.sounds]
+    n_time = max(set(lengths), key=lambda length: (lengths.count(length), length))
     psth = cut(resp, sounds, n_time)
     is_val = np.array([sound.startswith("STIM_00cat") for sound in sounds])
     missed = np.isnan(psth).all(axis=1)
 
-    trials: dict[str, list[list[list[int]]]] = {}  # cell -> sound -> repeat -> bin
+    # Cell -> sound -> repeat -> bin; -1 where the trial has ended.
+    trials: dict[str, list[list[list[int]]]] = {}
     spikes: list[tuple[str, int, str, int, float]] = []  # sound, repeat, cell, ms and s from onset
     presented: list[tuple[str, int, float]] = []  # sound, repeat, onset in the session
     n_outside: dict[str, int] = dict.fromkeys(resp.chans, 0)
     names: dict[str, str] = dict.fromkeys(resp.chans, "")
+    known: list[Signal] = []
     for site_files in sites_of(sites):
         site = read_signal("resp", signal_members(site_files)[0]["resp"])
-        whole = [s for s in site.sounds if lasts(s, site.fs, n_time)]
-        for wanted in sounds if matched(resp.chans, site.chans) else []:  # sites with our cells
-            starts = [start for sound, start, _ in dict.fromkeys(whole) if sound == wanted]
-            onsets = [round(start * site.fs) / site.fs for start in starts]
-            presented += [(wanted, rep, onset) for rep, onset in enumerate(onsets)]
+        if any(repr(site) == repr(other) for other in known):  # a copy
+            continue
+        known.append(site)
+        per_bin = round(site.fs / 100)
+        whole = n_time * per_bin
+        ours = {
+            sound: [
+                (first, min(last - first, whole) if last - first < whole - 1 else whole)
+                for name, first, last in site.sounds
+                if name == sound
+            ]
+            for sound in sounds
+        }
+        for sound, of_sound in ours.items() if matched(resp.chans, site.chans) else []:
+            presented += [(sound, rep, first / site.fs) for rep, (first, _) in enumerate(of_sound)]
         for cell, name in matched(resp.chans, site.chans).items():
             assert not names[cell], f"{cell} at two sites"
             names[cell] = name
+            times = [t for t in site.data[name] if 0 <= t < 1e9]
+            counted = set()
             trials[cell] = []
-            n_outside[cell] = len(site.data[name])
-            for wanted in sounds:
-                starts = [start for sound, start, _ in dict.fromkeys(whole) if sound == wanted]
-                placed = [places(site.data[name], start, site.fs, n_time) for start in starts]
-                bins = [
-                    [place // round(site.fs / 100) for place, _ in of_trial] for of_trial in placed
-                ]
-                trials[cell].append([np.bincount(b, minlength=n_time).tolist() for b in bins])
-                for rep, of_trial in enumerate(placed):
-                    for place, time in of_trial:
-                        ms = place // max(1, round(site.fs / 1000))
-                        spikes.append((wanted, rep, cell, ms, time))
-                    n_outside[cell] -= len(of_trial)
+            for sound, of_sound in ours.items():
+                trials[cell].append([])
+                for rep, (first, length) in enumerate(of_sound):
+                    counts = [0] * (length // per_bin) + [-1] * (n_time - length // per_bin)
+                    for number, time in enumerate(times):
+                        place = math.floor(time * site.fs) - first
+                        if 0 <= place < length:
+                            counted.add(number)
+                            ms = place // max(1, round(site.fs / 1000))
+                            seconds = float(np.float32((time * site.fs - first) / site.fs))
+                            spikes.append((sound, rep, cell, ms, seconds))
+                            if counts[place // per_bin] >= 0:
+                                counts[place // per_bin] += 1
+                    trials[cell][-1].append(counts)
+            n_outside[cell] = len(site.data[name]) - len(counted)
     n_reps = np.zeros((len(sounds), len(resp.chans)), int)
     n_reps[~is_val] = ~missed[~is_val]
     counts = [[len(of_cell[s]) for of_cell in trials.values()] for s in np.flatnonzero(is_val)]
@@ -86,7 +106,7 @@ def read(folder: Path, area: str = "A1") -> dict[str, Any]:
             if cell in trials and not missed[s, c]:
                 n_reps[s, c] = len(trials[cell][s])
                 for r, counts_of_trial in enumerate(trials[cell][s]):
-                    response[s, r, :, c] = counts_of_trial
+                    response[s, r, :, c] = [np.nan if n < 0 else n for n in counts_of_trial]
     return {
         "stim": sounds,
         "neuron": resp.chans,
@@ -186,9 +206,9 @@ def read_signal(name: str, members: dict[str, bytes]) -> Signal:
     assert "twice" not in members
     about = json.loads(members["json"])
     chans, fs = about.get("chans"), about["fs"]
-    rows = [row for row in table(members["epoch.csv"]) if row["name"].startswith("STIM_")]
-    events = [(row["name"], number(row["start"]), number(row["end"])) for row in rows]
-    sounds = sorted(events, key=lambda event: event[1])
+    text = members.get("epoch.csv", b"name,start,end")
+    rows = [row for row in table(text) if row["name"].startswith("STIM_")]
+    times = [(row["name"], epoch_time(row["start"]), epoch_time(row["end"])) for row in rows]
     if "PointProcess" in str(about.get("signal_type")):  # anything else is a raster
         with h5py.File(io.BytesIO(members["h5"]), "r") as file:
             chans = sorted(file) if chans is None else chans
@@ -200,7 +220,37 @@ def read_signal(name: str, members: dict[str, bytes]) -> Signal:
             chans = [f"{name}{i}" for i in range(len(data[0]))]
         assert all(len(row) == len(chans) for row in data)
     assert len(set(chans)) == len(chans)
-    return Signal(chans, fs, sounds, data)
+    n_samples = len(data) if isinstance(data, list) else last_sample(about.get("segments"))
+    sounds = {}  # in order of time, each once
+    for name, start, stop in sorted(times, key=lambda epoch: epoch[1]):
+        if not (math.isfinite(start) and math.isfinite(stop) and max(abs(start), stop) < 1e9):
+            continue
+        first, last = round(start * fs), round(stop * fs)
+        within = n_samples is None or stop <= (n_samples + 1) / fs
+        if 0 <= first < last and within:
+            sounds[name, first, last] = None
+    return Signal(chans, fs, list(sounds), data)
+
+
+def last_sample(segments: Any) -> int | None:
+    """Where the last of the segments ends, which a file need not say."""
+    try:
+        return int(max(last for _, last in segments))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def on_raster(signal: Signal) -> list[tuple[str, int, int]]:
+    """The sounds of a raster: none lasts longer than its samples."""
+    n_samples = len(signal.data)
+    return [(name, first, min(last, n_samples)) for name, first, last in signal.sounds]
+
+
+def epoch_time(text: str) -> float:
+    """A time in s; NaN if there is none, and infinity is one."""
+    if re.fullmatch("[+-]?inf(inity)?", text.strip(), re.I | re.A):
+        return float(text)
+    return number(text or "nan")
 
 
 def table(content: bytes) -> list[dict[str, str]]:
@@ -214,27 +264,14 @@ def number(text: str) -> float:
 
 
 def cut(signal: Signal, sounds: list[str], n_time: int) -> np.ndarray:
-    """The samples of each sound, (sound, time, channel)."""
-    starts = {name: start for name, start, _ in signal.sounds}
-    assert len(starts) == len(signal.sounds) == len(sounds)
-    first = [round(starts[sound] * signal.fs) for sound in sounds]
-    return np.array([signal.data[at : at + n_time] for at in first], np.float32)
-
-
-def places(times: list[float], start: float, fs: float, n_time: int) -> list[tuple[int, float]]:
-    """The spikes in a trial: their samples, by the format's rule, and s from the onset."""
-    onset = round(start * fs)
-    found = [(math.floor(time * fs) - onset, (time * fs - onset) / fs) for time in times]
-    return [
-        (place, float(np.float32(time)))
-        for place, time in found
-        if 0 <= place < n_time * round(fs / 100)
-    ]
-
-
-def lasts(sound: tuple[str, float, float], fs: float, n_time: int) -> bool:
-    """Whether a trial has its length, give or take a sample."""
-    return abs(round(sound[2] * fs) - round(sound[1] * fs) - n_time * round(fs / 100)) <= 1
+    """The samples of each sound, (sound, time, channel); NaN after its end."""
+    bounds = {name: (first, last) for name, first, last in signal.sounds}
+    assert len(bounds) == len(signal.sounds) == len(sounds)
+    values = np.full((len(sounds), n_time, len(signal.chans)), np.nan, np.float32)
+    for of_sound, sound in zip(values, sounds, strict=True):
+        rows = signal.data[slice(*bounds[sound])][:n_time]
+        of_sound[: len(rows)] = rows
+    return values
 
 
 def flags(path: Path, cells: list[str]) -> list[bool]:
