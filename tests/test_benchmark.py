@@ -494,7 +494,7 @@ def test_the_baseline_comes_near_the_ceiling_and_nearer_with_a_nonlinearity(rele
         for model in (release.linear, release.nonlinear)
     )
     perfect = benchmark.evaluate(release.truth.rate, release.ds)
-    assert linear.attrs["cc_norm_mean"] > 0.8
+    assert linear.attrs["cc_norm_mean"] > 0.7
     assert nonlinear.attrs["cc_norm_mean"] > linear.attrs["cc_norm_mean"] + 0.05
     assert (perfect.cc_raw > linear.cc_raw).all()
     assert (perfect.cc_raw > nonlinear.cc_raw).all()
