@@ -17,6 +17,7 @@ from .io.engine import open_recording as open_recording
 from .io.registry import fetch as fetch
 from .population import latency as latency
 from .population import pairs as pairs
+from .results import open_table as open_table
 from .simulation import simulate as simulate
 from .spikes import bin_spikes as bin_spikes
 from .spikes import open_spikes as open_spikes

@@ -15,7 +15,7 @@ import xarray as xr
 from .coverage import count_cells, drop_unrecorded
 
 _FIGURES = ("cell_response", "coverage", "population", "psth", "raster", "spectrogram")
-_METRICS = ("signal_power", "noise_power", "snr", "trial_snr", "ttrc", "cc_max")
+_METRICS = ("signal_power", "noise_power", "snr", "trial_snr", "ttrc", "cc_max", "response_p")
 _COUNTED = {"n_reps", "animal", "site", "auditory", "subset"}
 
 

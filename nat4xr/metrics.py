@@ -34,6 +34,7 @@ from . import sums
 from .chunks import single_chunk
 from .extras import require
 from .schema import simulated_attr
+from .shifts import shift_p_values
 
 __all__ = [
     "cc_max",
@@ -45,6 +46,7 @@ __all__ = [
     "noise_power",
     "r2_er",
     "r_ceiling",
+    "response_p",
     "signal_power",
     "snr",
     "trial_snr",
@@ -853,6 +855,61 @@ def jackknife(
     error = jackknife_error(replicates, heard.rename({dim: "left_out"}))
     error.attrs = {**value.attrs, "long_name": f"standard error over {dim}"}
     return xr.Dataset({"value": value, "standard_error": error})
+
+
+def response_p(response: xr.DataArray, *, shifts: int = 1000, seed: int = 0) -> xr.DataArray:
+    r"""P-value that a cell does not follow the sounds.
+
+    The trials of each sound are shifted in time against each other, circularly and at random. That
+    leaves the firing rate, the bursts and the rhythm of each trial as they are, but not what
+    trials have in common. p is the share of shifts with at least as large a
+    :func:`signal_power` within sounds as the response has, which counts as one of them.
+
+    Parameters
+    ----------
+    response : xarray.DataArray
+        Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
+    shifts : int, default: 1000
+        Number of shifts; the smallest p is 1 / (1 + shifts).
+    seed : int, default: 0
+        Seed of the shifts. Cells that have heard the same share them, so that the value of a cell
+        depends neither on the others nor on chunks.
+
+    Returns
+    -------
+    xarray.DataArray
+        Above 0 and at most 1, float64, dims (neuron); uniform for a cell that ignores the sounds.
+        NaN where no sound was presented twice, or no trial has any variance.
+
+    Raises
+    ------
+    TypeError
+        If `response` is not a DataArray.
+    ValueError
+        If ``stim``, ``rep`` or ``time`` is missing or empty, or `shifts` is less than 1.
+
+    Examples
+    --------
+    Of 100 cells that ignore the sounds, some 5 are expected to have p < 0.05:
+
+    >>> import numpy as np, xarray as xr
+    >>> from nat4xr.metrics import response_p
+    >>> counts = np.random.default_rng(0).poisson(0.1, (18, 5, 150, 100))
+    >>> undriven = xr.DataArray(counts, dims=("stim", "rep", "time", "neuron"))
+    >>> int((response_p(undriven, shifts=99) < 0.05).sum())
+    4
+    """
+    if shifts < 1:
+        raise ValueError(f"shifts must be at least 1, not {shifts}")
+    dims = ("stim", "rep", "time")
+    p = xr.apply_ufunc(
+        partial(shift_p_values, shifts=shifts, seed=seed),
+        _checked(response, "response", dims, dims),
+        input_core_dims=[["stim", "rep", "time"]],
+        dask="parallelized",
+        output_dtypes=[np.float64],
+    )
+    return _named(p, "response_p", "p-value of no response to the sounds", "1", response)
 
 
 def jackknife_error(replicates: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:

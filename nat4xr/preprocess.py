@@ -1,9 +1,9 @@
 """Scaling and smoothing, with a way back.
 
 A scaling subtracts an offset and divides by a range, and notes both in the attrs of its result:
-as numbers where the whole array has one scale; where each neuron has its own, as the names of two
-coordinates along ``neuron``, so that they follow every selection. Both survive netCDF and zarr,
-and :func:`invert` reads them to undo the scaling.
+as numbers where the whole array has one scale; where each neuron (or frequency band) has its own,
+as the names of two coordinates along ``neuron`` (or ``freq``), so that they follow every selection.
+Both survive netCDF and zarr, and :func:`invert` reads them to undo the scaling.
 
 With dask-backed input the result is lazy, and so are the coordinates. Only the numbers that go
 into attrs have to be computed at once, in one pass over the array (or over `reference`: if that is
@@ -27,11 +27,19 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def log_minmax(spectrogram: xr.DataArray, *, reference: xr.DataArray | None = None) -> xr.DataArray:
-    """Compress a spectrogram with log(1 + x), then scale it to the range from 0 to 1.
+def log_minmax(
+    spectrogram: xr.DataArray,
+    *,
+    reference: xr.DataArray | None = None,
+    gain: float = 1,
+    per_band: bool = False,
+) -> xr.DataArray:
+    """Compress a spectrogram with log(1 + gain x), then scale it to the range from 0 to 1.
 
-    One minimum and one maximum for all sounds, frequencies and times: differences in level
-    between sounds, and between frequencies, are kept.
+    By default, log(1 + x) and one minimum and one maximum for all sounds, frequencies and times,
+    as in deepSTRF: differences in level between sounds, and between frequencies, are kept. With
+    ``gain=10, per_band=True``, as in the laboratory that recorded NAT4: each frequency band has a
+    minimum and a maximum of its own.
 
     Parameters
     ----------
@@ -41,6 +49,11 @@ def log_minmax(spectrogram: xr.DataArray, *, reference: xr.DataArray | None = No
         The spectrogram, not scaled, whose minimum and maximum to use; say, that of the sounds
         which a model is fitted to. What exceeds its range falls below 0 or above 1. Default:
         `spectrogram` itself.
+    gain : float, default: 1
+        What the magnitudes are multiplied by before the logarithm: the larger, the more of
+        their low levels is spread out.
+    per_band : bool, default: False
+        Whether each band of the dim ``freq`` is scaled by itself.
 
     Returns
     -------
@@ -52,7 +65,14 @@ def log_minmax(spectrogram: xr.DataArray, *, reference: xr.DataArray | None = No
     TypeError
         If `spectrogram` or `reference` is not a DataArray.
     ValueError
-        If an array is scaled already.
+        If an array is scaled already, `gain` is not above 0, there is no dim ``freq`` to scale
+        along, or `reference` has other bands.
+
+    References
+    ----------
+    log(1 + x), one scale: deepSTRF, https://github.com/urancon/deepSTRF. log(1 + 10 x), a scale a
+    band: Pennington JR, David SV (2023). PLOS Comput. Biol. 19(5): e1011110.
+    doi:10.1371/journal.pcbi.1011110
 
     Examples
     --------
@@ -62,11 +82,24 @@ def log_minmax(spectrogram: xr.DataArray, *, reference: xr.DataArray | None = No
     >>> log_minmax(spectrogram).values.round(6)
     array([[0.  , 0.25],
            [0.5 , 1.  ]])
+    >>> log_minmax(spectrogram, per_band=True).values.round(6)
+    array([[0., 1.],
+           [0., 1.]])
     """
+    if not gain > 0:
+        raise ValueError(f"gain must be above 0, not {gain}")
     source = _unscaled(spectrogram if reference is None else reference)
-    compressed, source = _apply(np.log1p, _unscaled(spectrogram)), _apply(np.log1p, source)
-    low, high = source.min(), source.max()
-    return _scaled(compressed, "log_minmax", low, high - low)
+    if per_band and "freq" not in source.dims:
+        raise ValueError(f"the dim 'freq' is missing, so there are no bands: {source.dims}")
+    compressed, source = (
+        _apply(np.log1p, array if gain == 1 else array * np.asarray(gain, array.dtype))
+        for array in (_unscaled(spectrogram), source)
+    )
+    others = [dim for dim in source.dims if not (per_band and dim == "freq")]
+    low, high = source.min(others), source.max(others)
+    scaled = _scaled(compressed, "log_minmax", low, high - low)
+    scaled.attrs["scaling_gain"] = float(gain)
+    return scaled
 
 
 def minmax(response: xr.DataArray, *, reference: xr.DataArray | None = None) -> xr.DataArray:
@@ -185,10 +218,14 @@ def invert(scaled: xr.DataArray) -> xr.DataArray:
             "nothing to invert: attrs['scaling'] is missing. Either the array was not scaled by "
             "nat4xr.preprocess, or an operation since then dropped its attrs"
         )
+    if lost := _lost(scaled):
+        raise ValueError(f"cannot invert: {lost}, so that the scale is not known any more")
     offset, span = (_parameter(scaled, key) for key in ("scaling_offset", "scaling_range"))
     values = scaled * span + offset
     if scaled.attrs["scaling"] == "log_minmax":
         values = _apply(np.expm1, values)
+        if (gain := scaled.attrs["scaling_gain"]) != 1:
+            values = values / np.asarray(gain, values.dtype)
 
     notes = [scaled.attrs[key] for key in ("scaling_offset", "scaling_range")]
     # (Coordinates that nat4xr.set_labels has made labels cannot be dropped; they stay.)
@@ -306,12 +343,29 @@ def _unscaled(array: xr.DataArray) -> xr.DataArray:
     """`array` as floats, or an error if it has been scaled before."""
     if not isinstance(array, xr.DataArray):
         raise TypeError(f"this scales a DataArray, such as ds.psth, not a {type(array).__name__}")
-    if "scaling" in array.attrs:
+    notes = [name for name in array.attrs if name.startswith("scaling")]
+    if "scaling" in notes and not _lost(array):
         raise ValueError(
             f"the array is scaled already, by {array.attrs['scaling']}: undo that first, with "
             "nat4xr.preprocess.invert"
         )
+    if notes:  # what an operation has left of a note, such as the attrs that two arrays share
+        array = array.drop_attrs(deep=False).assign_attrs(
+            {name: value for name, value in array.attrs.items() if name not in notes}
+        )
     return _floating(array)
+
+
+def _lost(array: xr.DataArray) -> str:
+    """What is missing of the note of a scaling; empty if nothing is."""
+    keys = ["scaling_offset", "scaling_range"]
+    keys += ["scaling_gain"] if array.attrs["scaling"] == "log_minmax" else []
+    for key in keys:
+        if key not in array.attrs:
+            return f"attrs[{key!r}] has been dropped"
+        if isinstance(array.attrs[key], str) and array.attrs[key] not in array.coords:
+            return f"the coordinate {array.attrs[key]!r} has been dropped"
+    return ""
 
 
 def _all_but_neuron(array: xr.DataArray) -> list[Any]:
@@ -325,7 +379,7 @@ def _scaled(
     # The range of a constant is 0, or what rounding leaves; a constant is only moved to 0.
     span = span.where(span > 1e-9 * abs(offset), 1)
     notes: dict[str, float | str] = {}
-    if "neuron" in offset.dims:
+    if offset.dims:
         offset, span = offset.astype(array.dtype), span.astype(array.dtype)
         array, offset, span = xr.align(array, offset, span, join="exact", copy=False)
         values = (array - offset) / span
@@ -349,8 +403,4 @@ def _scaled(
 
 def _parameter(scaled: xr.DataArray, key: str) -> float | xr.Variable:
     parameter = scaled.attrs[key]
-    if not isinstance(parameter, str):
-        return float(parameter)
-    if parameter not in scaled.coords:
-        raise ValueError(f"cannot invert: the coordinate {parameter!r} has been dropped")
-    return scaled[parameter].variable
+    return scaled[parameter].variable if isinstance(parameter, str) else float(parameter)

@@ -15,6 +15,7 @@ import pooch
 import xarray as xr
 from numpy.typing import NDArray
 
+from . import metrics
 from .area import open_area
 from .errors import ReleaseError
 from .io import registry
@@ -52,6 +53,44 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 """What has been counted in the published release."""
 
+PUBLISHED_SNR: dict[str, dict[str, float]] = {
+    "A1": {
+        "ARM032a-18-3": 0.00587,
+        "ARM031a-45-5": 0.02063,
+        "TNC017a-31-2": 0.03167,
+        "ARM031a-39-2": 0.03926,
+        "ARM029a-09-5": 0.05112,
+        "TNC018a-05-1": 0.06510,
+        "TNC014a-29-1": 0.08074,
+        "TNC020a-24-1": 0.10314,
+        "TNC015a-34-2": 0.13231,
+        "DRX006b-37-1": 0.16888,
+        "TNC021a-25-1": 0.23927,
+        "TNC010a-41-3": 0.57174,
+    },
+    "PEG": {
+        "ARM027a-22-4": 0.00616,
+        "ARM021b-43-7": 0.02026,
+        "ARM026b-22-2": 0.03157,
+        "ARM024a-53-1": 0.03930,
+        "ARM022b-05-6": 0.04975,
+        "ARM024a-35-2": 0.06227,
+        "ARM023a-36-2": 0.08071,
+        "ARM018a-40-2": 0.09835,
+        "ARM019a-26-1": 0.13055,
+        "ARM018a-36-2": 0.16633,
+        "ARM021b-26-3": 0.23938,
+        "ARM024a-42-1": 0.59026,
+    },
+}
+"""The signal-to-noise ratio of some cells, from the laboratory's public analysis repository."""
+
+PEG_SNR_PERCENTILES = {5: 0.014, 25: 0.038, 50: 0.071, 75: 0.135, 95: 0.311}
+"""Percentiles of that ratio over 337 PEG cells, to three decimals, from the same source."""
+
+SNR_TOLERANCE = 0.05
+"""The part by which these may differ: the authors' bins start with the session, not the trial."""
+
 TOLERANCE = 1e-6
 """Spikes per bin by which two averages of the same trials may differ."""
 
@@ -74,7 +113,9 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     differs in zeros; the average over the trials of each cell against the one that the
     population recording holds, which proves that trials are cut, binned and given to cells and
     sounds as they were when the release was made; and the converted file, made if there is
-    none, and that of the spikes, if there is one, against the files they were made from.
+    none, and that of the spikes, if there is one, against the files they were made from; and, of
+    recordings, the signal-to-noise ratio of 12 cells of the area against those that the authors
+    found (within 5 %), and its percentiles over all PEG cells.
 
     Parameters
     ----------
@@ -136,6 +177,8 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
         checks += _averages(data, files)
         with open_area(area, path, chunks=None, download=False, progressbar=False) as stored:
             checks.append(_stored(data, stored, mended[""]))
+            if not data.header.attrs["simulated"]:
+                checks += _snr(area, stored)
         if mended["_spikes"] is not None:
             header = data.header
             del data  # whose memory the spikes may need
@@ -361,6 +404,40 @@ def _columns(data: AreaData, sounds: NDArray[np.bool_], columns: list[int]) -> N
     if data.lengths is not None:
         values[np.arange(n_time) >= data.lengths[sounds][:, np.newaxis]] = np.nan
     return values
+
+
+def _snr(area: str, stored: xr.Dataset) -> Iterator[_Check]:
+    """The signal-to-noise ratios of cells, beside those that the authors found."""
+    published = PUBLISHED_SNR[area]
+    whole = area == "PEG" and stored.sizes["neuron"] >= PUBLISHED[area]["cells"]
+    listed = np.isin(stored["neuron"].values, list(published))
+    wanted = listed | (stored["auditory"].values if whole else False)
+    is_val = stored["subset"].values == "val"
+    heard = (stored["n_reps"].values[is_val] > 1).any(axis=0)
+    check = "signal-to-noise ratios against those of the authors"
+    if not (listed & heard).any():
+        return  # a part of the release
+    response = stored["response"].isel(stim=is_val, neuron=wanted & heard)
+    of_cells = metrics.trial_snr(response)
+    found = {
+        cell: float(of_cells.sel(neuron=cell)) for cell in published if cell in of_cells["neuron"]
+    }
+    beside = [
+        f"{cell} {value:.5f} (authors {published[cell]:.5f})" for cell, value in found.items()
+    ]
+    near = [abs(found[cell] / published[cell] - 1) <= SNR_TOLERANCE for cell in found]
+    yield _Check(check, len(found), sum(near), all(near), "; ".join(beside))
+    if whole:
+        percentiles = np.percentile(
+            of_cells.values[of_cells["auditory"].values], list(PEG_SNR_PERCENTILES)
+        ).round(3)
+        expected = np.array(list(PEG_SNR_PERCENTILES.values()))
+        same = bool((abs(percentiles - expected) <= SNR_TOLERANCE * expected + 0.001).all())
+        check = (
+            f"percentiles {', '.join(map(str, PEG_SNR_PERCENTILES))} of the signal-to-noise ratio"
+        )
+        detail = "over the auditory cells; the authors' are over 337 cells"
+        yield _Check(check, expected.tolist(), percentiles.tolist(), same, detail)
 
 
 def _mended(area: str, kind: str, files: AreaFiles, folder: Path) -> str | None:

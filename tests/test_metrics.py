@@ -42,6 +42,7 @@ WITHOUT_PRED = {
     "cc_max, hsu": partial(metrics.cc_max, method="hsu"),
     "cc_max, hsu, separate": partial(metrics.cc_max, method="hsu", sounds="separate"),
     "trial_snr": metrics.trial_snr,
+    "response_p": partial(metrics.response_p, shifts=50),
 }
 for name in ("signal_power", "noise_power", "snr", "cc_max", "ttrc"):
     WITHOUT_PRED[name] = getattr(metrics, name)
@@ -453,6 +454,92 @@ def test_unrelated_signals_have_a_coherence_of_one_over_the_number_of_stimuli() 
     np.testing.assert_allclose(metrics.coherence(pred, psth), 1 / 50, atol=0.01)
 
 
+# --- is there a response? ------------------------------------------------------------------------
+
+
+def undriven(rate: float, *, reps: int = 5, cells: int = 300, burst: int = 1) -> xr.DataArray:
+    """Cells that ignore the sounds; each spike is followed by others in the bins after it."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rate / 100 / burst, (6, reps, 100, cells))
+    counts = sum(np.roll(counts, shift, axis=2) for shift in range(burst))
+    return xr.DataArray(counts, dims=("stim", "rep", "time", "neuron"))
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(2, 1), (20, 1), (20, 4)])
+def test_p_values_of_cells_that_ignore_the_sounds_are_uniform(rate: float, burst: int) -> None:
+    p = np.sort(metrics.response_p(undriven(rate, burst=burst), shifts=99))
+    distance = (np.arange(300) + 0.5) / 300 - p
+    # Of uniform values, 1 in 1,000 samples exceeds this distance. Few spikes make ties, which
+    # raise p.
+    assert distance.max() < 1.95 / np.sqrt(300)
+    assert rate < 20 or distance.min() > -1.95 / np.sqrt(300)
+
+
+def test_a_response_to_the_sounds_has_a_small_p_value() -> None:
+    rng = np.random.default_rng(0)
+    rate = np.where(abs(np.arange(100) - 40) < 5, 0.3, 0.05)[:, None]
+    driven = undriven(0).copy(data=rng.poisson(rate, (6, 5, 100, 300)))
+    p = metrics.response_p(driven, shifts=99)
+    assert (p == 0.01).mean() > 0.9
+
+
+def test_p_values_are_reproducible_and_shifts_are_as_many_as_asked_for(response) -> None:
+    noise = undriven(5, cells=4)
+    once, again, other = (metrics.response_p(noise, shifts=20, seed=seed) for seed in (1, 1, 2))
+    xr.testing.assert_identical(once, again)
+    assert (once != other).any()
+    assert ((once * 21) % 1 < 1e-9).all()
+    assert (metrics.response_p(response, shifts=20) == 1 / 21).all()
+
+
+@pytest.mark.parametrize("rate", [1, 5, 20])
+def test_half_of_the_cells_that_ignore_the_sounds_have_no_ceiling(rate: float) -> None:
+    ceiling = metrics.cc_max(undriven(rate, reps=20))
+    assert 0.35 < float(ceiling.isnull().mean()) < 0.65
+
+
+# --- uncertainty ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["cc_norm", "r_ceiling", "r2_er"])
+def test_the_jackknife_error_is_that_of_other_sounds(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    values, errors = [], []
+    rate = rng.gamma(1, 0.3, (20, 18, 50, SEEDS))
+    pred = rate + rng.normal(0, 0.3, rate.shape)
+    response = rng.poisson(rate[:, :, None], (20, 18, 10, 50, SEEDS))
+    for p, r in zip(pred, response, strict=True):
+        score = metrics.jackknife(
+            getattr(metrics, metric),
+            xr.DataArray(p, dims=("stim", "time", "neuron")),
+            xr.DataArray(r, dims=("stim", "rep", "time", "neuron")),
+        )
+        values.append(score.value)
+        errors.append(score.standard_error)
+    spread = float(xr.concat(values, "draw").std("draw", ddof=1).mean())
+    assert float(xr.concat(errors, "draw").mean()) == pytest.approx(spread, rel=0.1)
+
+
+def test_a_jackknife_is_lazy_and_keeps_labels(rate, response, no_compute) -> None:
+    lazy = metrics.jackknife(metrics.cc_norm, rate.chunk(neuron=2), response.chunk(neuron=2))
+    assert dask.is_dask_collection(lazy)
+    assert set(lazy.coords) == {"neuron", "animal", "electrode"}
+
+
+def test_a_jackknife_leaves_out_sounds_that_were_never_heard(rate, response) -> None:
+    partly = response.where(response.stim != response.stim[2])
+    without = np.delete(np.arange(6), 2)
+    expected = metrics.jackknife(
+        metrics.cc_norm, rate.isel(stim=without), response.isel(stim=without)
+    )
+    xr.testing.assert_allclose(metrics.jackknife(metrics.cc_norm, rate, partly), expected)
+
+
+def test_a_jackknife_needs_two_sounds(rate, response) -> None:
+    with pytest.raises(ValueError, match="'stim' has a single label"):
+        metrics.jackknife(metrics.cc_norm, rate.isel(stim=[0]), response.isel(stim=[0]))
+
+
 # --- what was not recorded -----------------------------------------------------------------------
 
 
@@ -590,7 +677,7 @@ def test_halves_without_correlation_have_no_ceiling() -> None:
 Recording = tuple[xr.DataArray, xr.DataArray]
 
 RANGES: dict[str, tuple[float, float]] = {"corrcoef": (-1, 1), "ttrc": (-1, 1), "fve": (-np.inf, 1)}
-RANGES |= {"coherence": (0, 1), "cc_max": (0, 1), "trial_snr": (0, np.inf)}
+RANGES |= {"coherence": (0, 1), "cc_max": (0, 1), "trial_snr": (0, np.inf), "response_p": (0, 1)}
 # Where the order of presentations matters: with an odd number, the last is not split; and where
 # sounds were not presented equally often, only the first presentations are paired.
 ORDERED = [name for name in METRICS if "hsu" in name] + ["ttrc", "r_ceiling"]

@@ -329,3 +329,55 @@ def test_a_dataset_is_refused(response) -> None:
 def test_an_infinite_value_is_not_passed_over(response) -> None:
     infinite = response.where(response != response.max(), np.inf)
     assert preprocess.minmax(infinite).where(np.isinf(infinite)).isnull().all()
+
+
+# --- as the laboratory and as deepSTRF do it -----------------------------------------------------
+
+
+def test_the_recipe_of_deepstrf_is_the_default(spectrogram) -> None:
+    x = np.log1p(spectrogram.values)
+    expected = (x - x.min()) / (x.max() - x.min())
+    np.testing.assert_allclose(preprocess.log_minmax(spectrogram), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_recipe_of_the_laboratory_scales_each_band(spectrogram) -> None:
+    loud = spectrogram * xr.DataArray(np.arange(1.0, 19), dims="freq")
+    scaled = preprocess.log_minmax(loud.astype(np.float32), gain=10, per_band=True)
+    x = np.log(1 + 10 * loud.values)
+    low, high = (getattr(x, kind)((0, 2), keepdims=True) for kind in ("min", "max"))
+    np.testing.assert_allclose(scaled, (x - low) / (high - low), rtol=1e-4, atol=1e-6)
+    assert scaled.dtype == np.float32
+    np.testing.assert_array_equal(scaled.min(["stim", "time"]), 0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"gain": 10}, {"per_band": True}, {"gain": 10, "per_band": True}]
+)
+def test_every_recipe_can_be_undone_in_part_and_from_a_file(spectrogram, options, tmp_path) -> None:
+    preprocess.log_minmax(spectrogram, **options).to_netcdf(tmp_path / "scaled.nc")
+    with xr.open_dataarray(tmp_path / "scaled.nc") as scaled:
+        part = {"freq": slice(3, 9), "stim": [0, 2]}
+        restored = preprocess.invert(scaled.isel(part))
+        expected = spectrogram.isel(part).drop_vars(set(spectrogram.coords) - set(restored.coords))
+        xr.testing.assert_allclose(restored, expected, rtol=1e-4)
+
+
+def test_a_band_needs_a_frequency_and_a_gain_is_positive(spectrogram) -> None:
+    with pytest.raises(ValueError, match="'freq' is missing"):
+        preprocess.log_minmax(spectrogram.isel(freq=0), per_band=True)
+    with pytest.raises(ValueError, match="gain must be above 0, not 0"):
+        preprocess.log_minmax(spectrogram, gain=0)
+
+
+@every_scaling
+@pytest.mark.parametrize("key", ["scaling_offset", "scaling_range"])
+def test_an_array_with_a_part_of_a_note_counts_as_not_scaled(spectrogram, scale, key: str) -> None:
+    scaled = scale(spectrogram)
+    partly = scaled.assign_attrs()
+    del partly.attrs[key]
+    again = scale(partly)
+    expected = scale(partly.drop_attrs())
+    np.testing.assert_array_equal(again, expected)
+    assert again.attrs[key] == expected.attrs[key]
+    with pytest.raises(ValueError, match=f"cannot invert.*{key}"):
+        preprocess.invert(partly)

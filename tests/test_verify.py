@@ -9,14 +9,17 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from click.testing import CliRunner
 from isal import isal_zlib
 
 import nat4xr
-from nat4xr import fetch, open_spikes
+from nat4xr import fetch, metrics, open_spikes
 from nat4xr.cli import main
+from nat4xr.index import set_labels
 from nat4xr.io import trials
-from nat4xr.verification import PUBLISHED
+from nat4xr.verification import PEG_SNR_PERCENTILES, PUBLISHED, PUBLISHED_SNR
+from nat4xr.verification import _snr as snr_checks
 from nat4xr.verification import verify as verify_area
 
 from .support import releases
@@ -550,3 +553,67 @@ def test_the_json_is_strict_whatever_a_simulation_states(number: str, tmp_path: 
     stated = "Infinity" if number == "1e999" else number
     assert (checks["cells"]["expected"], checks["cells"]["ok"]) == (stated, False)
     assert checks["cells by animal"]["expected"] == [stated]
+
+
+# --- the authors' signal-to-noise ratios ---------------------------------------------------------
+
+SNR_CHECK = "signal-to-noise ratios against those of the authors"
+
+
+def stored(cells: list[str], n_cells: int) -> xr.Dataset:
+    """Responses to val sounds of the cells given, and of others that fill up the area."""
+    cells = cells + [f"ARM017a-{i:03d}-1" for i in range(n_cells - len(cells))]
+    counts = np.random.default_rng(0).poisson(0.3, (4, 5, 40, len(cells)))
+    return set_labels(
+        xr.Dataset(
+            {
+                "response": (("stim", "rep", "time", "neuron"), counts),
+                "n_reps": (("stim", "neuron"), np.full((4, len(cells)), 5)),
+            },
+            {
+                "subset": ("stim", ["val"] * 3 + ["est"]),
+                "neuron": cells,
+                "auditory": ("neuron", [True] * len(cells)),
+            },
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("factor", "same"), [(1.04, True), (0.97, True), (1.06, False), (0.94, False)]
+)
+def test_ratios_within_five_percent_of_the_authors_agree(
+    monkeypatch: pytest.MonkeyPatch, factor: float, same: bool
+) -> None:
+    ds = stored(["TNC010a-41-3", "DRX006b-37-1"], 5)
+    truth = metrics.trial_snr(ds.response[:3])
+    published = {cell: float(truth.sel(neuron=cell)) * factor for cell in ds.neuron.values[:2]}
+    monkeypatch.setitem(PUBLISHED_SNR, "A1", {**published, "ARM032a-18-3": 0.00587})
+    (check,) = snr_checks("A1", ds)
+    assert (check.check, check.expected, check.found) == (SNR_CHECK, 2, 2 * same)
+    assert check.ok is same
+    assert "TNC010a-41-3" in check.detail
+
+
+def test_the_percentiles_of_a_whole_peg_are_those_of_the_authors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ds = stored(["ARM027a-22-4"], 398)
+    snr = metrics.trial_snr(ds.response[:3]).values
+    for factor, same in ((1.0, True), (1.2, False)):
+        percentiles = {p: factor * float(np.percentile(snr, p)) for p in PEG_SNR_PERCENTILES}
+        monkeypatch.setattr("nat4xr.verification.PEG_SNR_PERCENTILES", percentiles)
+        _, check = snr_checks("PEG", ds)
+        assert check.ok is same
+
+
+def test_a_copy_without_these_cells_is_not_judged_by_their_ratios(tmp_path: Path) -> None:
+    assert SNR_CHECK not in verify(tiny_release(), tmp_path).index
+
+
+def test_simulated_data_are_not_held_to_the_ratios_of_recordings(tmp_path: Path) -> None:
+    assert SNR_CHECK not in verify(simulated(), tmp_path).index
+
+
+def test_the_ratios_are_of_twelve_cells_an_area() -> None:
+    assert {area: len(cells) for area, cells in PUBLISHED_SNR.items()} == {"A1": 12, "PEG": 12}

@@ -1,0 +1,127 @@
+"""The authors' own results for each cell, as they come with the release."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from .errors import explained
+from .index import set_labels
+from .io import registry
+from .io.assemble import cell_coords, dataset_attrs
+from .io.release import auditory_flags, check_options
+from .io.tables import MAX_TABLE, read_table
+
+__all__ = ["open_table"]
+
+
+def open_table(
+    area: str,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    download: bool = True,
+    progressbar: bool = True,
+) -> xr.Dataset:
+    """Open the authors' table of an area, ``<area>_pred_correlation.csv``.
+
+    Parameters
+    ----------
+    area : {"A1", "PEG"}
+        Primary or secondary auditory cortex.
+    path : path-like, optional
+        The data folder, as for `open_area`.
+    download : bool, optional
+        Whether to fetch the files of the area if the table is missing.
+    progressbar : bool, optional
+        Whether to show the progress of fetching.
+
+    Returns
+    -------
+    xarray.Dataset
+        Each column of the table but the ids and ``sig_auditory`` as a variable (neuron), in the
+        order of the rows: numbers as float64, NaN where a field is empty, anything else as text.
+        The labels of the cells are those that `open_area` gives them; the flag is ``auditory``.
+
+    Raises
+    ------
+    ValueError
+        There is no such area.
+    ReleaseError
+        The table is broken, or has a cell twice.
+    DownloadError
+        The files could not be fetched.
+    FileNotFoundError
+        The table is missing, and ``download`` is False.
+
+    Notes
+    -----
+    The release does not describe the columns. Their names say which model's correlation with the
+    val responses they hold.
+
+    References
+    ----------
+    David and Pennington (2023), https://doi.org/10.5281/zenodo.8044773.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> table = nat4xr.open_table("A1")
+    >>> list(table.data_vars)
+    ['truth_test']
+    >>> table.sel(animal="TNC", auditory=True).sizes["neuron"]
+    5
+    """
+    check_options(area)
+    folder = registry.data_dir(path)
+    name = f"{area}_pred_correlation.csv"
+    file = folder / name
+    if not file.is_file():
+        if not download:
+            raise registry.missing_error(area, [name], folder)
+        registry.fetch(area, path, progressbar=progressbar)
+    with explained(name):
+        if file.stat().st_size > MAX_TABLE:
+            raise ValueError(f"has {file.stat().st_size:,} bytes; a table may have {MAX_TABLE:,}")
+        content = file.read_bytes()
+        header = next(csv.reader(io.StringIO(content.decode("utf-8-sig"))), [])
+        columns = read_table(content, [column for column in header if column.strip()])
+        names = columns.pop("cellid", [])
+        cells = [name.strip() for name in names]
+        if not cells:
+            raise ValueError("has no column cellid, or no rows")
+        rows = dict(zip(cells, zip(*columns.values(), strict=True), strict=True))
+        for cell, row in zip(cells, zip(*columns.values(), strict=True), strict=True):
+            if row != rows[cell]:
+                raise ValueError(f"has two rows for {cell}, which differ")
+    names = list(dict.fromkeys(names))
+    flags = dict(zip(rows, auditory_flags(file, names), strict=True))
+    columns = dict(zip(columns, map(list, zip(*rows.values(), strict=True)), strict=True))
+    simulated = "truth_test" in columns  # a column that nat4xr.simulate writes
+    variables = {
+        column: ("neuron", _values(fields))
+        for column, fields in columns.items()
+        if column != "sig_auditory"
+    }
+    coords = cell_coords(area, list(rows), [flags[cell] for cell in rows], [""] * len(rows))
+    del coords["trials_cell_id"]
+    attrs = dataset_attrs(area, {})
+    title = (
+        f"{'SIMULATED results' if simulated else 'Results of the authors'} for each cell ({area})"
+    )
+    attrs |= {"title": title, "simulated": int(simulated)}
+    return set_labels(xr.Dataset(variables, coords, attrs))
+
+
+def _values(fields: Sequence[str]) -> NDArray[Any]:
+    """Numbers, where all that is not empty is a number; else the text."""
+    try:
+        return np.array([float(field) if field.strip() else np.nan for field in fields])
+    except ValueError:
+        return np.array(fields, np.str_)
