@@ -6,6 +6,8 @@ from . import plot as plot
 from . import preprocess as preprocess
 from . import strf as strf
 from .area import open_area as open_area
+from .bins import counts as counts
+from .bins import rate as rate
 from .coverage import count_cells as count_cells
 from .coverage import drop_unrecorded as drop_unrecorded
 from .errors import DownloadError as DownloadError

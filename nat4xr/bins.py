@@ -1,7 +1,10 @@
-"""Responses at other bin widths: counted from spikes, or made of the 10 ms bins, on demand.
+"""Time bins: rates and counts, and responses at other bin widths, made on demand.
 
 Takes plain xarray objects and knows no files. What comes out is lazy: nothing is counted before
 it is asked for, and then only as much as is asked for, with dask or without.
+
+The width of the bins is the spacing of ``time``, everywhere. Its attribute ``bin_width`` says what
+it was when the area was opened; ``coarsen`` leaves it behind.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,13 +25,218 @@ from . import schema
 from .chunks import AnyShape
 from .schema import BIN_MS, FINE_CHUNKS, simulated_attr
 
-__all__ = ["bin_spikes"]
+__all__ = ["bin_spikes", "counts", "rate"]
 
 GAP = 2**15
 """So many spikes between two trials that are wanted are rather read than skipped."""
 
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float32]
+T = TypeVar("T", bound=xr.Dataset | xr.DataArray)
+
+
+def rate(obj: T) -> T:
+    """Turn spikes per bin into spikes per second.
+
+    Parameters
+    ----------
+    obj : Dataset or DataArray
+        Spikes per bin along ``time``, in s: ``response`` or ``psth`` of an area, or what was
+        averaged or summed of them over other dims. Of a Dataset, both are turned into rates, and
+        other variables stay.
+
+    Returns
+    -------
+    Dataset or DataArray
+        Divided by the width of the bins, which is the spacing of ``time``. NaN stays NaN, and dask
+        arrays stay lazy. The attributes say ``units`` "spikes/s".
+
+    Raises
+    ------
+    TypeError
+        If `obj` is no Dataset or DataArray.
+    ValueError
+        If `obj` has no spikes per bin, or the bins are not evenly spaced or fewer than two.
+
+    Examples
+    --------
+    >>> import nat4xr, numpy as np
+    >>> ds = nat4xr.open_area("A1")
+    >>> rate = nat4xr.rate(ds.psth)
+    >>> rate.attrs["units"], np.allclose(rate, 100 * ds.psth)
+    ('spikes/s', True)
+
+    The rate is the same at wider bins, if those are sums:
+
+    >>> wide = nat4xr.rate(ds.psth.coarsen(time=5).sum())
+    >>> np.allclose(wide.mean("time"), rate.mean("time"), rtol=1e-4)
+    True
+    """
+
+    def spikes_per_s(array: xr.DataArray) -> xr.DataArray:
+        per_s = array / bin_width(array)
+        return per_s.assign_attrs(array.attrs | {"long_name": "rate", "units": "spikes/s"})
+
+    return _of_spikes_per_bin(obj, spikes_per_s)
+
+
+def counts(obj: T, window: tuple[float, float]) -> T:
+    """Count spikes in a window of the trial.
+
+    ``.sum("time")`` would count 0 spikes in a trial that was never presented: xarray leaves NaN
+    out. Here it stays NaN.
+
+    Parameters
+    ----------
+    obj : Dataset or DataArray
+        Spikes per bin along ``time``, as for :func:`rate`. Of a Dataset, ``response`` and
+        ``psth`` are counted, and other variables along ``time`` are dropped.
+    window : tuple of float
+        Start and stop in s, each at the edge of a bin: ``(0.25, 1.25)`` is the time of the sound.
+
+    Returns
+    -------
+    Dataset or DataArray
+        Spikes in the window, without ``time``. NaN where any bin of the window is NaN: where
+        there was no trial, or one that was cut short.
+
+    Raises
+    ------
+    TypeError
+        If `obj` is no Dataset or DataArray.
+    ValueError
+        If `obj` has no spikes per bin, the bins are not evenly spaced or fewer than two, or the
+        window does not start and stop at edges of bins.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("A1", subset="val")
+    >>> spikes = nat4xr.counts(ds.response, (0.25, 1.25))
+    >>> spikes.dims, bool((spikes.isnull() == ds.response.isnull().all("time")).all())
+    (('stim', 'rep', 'neuron'), True)
+    """
+    start, stop = window
+
+    def in_window(array: xr.DataArray) -> xr.DataArray:
+        edges = bin_edges(array)
+        ends = [int(abs(edges - end).argmin()) for end in (start, stop)]
+        for end, nearest in zip((start, stop), edges[ends], strict=True):
+            if not np.isclose(end, nearest, rtol=0, atol=1e-6):
+                raise ValueError(
+                    f"{end:g} s is not at the edge of a bin: they run from {edges[0]:g} to "
+                    f"{edges[-1]:g} s in steps of {bin_width(array):g} s; nearest is {nearest:g} s"
+                )
+        if ends[0] >= ends[1]:
+            raise ValueError(f"the window has to start before it stops: ({start:g}, {stop:g})")
+        spikes = array.isel(time=slice(*ends)).sum("time", skipna=False)
+        text = {"long_name": f"spikes from {start:g} to {stop:g} s", "units": "1"}
+        return spikes.assign_attrs(array.attrs | text)
+
+    counted = _of_spikes_per_bin(obj, in_window)
+    return (
+        counted.drop_dims("time", errors="ignore") if isinstance(counted, xr.Dataset) else counted
+    )
+
+
+def _of_spikes_per_bin(obj: T, change: Callable[[xr.DataArray], xr.DataArray]) -> T:
+    """Change spikes per bin, in a Dataset or alone, and refuse what is nothing of the kind."""
+    if isinstance(obj, xr.Dataset):
+        names = [name for name in ("response", "psth") if name in obj]
+        if not names:
+            raise ValueError(
+                "spikes per bin are in response or psth; the Dataset has "
+                f"{', '.join(map(str, obj.data_vars)) or 'no variables'}"
+            )
+        return obj.assign({name: _of_spikes_per_bin(obj[name], change) for name in names})
+    if not isinstance(obj, xr.DataArray):
+        raise TypeError(f"this takes a Dataset or DataArray, not {type(obj).__name__}")
+    if "time" not in obj.dims:
+        raise ValueError(f"there is no dim 'time' among {obj.dims}: average over time afterwards")
+    if "freq" in obj.dims:
+        raise ValueError("a spectrogram has no spikes: give response or psth")
+    if obj.attrs.get("units") == "spikes/s":
+        raise ValueError("these are rates already (units 'spikes/s'), not spikes per bin")
+    if "scaling" in obj.attrs:
+        raise ValueError("this was scaled: undo that first, with nat4xr.preprocess.invert")
+    return change(obj)
+
+
+def bin_width(obj: xr.Dataset | xr.DataArray) -> float:
+    """Return the width of the time bins in s: the spacing of ``time``.
+
+    Parameters
+    ----------
+    obj : Dataset or DataArray
+        With a coordinate ``time`` in s.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If there is no such coordinate, or its bins are not evenly spaced or fewer than two.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> bin_width(xr.Dataset(coords={"time": [0.25, 0.26, 0.27]}))
+    0.01
+    """
+    if "time" not in obj.coords or obj.coords["time"].dims != ("time",):
+        raise ValueError("the dim 'time' has no coordinate: assign the left edges of its bins in s")
+    if obj.sizes["time"] < 2:
+        raise ValueError(
+            f"the width of {obj.sizes['time']} time bin is unknown: it is the spacing of 'time'"
+        )
+    steps = np.diff(obj.coords["time"].values)
+    if not np.allclose(steps, steps[0], rtol=1e-3, atol=0) or steps[0] <= 0:
+        raise ValueError("the time bins are not evenly spaced: they have no one width")
+    return float(steps.mean().round(9))
+
+
+def bin_edges(obj: xr.Dataset | xr.DataArray) -> NDArray[np.float64]:
+    """Return the edges of the time bins in s, one more than there are bins.
+
+    Parameters
+    ----------
+    obj : Dataset or DataArray
+        With a coordinate ``time`` in s, of left edges, or as ``coarsen`` makes it of those: mean
+        left edges of the narrower bins in each bin.
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    ValueError
+        As for `bin_width`, or if ``coarsen`` has left it unclear where the bins start.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> time = xr.Variable("time", np.arange(6) / 100, {"bin_width": 0.01})
+    >>> ds = xr.Dataset(coords={"time": time})
+    >>> bin_edges(ds.coarsen(time=2).sum()).round(3)
+    array([0.  , 0.02, 0.04, 0.06])
+    """
+    width, time = bin_width(obj), obj.coords["time"]
+    narrower = float(time.attrs.get("bin_width", width))
+    edges = np.append(time.values, time.values[-1] + width)
+    if np.isclose(narrower, width):
+        return edges
+    for shift in ((width - narrower) / 2, 0):
+        bins_before = (edges[0] - shift) / width
+        if np.isclose(bins_before, round(bins_before), rtol=0, atol=1e-3):
+            shifted: NDArray[np.float64] = edges - shift
+            return shifted
+    raise ValueError(
+        f"where the bins of {width:g} s start is unclear: open the area with "
+        f"dt_ms={1000 * width:g}, or coarsen with coord_func={{'time': 'min'}}"
+    )
 
 
 def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:

@@ -12,24 +12,25 @@ T = TypeVar("T", xr.Dataset, xr.DataArray)
 
 
 def drop_unrecorded(obj: T) -> T:
-    """Drop the cells without a response to the sounds that are left, and the sounds no cell heard.
+    """Drop cells, sounds and repeats without any response among what is left.
 
-    After a selection along one dim the other can hold elements without any data: of the val
+    After a selection along one dim the others can hold elements without any data: of the val
     sounds alone, the cells whose val trials were not published; of a few cells, the sounds that
-    were not played to them. A cell and a sound stay if there is at least one response of the one
-    to the other.
+    were not played to them; of the est sounds, all repeats but the first. A cell, a sound and a
+    repeat stay if there is at least one response in it.
 
     Parameters
     ----------
     obj : Dataset or DataArray
-        A Dataset with ``n_reps`` (stim, neuron), the number of presentations held; without it,
-        with ``response``, NaN where there was no presentation. Or such a ``response`` itself:
-        any DataArray with ``stim``, ``neuron`` or both.
+        A Dataset with ``n_reps`` (stim, neuron), the number of presentations held, which are
+        those with the lowest ``rep``; without it, with ``response``, NaN where there was no
+        presentation. Or such a ``response`` itself: any DataArray with ``stim``, ``rep``,
+        ``neuron`` or several of them.
 
     Returns
     -------
     Dataset or DataArray
-        ``obj`` without these cells and sounds. Dask arrays stay lazy, but for ``n_reps`` (small),
+        ``obj`` without these cells, sounds and repeats. Dask arrays stay lazy, but for ``n_reps`` (small),
         or for ``response`` (large) where there is no ``n_reps``, which is read once.
 
     Raises
@@ -48,7 +49,7 @@ def drop_unrecorded(obj: T) -> T:
     ['a', 'c']
     """
     recorded = _recorded(obj)
-    dims = [dim for dim in ("stim", "neuron") if dim in recorded.dims]
+    dims = [dim for dim in ("stim", "rep", "neuron") if dim in recorded.dims]
     recorded = recorded.any([dim for dim in recorded.dims if dim not in dims]).compute()
     # Once is enough: a row that goes held no response that could keep a column, and vice versa.
     kept = {dim: recorded.any([other for other in dims if other != dim]).values for dim in dims}
@@ -88,6 +89,8 @@ def count_cells(ds: xr.Dataset, by: str = "site") -> pd.DataFrame:
     DRX         6         6   83.3  100.0
     TNC         6         5  100.0  100.0
     """
+    if not isinstance(ds, xr.Dataset):
+        raise TypeError(f"count_cells takes a Dataset with n_reps, not a {type(ds).__name__}")
     if by not in ds.coords or not set(ds[by].dims) <= {"neuron"}:
         raise ValueError(f"by is a label of the cells, such as 'site' or 'animal', not {by!r}")
     n_stims, n_cells = (ds.sizes.get(dim, 1) for dim in ("stim", "neuron"))
@@ -104,11 +107,11 @@ def count_cells(ds: xr.Dataset, by: str = "site") -> pd.DataFrame:
 
 
 def _recorded(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
-    """Whether there is a response; along stim, neuron and perhaps more."""
+    """Whether there is a response; along stim, rep, neuron and perhaps more."""
     if isinstance(obj, xr.DataArray):
         return obj.notnull()
     if "n_reps" in obj:
-        return obj["n_reps"] > 0
+        return obj["n_reps"] > (obj["rep"] if "rep" in obj.coords else 0)
     if "response" in obj:
         return obj["response"].notnull()
     raise ValueError(

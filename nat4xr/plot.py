@@ -23,6 +23,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from . import metrics
+from .bins import bin_edges, bin_width
 from .extras import require
 from .population import latency
 
@@ -104,7 +105,7 @@ def spectrogram(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Qua
     """
     sound = _selected(ds, "spectrogram", ("freq", "time")).compute()
     _check_recorded(sound)
-    edges = _time_edges(sound)
+    edges = bin_edges(sound)
     frequency_edges = _frequency_edges_khz(sound)
     values = sound.values if "scaling" in sound.attrs else np.log1p(sound.values)
 
@@ -165,7 +166,7 @@ def raster(
     """
     if isinstance(response, xr.Dataset | xr.DataArray):
         trials = _trials(_selected(response, "response", ("rep", "time")).compute())
-        edges = _time_edges(trials)
+        edges = bin_edges(trials)
         times, row = _spikes(trials, edges)
         repeats = trials["rep"].values if "rep" in trials.coords else np.arange(len(trials))
         title = _title(response, _cell(trials), _sound(trials))
@@ -231,7 +232,7 @@ def psth(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Line2D:
     array([100.,  50.,   0.])
     """
     mean, error = _mean_and_error(ds)
-    edges = _time_edges(mean)
+    edges = bin_edges(mean)
     mean_rate, label = _rate(mean)
     middle = (edges[:-1] + edges[1:]) / 2
 
@@ -477,7 +478,7 @@ def population(
     response = _selected(response, "psth", ("neuron", "time")).compute()
     _check_recorded(response)
     response = _by_latency(response) if sort == "latency" else _by_site(response)
-    edges = _time_edges(response)
+    edges = bin_edges(response)
     rate, label = _rate(response)
     top = float(np.nanpercentile(abs(rate), 99.5)) or 1.0
     signed = bool(np.nanmin(rate) < 0)
@@ -609,7 +610,7 @@ def prediction(
     _check_same(predicted, recorded)
     _check_recorded(recorded)
     _check_recorded(predicted)
-    edges = _time_edges(recorded)
+    edges = bin_edges(recorded)
     middle = (edges[:-1] + edges[1:]) / 2
     r = float(metrics.corrcoef(predicted.expand_dims("stim"), recorded.expand_dims("stim")))
     rate, label = _rate(recorded)
@@ -839,7 +840,7 @@ def _rate(response: xr.DataArray) -> tuple[Floats, str]:
     if scaling := response.attrs.get("scaling"):
         return response.values, "response (z-score)" if scaling == "zscore" else "response (scaled)"
     per_bin = response.attrs.get("units") != "spikes/s"
-    return response.values / (_bin_width(response) if per_bin else 1), "rate (spikes/s)"
+    return response.values / (bin_width(response) if per_bin else 1), "rate (spikes/s)"
 
 
 # The order of cells.
@@ -886,23 +887,6 @@ def _axes(ax: Axes | None) -> Any:
         return ax
     plt = pyplot()
     return plt.gca() if plt.get_fignums() else plt.subplots(layout="constrained")[1]
-
-
-def _bin_width(array: xr.DataArray) -> float:
-    time = array["time"]
-    # The coordinate first: sums over bins (coarsen) leave the attrs as they were.
-    if time.size > 1:
-        return float(np.median(np.diff(time)))
-    if "bin_width" in time.attrs:
-        return float(time.attrs["bin_width"])
-    raise ValueError("the width of the one time bin is unknown: time.attrs has no 'bin_width'")
-
-
-def _time_edges(array: xr.DataArray) -> Floats:
-    if "time" not in array.coords:
-        raise ValueError("the dim 'time' has no coordinate: assign the left edges of its bins in s")
-    left = array["time"].values
-    return np.append(left, left[-1] + _bin_width(array))
 
 
 def _around(centres: Floats) -> Floats:

@@ -95,6 +95,22 @@ def test_dask_arrays_stay_lazy_and_only_n_reps_is_read(ds):
     assert kept.response.chunks is not None
 
 
+def test_repeats_without_any_response_are_dropped(ds):
+    ds = ds.assign_coords(rep=[0, 1])
+    assert drop_unrecorded(ds).sizes["rep"] == 2
+    for once in (ds.sel(subset="est"), ds.sel(subset="est").drop_vars("n_reps")):
+        kept = drop_unrecorded(once)
+        assert kept.rep.values.tolist() == [0]
+        assert kept.response.notnull().any("time").sum() == 5
+    assert drop_unrecorded(ds.response.sel(subset="est")).sizes["rep"] == 1
+
+
+def test_of_the_repeats_that_are_left_it_is_those_that_count(ds):
+    second = ds.assign_coords(rep=[0, 1]).isel(rep=[1])
+    assert drop_unrecorded(second).n_reps.shape == (1, 2)
+    assert drop_unrecorded(second.isel(rep=0)).n_reps.shape == (1, 2)
+
+
 def test_labels_and_the_original_are_kept(ds):
     before = ds.copy(deep=True)
     kept = drop_unrecorded(set_labels(ds))
@@ -113,6 +129,11 @@ def test_one_cell_or_sound_is_counted_like_a_list_of_one(ds, one):
     ds = ds.assign_coords(auditory=("neuron", [True, False, True, True]))
     listed = ds.isel({dim: [i] for dim, i in one.items()})
     assert count_cells(ds.isel(one)).equals(count_cells(listed))
+
+
+def test_cells_are_counted_in_a_dataset_alone(ds):
+    with pytest.raises(TypeError, match="DataArray"):
+        count_cells(ds.response)
 
 
 def test_a_label_of_all_cells_is_counted(ds):
