@@ -6,6 +6,7 @@ from . import plot as plot
 from . import preprocess as preprocess
 from . import strf as strf
 from .area import open_area as open_area
+from .area import open_areas as open_areas
 from .bins import counts as counts
 from .bins import rate as rate
 from .coverage import count_cells as count_cells

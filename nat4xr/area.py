@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +15,11 @@ from . import bins, schema
 from .index import set_labels
 from .io import cache
 from .io.netcdf import open_with_labels
-from .io.release import check_options
+from .io.release import AREAS, check_folder, check_options
 from .schema import DASK_CHUNKS, FINE_CHUNKS
 from .spikes import open_spikes
 
-__all__ = ["open_area"]
+__all__ = ["open_area", "open_areas"]
 
 
 def open_area(
@@ -42,8 +43,8 @@ def open_area(
         Primary or secondary auditory cortex.
     path : path-like, optional
         The data folder, to which the release is fetched or in which its files were placed by
-        hand. Default: the environment variable ``NAT4XR_DATA_DIR``, or else the user's cache
-        folder.
+        hand; it has to exist. Default: the environment variable ``NAT4XR_DATA_DIR``, or else the
+        user's cache folder.
     subset : {"all", "est", "val"}, optional
         ``"est"``: the sounds presented once, for fitting; ``"val"``: those presented 20 times
         at every site, for testing.
@@ -78,7 +79,7 @@ def open_area(
     DownloadError
         A file could not be fetched.
     FileNotFoundError
-        A file is missing, and ``download`` is False.
+        A file is missing, and ``download`` is False; or there is no folder `path`.
     OSError
         The converted file cannot be written, or the name of the data folder is not UTF-8.
 
@@ -86,6 +87,16 @@ def open_area(
     -----
     UserWarning
         On first use, once for each kind of thing in the files that was left out or repaired.
+
+    Notes
+    -----
+    For spikes per second write ``nat4xr.rate(ds.psth)``, and for spikes in a window
+    ``nat4xr.counts(ds.response, (0.25, 1.25))``: xarray's ``.sum("time")`` counts 0 spikes where
+    there was no trial.
+
+    See Also
+    --------
+    open_areas : Both areas, concatenated along ``neuron``.
 
     References
     ----------
@@ -104,6 +115,7 @@ def open_area(
     """
     check_options(area, subset)
     bins.check_width(dt_ms, schema.BIN_WIDTHS_MS)
+    check_folder(path, area)
     file = cache.area_file(area, path, download=download, progressbar=progressbar)
     ds, defaults = _open(file), DASK_CHUNKS
     close = ds._close
@@ -118,6 +130,84 @@ def open_area(
         ds = _chunk(ds, chunks, defaults, f"{cache.token_of(file)}-{subset}-{dt_ms:g}")
     ds.set_close(close)  # not ds.close, which is pickled with everything that was opened
     return ds
+
+
+def open_areas(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    subset: Literal["all", "est", "val"] = "all",
+    dt_ms: float = 10.0,
+    chunks: Any = {},  # noqa: B006 (never changed; xarray's own spelling)
+    download: bool = True,
+    progressbar: bool = True,
+) -> xr.Dataset:
+    """Open both areas as one Dataset, concatenated along ``neuron``: A1, then PEG.
+
+    Parameters
+    ----------
+    path, subset, dt_ms, download, progressbar
+        As for `open_area`.
+    chunks : dict, int or "auto", optional
+        Dask chunks, as for `open_area`. (Not None: xarray reads arrays without dask when it
+        concatenates them.)
+
+    Returns
+    -------
+    xarray.Dataset
+        As from `open_area`; the coordinate ``area`` says which area a cell is in. Attributes are
+        those that hold for both. A sound, or a repeat, that one area does not have is NaN there.
+
+    Raises
+    ------
+    ValueError
+        If `chunks` is None, the areas label a sound differently, or their times or frequencies
+        differ; and as for `open_area`.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> both = nat4xr.open_areas(subset="val")
+    >>> nat4xr.rate(both.psth).groupby("area").mean(...).sizes
+    Frozen({'area': 2})
+    """
+    if chunks is None:
+        raise ValueError("chunks=None would read both areas at once: open each with open_area")
+    areas = [
+        open_area(
+            area,
+            path,
+            subset=subset,
+            dt_ms=dt_ms,
+            chunks=chunks,
+            download=download,
+            progressbar=progressbar,
+        )
+        for area in AREAS
+    ]
+    for dim in ("time", "freq"):
+        if not areas[0][dim].equals(areas[1][dim]):
+            raise ValueError(f"the areas differ in {dim!r}, so that they cannot be concatenated")
+    both = xr.concat(
+        areas,
+        "neuron",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="outer",
+        combine_attrs="drop_conflicts",
+        fill_value={"n_reps": 0},
+    )
+    if not areas[0]["stim"].equals(areas[1]["stim"]):
+        both["spectrogram"] = areas[0]["spectrogram"].combine_first(areas[1]["spectrogram"])
+    both.attrs["title"] = areas[0].attrs["title"].replace("A1", " and ".join(AREAS))
+    both = _chunk_data(both, {"neuron": areas[0].chunksizes["neuron"][0]})  # even, as for zarr
+    both.set_close(partial(_close, [area._close for area in areas if area._close]))
+    return both
+
+
+def _close(files: Sequence[Callable[[], None]]) -> None:
+    for close in files:
+        close()
 
 
 def _open(file: Path) -> xr.Dataset:
@@ -148,5 +238,10 @@ def _chunk(ds: xr.Dataset, chunks: Any, defaults: Mapping[str, int], token: str)
                 f"the dims are {', '.join(map(str, ds.dims))}"
             )
         chunks = {dim: size for dim, size in defaults.items() if dim in ds.dims} | dict(chunks)
-    data = ds.drop_vars(ds.coords).chunk(chunks, token=token)  # coordinates stay in memory
+    return _chunk_data(ds, chunks, token=token)
+
+
+def _chunk_data(ds: xr.Dataset, chunks: Any, **options: Any) -> xr.Dataset:
+    """Chunk the data variables; coordinates stay in memory."""
+    data = ds.drop_vars(ds.coords).chunk(chunks, **options)
     return ds.assign({name: data[name].variable for name in data.data_vars})

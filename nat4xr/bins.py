@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -148,7 +148,8 @@ def _of_spikes_per_bin(obj: T, change: Callable[[xr.DataArray], xr.DataArray]) -
                 "spikes per bin are in response or psth; the Dataset has "
                 f"{', '.join(map(str, obj.data_vars)) or 'no variables'}"
             )
-        return obj.assign({name: _of_spikes_per_bin(obj[name], change) for name in names})
+        changed = {name: _of_spikes_per_bin(obj[name], change) for name in names}
+        return cast(T, obj.assign(changed))
     if not isinstance(obj, xr.DataArray):
         raise TypeError(f"this takes a Dataset or DataArray, not {type(obj).__name__}")
     if "time" not in obj.dims:
@@ -159,7 +160,7 @@ def _of_spikes_per_bin(obj: T, change: Callable[[xr.DataArray], xr.DataArray]) -
         raise ValueError("these are rates already (units 'spikes/s'), not spikes per bin")
     if "scaling" in obj.attrs:
         raise ValueError("this was scaled: undo that first, with nat4xr.preprocess.invert")
-    return change(obj)
+    return cast(T, change(obj))
 
 
 def bin_width(obj: xr.Dataset | xr.DataArray) -> float:
@@ -356,8 +357,12 @@ def _with_variables(ds: xr.Dataset, width: int, *variables: xr.Variable) -> xr.D
 
 def check_spikes(spikes: xr.Dataset) -> None:
     """Refuse what is not from `open_spikes`."""
-    if not {"trial_site", "first_spike"} <= set(spikes.variables):
-        raise ValueError("this takes the spikes that nat4xr.open_spikes opens, whole or selected")
+    if not isinstance(spikes, xr.Dataset) or not {"trial_site", "first_spike"} <= set(
+        spikes.variables
+    ):
+        raise ValueError(
+            "this takes the Dataset of spikes that nat4xr.open_spikes opens, whole or selected"
+        )
 
 
 def check_width(dt_ms: float, widths: Sequence[int]) -> None:

@@ -30,8 +30,8 @@ def drop_unrecorded(obj: T) -> T:
     Returns
     -------
     Dataset or DataArray
-        ``obj`` without these cells, sounds and repeats. Dask arrays stay lazy, but for ``n_reps`` (small),
-        or for ``response`` (large) where there is no ``n_reps``, which is read once.
+        ``obj`` without these cells, sounds and repeats. Dask arrays stay lazy, but for ``n_reps``
+        (small), or for ``response`` (large) where there is no ``n_reps``, which is read once.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from .bins import TrialTable, bin_spikes
 from .index import set_labels
 from .io import cache
 from .io.netcdf import open_with_labels
-from .io.release import check_options
+from .io.release import check_folder, check_options
 from .schema import TRIAL_COORDS
 
 __all__ = ["bin_spikes", "open_spikes", "session_trials", "spike_trains", "spikes_by_site"]
@@ -105,7 +105,7 @@ def open_spikes(
     True
     """
     check_options(area, subset)
-
+    check_folder(path, area)
     file = cache.spikes_file(area, path, download=download, progressbar=progressbar)
     spikes = set_labels(open_with_labels(file))
     return spikes if subset == "all" else _select_subset(spikes, subset)

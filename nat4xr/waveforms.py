@@ -20,7 +20,7 @@ from .extras import require
 from .index import set_labels
 from .io import labels, registry
 from .io.assemble import sound_coords
-from .io.release import files_below, opened_zip, read_member
+from .io.release import check_folder, files_below, opened_zip, read_member
 from .schema import SILENCE_S, SOUND_S
 
 MAX_SOUNDS = 10_000
@@ -112,6 +112,7 @@ def open_waveforms(
         raise ValueError(f"fs is a whole number of Hz, such as 44100; not {fs!r}")
     fs = int(fs)
     require("scipy.io.wavfile", "audio")
+    check_folder(path, "wav")
     folder = registry.data_dir(path)
     source = _find(folder)
     if source is None and not download:

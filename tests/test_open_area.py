@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import random
 import shutil
 import socket
@@ -266,6 +267,15 @@ def test_a_subset_is_what_sel_gives(subset: str, nems0_folder: Path) -> None:
     xr.testing.assert_identical(ds, whole)
 
 
+def test_the_est_sounds_alone_take_no_memory_for_repeats_there_were_not(
+    nems0_folder: Path,
+) -> None:
+    est = opened(nems0_folder, subset="est").load()
+    assert est["response"].nbytes == est["psth"].nbytes
+    dropped = nat4xr.drop_unrecorded(opened(nems0_folder).sel(subset="est"))
+    xr.testing.assert_equal(dropped.response, est.response)
+
+
 def test_data_are_lazy_with_dask_and_without(nems0_folder: Path) -> None:
     assert all(opened(nems0_folder)[name].chunks for name in VARIABLES)
     assert opened(nems0_folder, chunks={"neuron": 1})["psth"].chunks[-1] == (1,) * 9
@@ -285,7 +295,120 @@ def test_trials_are_stored_without_loss(tmp_path: Path) -> None:
         np.testing.assert_array_equal(content(folder), expected)
 
 
+# --- both areas --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"subset": "est"}, {"dt_ms": 50}, {"dt_ms": 5}])
+def test_both_areas_are_one_after_the_other(
+    options: dict[str, Any], nems0_folder: Path, no_compute: None
+) -> None:
+    both = nat4xr.open_areas(nems0_folder, download=False, progressbar=False, **options)
+    assert all(variable.chunks for variable in both.data_vars.values())
+    assert both["area"].values.tolist() == ["A1"] * 9 + ["PEG"] * 6
+    assert dict(both.dtypes) == dict(opened(nems0_folder, **options).dtypes)
+
+
+@pytest.mark.parametrize("area", ["A1", "PEG"])
+def test_of_both_areas_each_has_its_own_numbers(area: str, nems0_folder: Path) -> None:
+    both = nat4xr.open_areas(nems0_folder, download=False, progressbar=False)
+    one = opened(nems0_folder, area)
+    xr.testing.assert_equal(both.sel(area=area), one)
+
+
+def test_of_both_areas_the_attributes_hold_for_both(nems0_folder: Path) -> None:
+    both = nat4xr.open_areas(nems0_folder, download=False, progressbar=False)
+    assert "area" not in both.attrs
+    assert "A1 and PEG" in both.attrs["title"]
+    assert both.attrs["license"] == "CC-BY-4.0"
+    assert both["response"].attrs == opened(nems0_folder)["response"].attrs
+
+
+def test_both_areas_are_exported_pickled_and_closed(nems0_folder: Path, tmp_path: Path) -> None:
+    both = nat4xr.open_areas(nems0_folder, chunks={"neuron": 4}, progressbar=False)
+    both.to_zarr(tmp_path / "both.zarr")
+    both.to_netcdf(tmp_path / "both.nc")
+    with xr.open_zarr(tmp_path / "both.zarr") as back, xr.open_dataset(tmp_path / "both.nc") as nc:
+        for export in (back, nc):
+            xr.testing.assert_equal(nat4xr.set_labels(export), both)
+    xr.testing.assert_equal(pickle.loads(pickle.dumps(both)), both)
+    both.close()
+
+
+@pytest.fixture
+def areas(nems0_folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, xr.Dataset]:
+    """The areas that open_areas finds, to be changed."""
+    areas = {area: opened(nems0_folder, area) for area in ("A1", "PEG")}
+    monkeypatch.setattr("nat4xr.area.open_area", lambda area, *_, **__: areas[area])
+    return areas
+
+
+def test_a_sound_or_repeat_that_one_area_lacks_is_missing_there(
+    areas: dict[str, xr.Dataset],
+) -> None:
+    whole = dict(areas)
+    areas["A1"] = areas["A1"].isel(stim=slice(None, 20), rep=slice(15))
+    areas["PEG"] = areas["PEG"].isel(stim=slice(None, 5, -1))
+    both = nat4xr.open_areas()
+    for area, cells in both.groupby("area"):
+        part = areas[area].load()
+        own = cells.sel(stim=part.stim.values, rep=part.rep.values)
+        np.testing.assert_array_equal(own.response, part.response)
+        other = cells.drop_sel(stim=part.stim.values)
+        assert other.sizes["stim"] > 0
+        assert other.response.isnull().all()
+        assert (other.n_reps == 0).all()
+    assert both["n_reps"].dtype == np.int8
+    expected = whole["A1"].spectrogram.sel(stim=both.stim.values)
+    np.testing.assert_array_equal(both["spectrogram"], expected)
+
+
+def test_areas_of_different_times_are_not_concatenated(areas: dict[str, xr.Dataset]) -> None:
+    areas["PEG"] = areas["PEG"].coarsen(time=2).sum()
+    with pytest.raises(ValueError, match="'time'"):
+        nat4xr.open_areas()
+
+
+def test_areas_that_label_a_sound_differently_are_not_concatenated(
+    areas: dict[str, xr.Dataset],
+) -> None:
+    plain = nat4xr.drop_label_index(areas["PEG"])
+    areas["PEG"] = nat4xr.set_labels(plain.assign_coords(excerpt=plain.excerpt + 1))
+    with pytest.raises(ValueError, match="excerpt"):
+        nat4xr.open_areas()
+
+
+def test_both_areas_without_dask_are_refused(nems0_folder: Path) -> None:
+    with pytest.raises(ValueError, match="chunks=None"):
+        nat4xr.open_areas(nems0_folder, chunks=None)
+
+
 # --- wrong arguments ---------------------------------------------------------------------------
+
+
+OPENERS: dict[str, Callable[..., Any]] = {
+    "open_area": lambda path, **options: nat4xr.open_area("A1", path, **options),
+    "open_areas": nat4xr.open_areas,
+    "open_spikes": lambda path, **options: nat4xr.open_spikes("A1", path, **options),
+    "open_waveforms": lambda path, **options: nat4xr.open_waveforms(path=path, **options),
+}
+
+
+@pytest.mark.parametrize("download", [True, False])
+@pytest.mark.parametrize("opener", OPENERS.values(), ids=OPENERS)
+def test_a_mistyped_folder_is_named_and_not_made(
+    opener: Callable[..., Any], download: bool, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match=r"(?s)mistyped.*nat4xr fetch \w+ --path"):
+        opener(tmp_path / "mistyped" / "folder", download=download)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("opener", OPENERS.values(), ids=OPENERS)
+def test_a_file_in_the_place_of_the_folder_is_named(
+    opener: Callable[..., Any], folder: Path
+) -> None:
+    with pytest.raises(NotADirectoryError, match=f"{TABLE} is a file"):
+        opener(folder / TABLE)
 
 
 @pytest.mark.parametrize("area", ["V1", "a1", "", "../A1", None])

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import ReleaseError, explained, shown
 from .labels import match_cells
 from .nems import is_archive_name
-from .registry import FILES
+from .registry import FILES, data_dir, missing_error
 from .tables import MAX_TABLE, read_table
 
 AREAS = ("A1", "PEG")
@@ -68,6 +68,15 @@ def check_options(area: str, subset: str = "all") -> None:
         raise ValueError(f"there is no area {area!r}; the release holds {' and '.join(AREAS)}")
     if subset not in SUBSETS:
         raise ValueError(f"subset is 'all', 'est' or 'val', not {subset!r}")
+
+
+def check_folder(path: str | os.PathLike[str] | None, part: str) -> None:
+    """Refuse a data folder that is a file, or that was named and is not there: it was mistyped."""
+    folder = data_dir(path)
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file: give the folder that holds it")
+    if path is not None and not os.path.lexists(folder):
+        raise missing_error(part, list(FILES[part]), folder)
 
 
 def find_area(area: str, folder: Path) -> AreaFiles | list[str]:
