@@ -142,7 +142,7 @@ def test_the_future_changes_nothing_before_it(model: str, prefilter: str | None)
 def test_normalisation_is_causal_while_it_is_fitted_too(model: str) -> None:
     model_, before = network(model), sounds()
     for module in model_.train().modules():
-        if isinstance(module, torch.nn.Dropout | torch.nn.MultiheadAttention):
+        if isinstance(module, torch.nn.Dropout):
             module.eval()
     after = before.clone()
     after[:, :, :, 20:] = 5
@@ -233,6 +233,23 @@ def test_attention_sees_no_further_back_than_its_window() -> None:
     after[..., 10] = 1 - after[..., 10]
     change = (windowed(after) - windowed(before)).abs().amax((0, 1))
     assert (torch.nonzero(change > 1e-7).ravel() == torch.arange(10, 15)).all()
+
+
+def test_attention_is_that_of_torch() -> None:
+    core = network("transformer").core
+    theirs = torch.nn.TransformerEncoderLayer(48, 2, 32, batch_first=True)
+    names = {"self_attn.in_proj_": "query_key_value.", "self_attn.out_proj.": "attended."}
+    names |= {"linear1.": "feedforward.0.", "linear2.": "feedforward.2."}
+    names |= {"norm1.": "norms.0.", "norm2.": "norms.1."}
+    ours = core.layers[1]
+    weights = {
+        f"{their_name}{end}": ours.state_dict()[f"{our_name}{end}"]
+        for their_name, our_name in names.items()
+        for end in ("weight", "bias")
+    }
+    load_weights(theirs, weights)
+    x = torch.randn(3, 41, 48, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(x), theirs.eval()(x))
 
 
 @pytest.mark.parametrize("prefilter", [None, "adaptrans"])

@@ -282,6 +282,35 @@ class StateNet(nn.Module):
         return self.dropout(states).transpose(1, 2)
 
 
+class AttentionLayer(nn.Module):
+    """Self-attention, then a feed-forward layer, each added to its input and normalised.
+
+    It computes what torch.nn.TransformerEncoderLayer does, but for dropout, which is only where the
+    first Transformer had it: before each addition.
+    """
+
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attended = nn.Linear(width, width)
+        self.feedforward = nn.Sequential(
+            nn.Linear(width, feedforward), nn.ReLU(), nn.Linear(feedforward, width)
+        )
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From (batch, bin, width) to the same shape."""
+        projected = self.query_key_value(x).view(*x.shape[:2], 3, self.heads, -1)
+        query, key, value = projected.permute(2, 0, 3, 1, 4)  # (batch, head, bin, feature)
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        attended = self.attended(attended.transpose(1, 2).flatten(2))
+        x = self.norms[0](x + self.dropout(attended))
+        normed: Tensor = self.norms[1](x + self.dropout(self.feedforward(x)))
+        return normed
+
+
 class Transformer(nn.Module):
     """Self-attention among the bins of a window that ends at the present one, then their mean."""
 
@@ -301,8 +330,9 @@ class Transformer(nn.Module):
         self.window = window
         self.token = Dense(n_channels * n_freq, width)
         self.positions = nn.Parameter(torch.rand(window, width))
-        layer = nn.TransformerEncoderLayer(width, heads, feedforward, dropout, batch_first=True)
-        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.layers = nn.Sequential(
+            *(AttentionLayer(width, heads, feedforward, dropout) for _ in range(layers))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.token(functional.pad(x.flatten(1, 2), (self.window - 1, 0)))
@@ -375,8 +405,10 @@ class DoubleExponential(nn.Module):
         self.shift = nn.Parameter(math.log(math.log(10)) * one)
 
     def forward(self, x: Tensor) -> Tensor:
-        saturating = torch.exp(-torch.exp(-self.log_slope.exp() * (x - self.shift)))
-        return self.log_base.exp() + self.log_amplitude.exp() * saturating
+        slope = self.log_slope.exp()
+        drive = torch.addcmul(slope * self.shift, x, -slope)  # in one pass, as x is large
+        saturating = torch.exp(-torch.exp(drive))
+        return torch.addcmul(self.log_base.exp(), self.log_amplitude.exp(), saturating)
 
 
 # --- the whole ---------------------------------------------------------------------------------
