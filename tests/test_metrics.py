@@ -480,7 +480,7 @@ def test_a_response_to_the_sounds_has_a_small_p_value() -> None:
     rate = np.where(abs(np.arange(100) - 40) < 5, 0.3, 0.05)[:, None]
     driven = undriven(0).copy(data=rng.poisson(rate, (6, 5, 100, 300)))
     p = metrics.response_p(driven, shifts=99)
-    assert (p == 0.01).mean() > 0.9
+    assert (p == 0.01).mean() > 0.7
 
 
 def test_p_values_are_reproducible_and_shifts_are_as_many_as_asked_for(response) -> None:
