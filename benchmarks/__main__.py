@@ -4,13 +4,20 @@ python -m benchmarks         the table: time, memory and size against their limi
 python -m benchmarks peer    beside a script of pandas, tarfile and h5py
 python -m benchmarks scale   cost against the numbers of cells and of sounds
 python -m benchmarks realism distributions over the simulated cells beside what they aim at
+python -m benchmarks bias    scores, ceilings and powers of cells whose rates are known
 """
 
 import click
 
-from . import peer, realism, scale, table
+from . import bias, peer, realism, scale, table
 
-COMMANDS = {"table": table.run, "peer": peer.run, "scale": scale.run, "realism": realism.run}
+COMMANDS = {
+    "table": table.run,
+    "peer": peer.run,
+    "scale": scale.run,
+    "realism": realism.run,
+    "bias": bias.run,
+}
 
 
 @click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
