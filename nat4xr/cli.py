@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
 from .errors import DownloadError, ReleaseError
 
-AREA = click.Choice(["A1", "PEG"])
+if TYPE_CHECKING:
+    import pandas as pd
+
+AREA = click.Choice(["A1", "PEG"], case_sensitive=False)
+PART = click.Choice(["A1", "PEG", "wav"], case_sensitive=False)
 # Those of nat4xr.models.MODELS, which needs PyTorch.
 NETWORKS = ["ln", "ln-pop", "cnn1d", "cnn1dx2", "cnn", "cnn-deepstrf", "statenet", "transformer"]
 data_path = click.option(
@@ -26,61 +33,108 @@ subset_option = click.option(
     show_default=True,
     help="est: sounds presented once; val: those presented 20 times.",
 )
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 _EXPECTED = (ReleaseError, DownloadError, OSError, ImportError, ValueError)
 
 
 class _Commands(click.Group):
-    """Commands whose expected errors are one line, not a traceback."""
+    """Commands whose expected errors, and whose warnings, are one line each."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except _EXPECTED as error:
-            raise click.ClickException(str(error)) from error
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except _EXPECTED as error:
+                raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_Commands)
+def _show_warning(message: Warning | str, *_where: Any, **_whence: Any) -> None:
+    click.secho(f"Warning: {message}", fg="yellow", err=True)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="nat4xr")
 def main() -> None:
     """NAT4: ferret auditory-cortex responses to natural sounds, as labelled xarray objects."""
 
 
-@main.command(short_help="Download an area or the sounds.")
-@click.argument("part", metavar="A1|PEG|wav", type=click.Choice(["A1", "PEG", "wav"]))
+@main.command(short_help="Download areas or the sounds.")
+@click.argument("parts", metavar="A1|PEG|wav...", type=PART, nargs=-1, required=True)
 @data_path
-def fetch(part: str, path: Path | None) -> None:
-    """Download an area's files (or the sounds, wav) from Zenodo, and verify them."""
+def fetch(parts: tuple[str, ...], path: Path | None) -> None:
+    """Download the files of areas, or the sounds (wav), from Zenodo, and verify them."""
     from .io.registry import fetch
 
-    for file in fetch(part, path):
-        click.echo(file)
+    for part in parts:
+        for file in fetch(part, path):
+            click.echo(file)
+
+
+@main.command(short_help="Show the data folder.")
+@data_path
+def where(path: Path | None) -> None:
+    """Show which folder holds the data, and what is in it."""
+    from .io.cache import converted_paths
+    from .io.registry import FILES, data_dir
+    from .io.release import find_area
+
+    folder = data_dir(path)
+    variable = os.environ.get("NAT4XR_DATA_DIR")
+    named = "--path" if path else "$NAT4XR_DATA_DIR" if variable else "the user's cache folder"
+    click.echo(f"{folder.absolute()} ({named})")
+    for area in ("A1", "PEG"):
+        files = find_area(area, folder)
+        click.echo(f"{area}: {f'no {files[0]}' if isinstance(files, list) else 'complete'}")
+        for kind, what in (("", "converted"), ("_spikes", "converted spikes")):
+            for file in converted_paths(area, kind, folder):
+                if file.exists():
+                    click.echo(f"     {what}: {file}")
+    (wav,) = FILES["wav"]
+    there = (folder / wav).exists() or (folder / "wav").is_dir()
+    click.echo(f"wav: {'complete' if there else f'no {wav}'}")
 
 
 @main.command(short_help="Count cells, sounds and spikes.")
-@click.argument("area", type=AREA)
+@click.argument("area", metavar="A1|PEG", type=AREA)
 @data_path
-def info(area: str, path: Path | None) -> None:
-    """Tell what there is: cells, sounds, spikes, and which cells heard which sounds."""
+@as_json
+def info(area: str, path: Path | None, as_json: bool) -> None:
+    """Count cells, sounds and spikes, and the sounds that cells have a response to."""
     from .area import open_area
     from .coverage import count_cells
     from .spikes import open_spikes, spikes_by_site
 
-    ds = open_area(area, path, download=False)
-    subset = ds["subset"].values
+    ds = open_area(area, path, download=False, progressbar=not as_json)
+    spikes = spikes_by_site(open_spikes(area, path, progressbar=not as_json))
+    sites = count_cells(ds, "site").join(spikes.drop(columns="neurons").round(1))
+    tables = {"animal": count_cells(ds, "animal"), "site": sites}
+    counts = {
+        "cells": ds.sizes["neuron"],
+        "auditory": int(ds["auditory"].sum()),
+        "est": int((ds["subset"] == "est").sum()),
+        "val": int((ds["subset"] == "val").sum()),
+    }
+    if as_json:
+        about = {key: ds.attrs[key] for key in ("area", "title", "source")}
+        about["simulated"] = bool(ds.attrs["simulated"])
+        by = {f"by_{key}": json.loads(t.to_json(orient="index")) for key, t in tables.items()}
+        _echo_json(about | counts | by)
+        return
     click.echo(f"{ds.attrs['title']}\n{ds.attrs['source']}\n")
     click.echo(
-        f"{ds.sizes['neuron']} cells, {int(ds['auditory'].sum())} of them auditory; "
-        f"{(subset == 'est').sum()} est and {(subset == 'val').sum()} val sounds\n"
+        "{cells} cells, {auditory} of them auditory; {est} est and {val} val sounds\n".format(
+            **counts
+        )
     )
-    spikes = spikes_by_site(open_spikes(area, path)).drop(columns="neurons").round(1)
-    for table in (count_cells(ds, "animal"), count_cells(ds, "site").join(spikes)):
+    for table in tables.values():
         click.echo(f"{table.to_string()}\n")
     click.echo("val %, est %: share of the sounds that a cell has a response to, mean over cells")
     click.echo("outside: spikes outside every trial; rate: spikes/s in trials, mean over cells")
 
 
 @main.command(short_help="Write netCDF or zarr.")
-@click.argument("area", type=AREA)
+@click.argument("area", metavar="A1|PEG", type=AREA)
 @click.argument("file", type=click.Path(path_type=Path))
 @subset_option
 @click.option(
@@ -123,14 +177,16 @@ def simulate(path: Path, scale: float, seed: int) -> None:
     click.echo(simulate(path, scale=scale, seed=seed))
 
 
+_MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", None)}
+
+
 @main.command(short_help="Check the files you have.")
-@click.argument("area", type=AREA)
+@click.argument("area", metavar="A1|PEG", type=AREA)
 @data_path
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@as_json
 @click.pass_context
 def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> None:
     """Check an area's files and what is read from them; exit with 1 if anything is wrong."""
-    import json
     import textwrap
 
     from .verification import verify
@@ -140,21 +196,24 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
     except _EXPECTED as error:
         if as_json:
             report = {"area": area, "ok": False, "error": str(error), "checks": []}
-            click.echo(json.dumps(report, indent=1))
+            _echo_json(report)
         raise
     checks = table.astype(object).where(table.notna(), None).to_dict("records")
-    failed = sum(check["ok"] is False for check in checks)
+    ok, failed, unjudged = (sum(c["ok"] is kind for c in checks) for kind in (True, False, None))
     if as_json:
         report = {"area": area, "ok": not failed, "checks": checks}
-        click.echo(json.dumps(report, indent=1, allow_nan=False))
+        _echo_json(report)
     else:
         for check in checks:
-            mark = {True: "ok", False: "FAILED", None: "-"}[check["ok"]]
-            expected = f" (expected: {check['expected']})" if check["expected"] != "" else ""
-            click.echo(f"{mark:7} {check['check']}: {check['found']}{expected}")
+            mark, colour = _MARKS[check["ok"]]
+            as_expected = check["expected"] in ("", check["found"])
+            expected = "" if as_expected else f" (expected: {check['expected']})"
+            mark = click.style(f"{mark:7}", fg=colour)
+            click.echo(f"{mark} {check['check']}: {check['found']}{expected}")
             if check["detail"]:
                 click.echo(textwrap.indent(textwrap.fill(check["detail"], 92), " " * 8))
-        click.echo(f"\n{failed or 'None'} of {len(checks)} checks failed (-: not judged).")
+        counts = {f"{ok} ok": ok, f"{failed} FAILED": failed, f"{unjudged} not judged": unjudged}
+        click.echo(f"\n{len(checks)} checks: {', '.join(text for text, n in counts.items() if n)}")
         release = next((check for check in checks if check["check"] == "release"), None)
         if release and release["found"] == "partial":
             click.echo(f"This is not the whole release: {release['detail']}.")
@@ -162,7 +221,7 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
 
 
 @main.command(short_help="Fit a model and score it.")
-@click.argument("area", type=AREA)
+@click.argument("area", metavar="A1|PEG", type=AREA)
 @click.option(
     "--model",
     type=click.Choice(["strf", *NETWORKS]),
@@ -171,7 +230,7 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
     help="strf: ridge regression and a static nonlinearity; others: networks (nat4xr[models]).",
 )
 @click.option("--prefilter", type=click.Choice(["adaptrans"]), help="Front end of a network.")
-@click.option("--seeds", default=5, show_default=True, help="Number of fits of a network.")
+@click.option("--seeds", type=click.IntRange(1), help="Number of fits of a network.  [default: 5]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -180,30 +239,52 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
     help="Folder for models, predictions, scores and figures.",
 )
 @data_path
+@as_json
 def benchmark(
-    area: str, model: str, prefilter: str | None, seeds: int, out: Path, path: Path | None
+    area: str,
+    model: str,
+    prefilter: str | None,
+    seeds: int | None,
+    out: Path,
+    path: Path | None,
+    as_json: bool,
 ) -> None:
     """Fit a model to the est sounds, score it on the val sounds, and print the leaderboard."""
+    from . import runs
     from .area import open_area
-    from .runs import run_strf
 
+    if model == "strf" and (prefilter or seeds):
+        raise click.UsageError("--prefilter and --seeds are for networks: choose one with --model")
     ds = open_area(area, path)
     if model == "strf":
-        table = run_strf(ds, out)
+        table = runs.run_strf(ds, out)
     else:
-        from . import models
-
-        table = models.run(ds, model, prefilter, seeds=seeds, out=out)
+        table = runs.run(ds, model, prefilter, seeds=seeds or 5, out=out)
+    if as_json:
+        _echo_json(json.loads(table.to_json(orient="records")))
+        return
     if table["simulated"].any():
         click.echo("SIMULATED data: rows marked so cannot be compared with the published ones\n")
-    click.echo(table.drop(columns=["paper", "doi"]).to_string(index=False, na_rep=""))
+    click.echo(_leaderboard_text(table))
     click.echo(f"\nModels, predictions, scores of each cell and figures: {out}")
+
+
+def _leaderboard_text(table: pd.DataFrame) -> str:
+    """The leaderboard in at most 100 columns, scores with their standard errors."""
+    shown = table[["area"]].assign(model=table["backbone"])
+    for score in ("cc_raw", "cc_norm", "r_ceiling"):
+        errors = table[f"{score}_se"].map(" ± {:.1f}".format, na_action="ignore").fillna("")
+        shown[score] = table[score].map("{:.1f}".format, na_action="ignore") + errors
+    for name, count in (("cells", "n_cells"), ("parameters", "params_per_neuron")):
+        shown[name] = table[count].map("{:.0f}".format, na_action="ignore")
+    shown["remarks"] = table["remarks"].where(~table["simulated"], "SIMULATED")
+    return shown.to_string(index=False, na_rep="")
 
 
 @main.command(short_help="See the package at work.")
 @click.argument("path", type=click.Path(path_type=Path), default=Path("nat4xr-demo"))
 def demo(path: Path) -> None:
-    """Show the package at work on a small SIMULATED release, kept in the folder PATH."""
+    """Draw one cell's responses to one sound, of a small SIMULATED release in the folder PATH."""
     from . import plot
     from .area import open_area
     from .coverage import drop_unrecorded
@@ -212,17 +293,18 @@ def demo(path: Path) -> None:
     plt = plot.pyplot()
     release = path / "release"
     if not (release / "truth.nc").exists():
-        click.echo(f"Simulating a small release in {release} (these are not recordings) ...")
         simulate(release)
     ds = open_area("A1", release, download=False)  # never real data in place of these
-    click.echo(ds)
     val = drop_unrecorded(ds.sel(subset="val", auditory=True)).load()
-    click.echo(f"\nds.sel(subset='val', auditory=True): {dict(val.sizes)}")
     val.to_netcdf(path / "val.nc")
     best = val["psth"].std(("stim", "time")).idxmax("neuron").item()
-    cell = val.sel(neuron=best).isel(stim=0)
-    plot.cell_response(cell)
+    plot.cell_response(val.sel(neuron=best).isel(stim=0))
     plt.savefig(path / "cell.png", dpi=150)
     plt.close()
-    click.echo(f"\nThe selection, as netCDF:   {path / 'val.nc'}")
-    click.echo(f"One cell and one sound:     {path / 'cell.png'}")
+    click.echo(f"SIMULATED {ds.attrs['area']}, in {release}: {dict(ds.sizes)}")
+    click.echo(f"One cell and one sound: {path / 'cell.png'}; the selection: {path / 'val.nc'}")
+    click.echo(f'Next, in Python: import nat4xr; nat4xr.open_area("A1", "{release.as_posix()}")')
+
+
+def _echo_json(content: Any) -> None:
+    click.echo(json.dumps(content, indent=1, allow_nan=False))
