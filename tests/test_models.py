@@ -259,6 +259,12 @@ def test_kernels_have_their_rank(prefilter: str | None) -> None:
     assert (torch.linalg.matrix_rank(kernels) == 2).all()
 
 
+@pytest.mark.parametrize("model", ["cnn-deepstrf", "statenet"])
+def test_a_network_refuses_fewer_bands_than_it_needs(model: str) -> None:
+    with pytest.raises(ValueError, match="do not fit into 4 bands"):
+        Network(model, None, torch.ones(1), n_freq=4, bin_s=0.01)
+
+
 @pytest.fixture(scope="module", params=["tests/data", "../shared"])
 def reference(request: pytest.FixtureRequest) -> dict[str, "torch.Tensor"]:
     """Weights and outputs of deepSTRF 0.1.0's own modules, for a short and for long sounds."""
@@ -646,6 +652,7 @@ def test_the_recipe_of_the_lab(ds: xr.Dataset) -> None:
     assert np.unique(history["learning_rate"]).tolist() == [1e-4, 1e-3]
     assert history["part"].values.tolist() == ["all"] * 22 + ["readout"] * 22
     together = float(history["stop_loss"].sel(part="all").min())
+    assert history["stop_loss"][22] == pytest.approx(together, rel=0.02)  # it goes on from there
     est = ds.isel(stim=ds["subset"].values == "est")
     aside = est.isel(stim=training._set_aside(est["stim"].values, 0.2, 0))
     rates, counts = predict(fitted, aside).values, aside["psth"].values
@@ -697,6 +704,18 @@ def test_with_a_frozen_core_each_cell_is_fitted_by_itself(ds: xr.Dataset) -> Non
             torch.testing.assert_close(
                 together.network.state_dict()[name][[1]], value, atol=1e-3, rtol=1e-2
             )
+
+
+def test_a_silent_cell_does_not_end_the_fit_of_the_others(ds: xr.Dataset) -> None:
+    """Though its normalised error, alone, is infinite."""
+    core = quick(ds, "cnn1d", max_epochs=1)
+    silent = ds.assign(psth=ds["psth"].where(ds["neuron"] != ds["neuron"][0], 0))
+    options = {"init": core, "freeze": "core", "loss": "nmse", "max_epochs": 40, "patience": 5}
+    fitted = quick(silent, learning_rate=1e-2, **options)
+    losses = fitted.history["stop_loss"]
+    assert losses.sizes["epoch"] - int(losses.argmin("epoch")) in (1, 6)
+    assert losses.max() < 2
+    assert losses[-1] < losses[0]
 
 
 def test_a_fit_that_goes_on_from_another_starts_with_its_predictions(ds: xr.Dataset) -> None:

@@ -240,6 +240,8 @@ class DeepSTRFCNN2D(nn.Sequential):
             layers.append(nn.Conv2d(n_inputs, filters, (bands, lags)))
             layers += [ChannelNorm(filters), nn.LeakyReLU(0.1)]
         n_places = n_freq - 3 * (bands - 1)
+        if n_places < 1:
+            raise ValueError(f"three layers of {bands} bands do not fit into {n_freq} bands")
         layers += [nn.Flatten(1, 2), Dense(filters * n_places, dense), nn.LeakyReLU(0.1)]
         super().__init__(*layers)
 
@@ -262,6 +264,8 @@ class StateNet(nn.Module):
     ) -> None:
         super().__init__()
         n_places = (n_freq - bands) // stride + 1
+        if n_places < 1:
+            raise ValueError(f"{bands} bands do not fit into {n_freq} bands")
         bands_of_place = stride * torch.arange(n_places)[:, None] + torch.arange(bands)
         self.register_buffer("bands_of_place", bands_of_place, persistent=False)
         n_features = channels * n_places
@@ -447,7 +451,7 @@ class Network(nn.Module):
     Raises
     ------
     ValueError
-        If a model, a prefilter or a size is unknown.
+        If a model, a prefilter or a size is unknown, or there are too few frequency bands.
 
     References
     ----------

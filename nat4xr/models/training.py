@@ -364,8 +364,8 @@ class _Training:
         self.optimizer = torch.optim.Adam(
             self.learning.parameters(), lr=learning_rate, fused=self.fit_inputs.is_cuda
         )
-        self.best_loss = self.stop_loss()
-        self.smallest, self.n_waited = float(self.best_loss.mean()), 0
+        self.smallest, self.best_loss = self.stop_loss()
+        self.n_waited = 0
 
     def goes_on(self, max_epochs: int, patience: int) -> bool:
         """Whether there is another epoch; a stage that has ended is followed by the next."""
@@ -388,8 +388,8 @@ class _Training:
                 nn.utils.clip_grad_norm_(self.learning.parameters(), _MAX_GRADIENT)
             self.optimizer.step()
             total += loss.detach() * len(batch)
-        stop_loss = self.stop_loss()
-        self.losses.append((float(total) / len(inputs), float(stop_loss.mean())))
+        stop_loss, loss_of_each = self.stop_loss()
+        self.losses.append((float(total) / len(inputs), stop_loss))
         self.stage_of_epoch.append(self.stage)
         if not np.isfinite(self.losses[-1]).all():
             raise ValueError(
@@ -397,28 +397,29 @@ class _Training:
                 "a smaller learning_rate, and for 'poisson' a network whose rates are above 0, "
                 "such as with sizes={'output': 'softplus'}"
             )
-        self.keep_best(stop_loss)
+        self.keep_best(loss_of_each)
+        self.n_waited = 0 if stop_loss < self.smallest else self.n_waited + 1
+        self.smallest = min(stop_loss, self.smallest)
 
-    def stop_loss(self) -> Tensor:
-        """The loss on the sounds set aside; while read-outs learn, that of each cell."""
+    def stop_loss(self) -> tuple[float, Tensor]:
+        """The loss on the sounds set aside; and while read-outs learn, that of each cell."""
         rates, counts = in_batches(self.learning, self.stop_inputs), self.data.stop_counts
+        loss = self.objective(rates, counts)
         if self.part == "all":
-            return self.objective(rates, counts)
+            return float(loss), loss
         cells = range(counts.shape[1])
-        return torch.stack([self.objective(rates[:, [i]], counts[:, [i]]) for i in cells])
+        each = [self.objective(rates[:, [i]], counts[:, [i]]) for i in cells]
+        return float(loss), torch.stack(each)
 
-    def keep_best(self, stop_loss: Tensor) -> None:
-        is_better = stop_loss < self.best_loss
+    def keep_best(self, loss: Tensor) -> None:
+        is_better = loss < self.best_loss
         if self.part == "readout":
             for name, value in self.network.state_dict().items():
                 if name.startswith(("readout.", "output.")):  # along whose first dim are the cells
                     self.best[name][is_better] = value[is_better]
         elif is_better:
             self.best = deepcopy(self.network.state_dict())
-        self.best_loss = torch.minimum(self.best_loss, stop_loss)
-        mean = float(stop_loss.mean())
-        self.n_waited = 0 if mean < self.smallest else self.n_waited + 1
-        self.smallest = min(mean, self.smallest)
+        self.best_loss = torch.minimum(self.best_loss, loss)
 
     def history(self) -> xr.Dataset:
         fit_loss, stop_loss = zip(*self.losses, strict=True) if self.losses else ((), ())
@@ -521,7 +522,7 @@ def _start_from(init: Fitted, network: nn.Module, neurons: list[str]) -> None:
     state = network.state_dict()
     for name, value in init.network.state_dict().items():
         if name.startswith(("readout.", "output.")):
-            state[name][to_rows] = value[from_rows]
+            state[name][to_rows] = value[from_rows].to(state[name].device)
         else:
             state[name] = value
     network.load_state_dict(state)
