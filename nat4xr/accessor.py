@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from html import escape
@@ -23,8 +21,8 @@ _COUNTED = {"n_reps", "animal", "site", "auditory", "subset"}
 class Nat4:
     """The package's functions as methods of a Dataset: ``ds.nat4.<tab>``.
 
-    Each label of the sounds and cells is there too, so that its values complete:
-    ``ds.nat4.site["ARM<tab>`` is ``ds.sel(site="ARM029a")``.
+    Each label of the sounds and cells is there too, and offers its values to tab completion:
+    ``ds.nat4.site["ARM029a"]`` is ``ds.sel(site="ARM029a")``.
 
     Parameters
     ----------
@@ -72,7 +70,7 @@ class Nat4:
         return count_cells(self._ds, by)
 
     def drop_unrecorded(self) -> xr.Dataset:
-        """Drop cells and sounds without any response: `nat4xr.drop_unrecorded`.
+        """Drop cells, sounds and repeats without a response: `nat4xr.drop_unrecorded`.
 
         Returns
         -------
@@ -178,7 +176,7 @@ class _Functions:
 
 
 class _Label:
-    """A label whose values complete in ``[...]``, which selects them."""
+    """A label: ``[...]`` selects by it, and IPython completes its values there."""
 
     def __init__(self, ds: xr.Dataset, name: str) -> None:
         self._ds, self._name = ds, name
@@ -214,47 +212,3 @@ def _bar(percent: Any) -> str:
         f'{percent:.1f} <div style="width:6em;background:#ddd"><div style="width:{percent:.1f}%;'
         'height:0.4em;background:#1f77b4"></div></div>'
     )
-
-
-# --- tab in IPython and Jupyter ----------------------------------------------------------------
-
-_BEFORE_CURSOR = re.compile(r"""(?<![\w.])(\w+)\.nat4\.(\w+)(\.|\[["']?)([^"'\]]*)$""")
-
-
-def _complete_in(shell: Any) -> None:
-    """Let tab complete ``ds.nat4.site["`` and ``ds.nat4.plot.``.
-
-    IPython evaluates nothing of the kind by itself, as a Dataset has a ``__getattr__``.
-    """
-    try:
-        from IPython.core.completer import SimpleCompletion, context_matcher
-    except ImportError:  # an older IPython, which completes without
-        return
-
-    @context_matcher(priority=200)  # type: ignore[untyped-decorator, unused-ignore]
-    def complete(context: Any) -> dict[str, Any]:
-        before = _BEFORE_CURSOR.search(context.text_until_cursor)
-        ds = shell.user_ns.get(before[1]) if before else None
-        try:
-            found = getattr(ds.nat4, before[2]) if before and isinstance(ds, xr.Dataset) else None
-        except (AttributeError, KeyError):  # no such label; no response to take metrics of
-            found = None
-        if before and isinstance(found, _Label) and before[3] != ".":
-            quoted = before[3] != "["
-            values = found._ipython_key_completions_()
-            texts = [v if quoted and isinstance(v, str) else repr(v) for v in values]
-        elif before and isinstance(found, _Functions) and before[3] == ".":
-            texts = dir(found)
-        else:
-            return {"completions": []}
-        return {
-            "completions": [SimpleCompletion(t) for t in texts if t.startswith(before[4])],
-            "suppress": True,
-            "matched_fragment": before[4],
-        }
-
-    shell.Completer.custom_matchers.append(complete)
-
-
-if "IPython" in sys.modules and (_shell := sys.modules["IPython"].get_ipython()) is not None:
-    _complete_in(_shell)

@@ -5,14 +5,12 @@ import os
 import pickle
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import nat4xr
-from nat4xr.accessor import _complete_in
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +97,16 @@ from IPython.core.interactiveshell import InteractiveShell
 
 shell = InteractiveShell.instance()
 shell.run_cell(f"import nat4xr; ds = nat4xr.open_area('A1', {sys.argv[1]!r}, progressbar=False)")
+shell.run_cell("nat4 = ds.nat4; animal = nat4.animal; plot = nat4.plot")
+assert not shell.Completer.custom_matchers
 for text in sys.argv[2:]:
     with provisionalcompleter():
         print(*(c.text for c in shell.Completer.completions(text, len(text))))
 """
 
 
-def test_tab_completes_in_ipython(ds, simulated_release, tmp_path):
-    typed = ['ds.nat4.animal["', "ds.nat4.site['TN", "ds.nat4.unit_in_electrode[", "ds.nat4.plot.p"]
+def test_tab_completes_in_ipython_by_what_it_offers_itself(simulated_release, tmp_path):
+    typed = ['animal["', "animal['T", "nat4.sit", "plot.p"]
     done = subprocess.run(
         [sys.executable, "-c", IPYTHON, simulated_release, *typed],
         env={**os.environ, "IPYTHONDIR": str(tmp_path)},
@@ -114,13 +114,13 @@ def test_tab_completes_in_ipython(ds, simulated_release, tmp_path):
         text=True,
         check=True,
     )
-    completed = [set(line.split()) for line in done.stdout.splitlines()]
-    assert completed == [
-        {"ARM", "CRD", "DRX", "TNC"},
-        {site for site in ds.site.values if site.startswith("TN")},
-        {str(unit) for unit in ds.unit_in_electrode.values},
-        {"population", "psth"},
-    ]
+    quoted, started, label, figures = (
+        set(line.replace(".", "").split()) for line in done.stdout.splitlines()
+    )
+    assert {"ARM", "CRD", "DRX", "TNC"} <= quoted
+    assert started == {"TNC"}
+    assert label == {"site"}
+    assert figures == {"population", "psth"}
 
 
 @pytest.mark.parametrize("opening", ["nat4xr.open_area('A1', folder)", "xr.open_dataset(export)"])
@@ -133,7 +133,17 @@ def test_whatever_is_opened_has_it(ds, simulated_release, tmp_path, opening):
     assert done.returncode == 0
 
 
-def test_an_older_ipython_completes_without(monkeypatch):
-    completer = types.ModuleType("IPython.core.completer")  # without context_matcher
-    monkeypatch.setitem(sys.modules, "IPython.core.completer", completer)
-    _complete_in(None)
+def test_xarray_alone_registers_nothing(ds, tmp_path):
+    """Opening a file without nat4xr imports no more of it than guessing its engine needs."""
+    ds.isel(stim=[0]).to_netcdf(tmp_path / "export.nc")
+    program = (
+        "import sys, xarray as xr; ds = xr.open_dataset(sys.argv[1]); "
+        "print(hasattr(ds, 'nat4'), sorted(m for m in sys.modules if m.startswith('nat4xr')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "export.nc"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False ['nat4xr_engine']"
