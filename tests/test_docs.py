@@ -63,8 +63,9 @@ def test_dataset_page_lists_every_attribute(ds: xr.Dataset) -> None:
 
 
 def test_selections_set_beside_those_of_other_tools_run(
-    ds: xr.Dataset, simulated_release: Path
+    ds: xr.Dataset, simulated_release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("NAT4XR_DATA_DIR", str(simulated_release))
     given = {
         "nat4xr": nat4xr,
         "xr": xr,
@@ -80,6 +81,14 @@ def test_selections_set_beside_those_of_other_tools_run(
         if "(" in expression and not expression.startswith("["):
             name = ds["stim" if "sound" in task or "repeats" in task else "neuron"].values[0]
             eval(expression, given | {"name": name, "names": [name]})
+
+
+def test_the_function_that_takes_the_label_index_off_is_named_by_every_error_of_it(
+    ds: xr.Dataset,
+) -> None:
+    assert "nat4xr.drop_label_index" in (DOCS / "plain_xarray.md").read_text()
+    for index in ("stim", "subset", "neuron", "site"):
+        assert "nat4xr.drop_label_index" in repr(ds.xindexes[index])
 
 
 def test_reference_has_every_public_name() -> None:

@@ -150,6 +150,16 @@ class TestSelectingByLabels:
     def test_one_label_keeps_the_dim_even_where_one_element_has_it(self, ds):
         assert names(ds.sel(electrode=99)) == ["DRX008b-99-4"]
 
+    def test_the_dim_of_one_element_is_dropped_by_squeeze(self, ds):
+        cell = ds.sel(electrode=99).squeeze("neuron")
+        assert "neuron" not in cell.dims
+        assert cell.neuron.item() == "DRX008b-99-4"
+        xr.testing.assert_identical(cell.psth, ds.sel(neuron="DRX008b-99-4").psth)
+        sound = ds.sel(sound="geese", electrode=99).squeeze(["stim", "neuron"])
+        assert sound.psth.dims == ("time",)
+        with pytest.raises(ValueError, match="length greater than one"):
+            ds.sel(animal="TNC").squeeze("neuron")
+
     def test_a_slice_of_labels_includes_both_ends(self, ds):
         assert set(ds.sel(recording=slice(8, 29)).recording.values) == {8, 14, 29}
         assert set(ds.sel(recording=slice(None, 8)).recording.values) == {6, 8}

@@ -12,8 +12,7 @@ import numpy as np
 import nat4xr
 
 ds = nat4xr.open_area("A1", subset="est").sel(neuron="ARM029a-07-6").load()
-rate = ds.psth / ds.time.attrs["bin_width"]
-rate.attrs = {"long_name": "rate", "units": "spikes/s"}
+rate = nat4xr.rate(ds.psth)
 
 during = (ds.time >= ds.time.attrs["sound_on"]) & (ds.time < ds.time.attrs["sound_off"])
 level = ds.spectrogram.where(during)
