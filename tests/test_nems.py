@@ -4,7 +4,10 @@ import gzip
 import io
 import json
 import random
+import shutil
+import subprocess
 import tarfile
+import tempfile
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +22,7 @@ from hypothesis import strategies as st
 
 from nat4xr import ReleaseError
 from nat4xr.io import nems
+from nat4xr.io.raster import Raster, RasterShape, measure_raster, read_raster
 
 from .support.releases import (
     Site,
@@ -67,14 +71,14 @@ def read(members: Mapping[str, Any], **options: Any) -> nems.Recording:
     return nems.read(packed("R.tgz", dict(members)), label="R.tgz", **options)
 
 
-def dense(raster: nems.Raster) -> np.ndarray:
+def dense(raster: Raster) -> np.ndarray:
     return raster.dense(0, raster.n_samples)
 
 
 def assert_whole(found: nems.Recording) -> None:
     assert found.name == "R"
     assert list(found.signals) == ["resp", "spikes"]
-    np.testing.assert_array_equal(dense(found.signals["resp"].data), TABLE.astype(np.float32))
+    np.testing.assert_array_equal(dense(found.signals["resp"].data), TABLE)
     assert {name: list(times) for name, times in found.signals["spikes"].data.items()} == TIMES
 
 
@@ -158,6 +162,7 @@ def test_columns_of_epochs_come_in_any_order_with_an_index_or_not(text: str) -> 
     found = read(recording() | {"R/R.resp.epoch.csv": text.encode()})
     epochs = found.signals["resp"].epochs
     assert epochs.to_dict("list") == {"name": ["STIM_a.wav"], "start": [0.5], "end": [2.0]}
+    assert "" not in found.signals["resp"].epoch_columns
 
 
 @pytest.mark.parametrize("name", ["NA", "nan", "", "None", "1"])
@@ -244,33 +249,59 @@ class Dribble(io.BytesIO):
         return super().read(self.step if size is None or size < 0 else min(size, self.step))
 
 
-def parsed(text: bytes, step: int = 2**20) -> np.ndarray:
-    return dense(nems.read_raster(Dribble(text, step), len(text)))
-
-
-def as_float32(table: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return table.astype(np.float32)
+def parsed(text: bytes, step: int = 2**20, dtype: Any = np.float64) -> np.ndarray:
+    return dense(read_raster(Dribble(text, step), len(text), dtype))
 
 
 @given(tables())
 def test_fixed_width_text_holds_the_numbers_that_were_written(table: np.ndarray) -> None:
-    np.testing.assert_array_equal(parsed(csv(table)), as_float32(table))
+    np.testing.assert_array_equal(parsed(csv(table)), table)
+
+
+@given(tables())
+def test_numbers_may_be_rounded_to_float32(table: np.ndarray) -> None:
+    found = parsed(csv(table), dtype=np.float32)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, table.astype(np.float32))
 
 
 @given(tables())
 def test_text_of_any_width_holds_the_same_numbers(table: np.ndarray) -> None:
     shortest = "".join(",".join(map(repr, row)) + "\n" for row in table.tolist())
-    np.testing.assert_array_equal(parsed(shortest.encode()), as_float32(table))
+    np.testing.assert_array_equal(parsed(shortest.encode()), table)
     padded = csv(table).replace(b",", b", ")
-    np.testing.assert_array_equal(parsed(padded), as_float32(table))
+    np.testing.assert_array_equal(parsed(padded), table)
+
+
+@given(tables(), st.lists(st.tuples(st.integers(0, 40), st.sampled_from([b"\n", b"\r\n"]))))
+def test_blank_lines_and_a_byte_order_mark_are_passed_over(
+    table: np.ndarray, blank: list[tuple[int, bytes]]
+) -> None:
+    lines = csv(table).splitlines(keepends=True)
+    for at, line in blank:
+        lines.insert(at, line)
+    text = b"\xef\xbb\xbf" + b"".join(lines)
+    for block in (1, 2**20):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("nat4xr.io.raster._BLOCK", block)
+            np.testing.assert_array_equal(parsed(text), table)
+            size = measure_raster(io.BytesIO(text), len(text))
+            assert (size.n_samples, size.n_channels) == table.shape
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "1e300", "-1e999"])
+def test_infinite_and_huge_values_are_read_as_they_stand(value: str) -> None:
+    text = f"1,2\n3,{value}\n".encode()
+    assert parsed(text)[1, 1] == float(value)
+    with pytest.raises(ValueError, match="float32"):
+        parsed(text, dtype=np.float32)
 
 
 @given(tables(), st.integers(1, 3000), st.sampled_from([1, 500, 2000]))
 def test_blocks_may_end_anywhere(table: np.ndarray, step: int, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nat4xr.io.raster._BLOCK", block)
-        np.testing.assert_array_equal(parsed(csv(table), step), as_float32(table))
+        np.testing.assert_array_equal(parsed(csv(table), step), table)
 
 
 def test_a_raster_of_many_blocks_is_read_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,10 +309,10 @@ def test_a_raster_of_many_blocks_is_read_in_order(monkeypatch: pytest.MonkeyPatc
     table = np.random.default_rng(0).poisson(0.2, (3000, 11)) / 20
     table[700:710, 3] = np.nan
     text = csv(table)
-    raster = nems.read_raster(io.BytesIO(text), len(text))
+    raster = read_raster(io.BytesIO(text), len(text))
     assert (raster.n_samples, raster.n_channels) == table.shape
-    np.testing.assert_array_equal(dense(raster), table.astype(np.float32))
-    np.testing.assert_array_equal(raster.dense(695, 705), table[695:705].astype(np.float32))
+    np.testing.assert_array_equal(dense(raster), table)
+    np.testing.assert_array_equal(raster.dense(695, 705), table[695:705])
 
 
 @given(tables(st.sampled_from([0.0, 1.0, 0.05, np.nan])), st.data())
@@ -295,8 +326,8 @@ def test_a_changed_byte_gives_the_number_that_it_says_or_an_error(
         found = parsed(bytes(text))
     except ValueError:
         return
-    rows = bytes(text).removesuffix(b"\n").split(b"\n")
-    np.testing.assert_array_equal(found, [[np.float32(v) for v in r.split(b",")] for r in rows])
+    rows = [row for row in bytes(text).split(b"\n") if row.strip(b"\r")]
+    np.testing.assert_array_equal(found, [[float(v) for v in r.split(b",")] for r in rows])
 
 
 @pytest.mark.parametrize("end", ["\n", "", "\r\n"])
@@ -307,13 +338,9 @@ def test_the_last_line_may_end_as_it_likes(end: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (b"", "empty"),
         (b"1,2\n3\n", "column"),
         (b"1,2\n3,4,5\n", "column"),
         (b"1,2\n3,4,5\n6\n7,8\n", "column"),
-        (b"1,2\n\n3,4\n", "column"),
-        (b"1\n\n2\n", "number"),
-        (b"\n", "number"),
         (b"1,2\n3,word\n", "number"),
         (b"1,2\n3,\n", "number"),
         (b"1,2\n3,NA\n", "number"),
@@ -324,9 +351,6 @@ def test_the_last_line_may_end_as_it_likes(end: str) -> None:
         (b'1,2\n3,"4"\n', "number"),
         (b"1,2\n3,\0\n", "number"),
         (b"1,2\n3,4\xff\n", "number"),
-        (b"1,2\n3,inf\n", "infinite"),
-        (b"1,2\n3,1e39\n", "infinite"),
-        (b"1,2\n3,-1e999\n", "infinite"),
         (csv(TABLE)[:-1] + b"word\n", "number"),
         (csv(TABLE)[:-30] + b"\n", "column"),
         (csv(TABLE).replace(b"2.35", b"2.3x"), "number"),
@@ -415,9 +439,6 @@ def epoch_rows(*rows: str, header: str = "name,start,end") -> dict[str, Any]:
         (with_("resp.json", b'{"fs": ' + b"9" * 5000 + b"}"), "R/R.resp.json in R.tgz", "JSON"),
         (with_("meta.json", b"word"), "R/R.meta.json in R.tgz", "not JSON"),
         (about(chans="abc"), "'resp' of R.tgz", "chans"),
-        (about(chans=[1, 2, 3]), "'resp' of R.tgz", "chans"),
-        (about(chans=["a", "b"]), "'resp' of R.tgz", "3 columns.* 2 channels"),
-        (about(chans=["a", "b", "a"]), "'resp' of R.tgz", "channel twice"),
         (about(fs=None), "'resp' of R.tgz", "fs"),
         (about(fs="100"), "'resp' of R.tgz", "fs"),
         (about(fs=True), "'resp' of R.tgz", "fs"),
@@ -426,7 +447,6 @@ def epoch_rows(*rows: str, header: str = "name,start,end") -> dict[str, Any]:
         (about(fs=float("nan")), "'resp' of R.tgz", "fs"),
         (about(fs=float("inf")), "'resp' of R.tgz", "fs"),
         (about(fs=10**400), "'resp' of R.tgz", "fs"),
-        (about("spikes.json", chans=["x", "z"]), "'spikes' of R.tgz", "no event times of z"),
         (with_("resp.epoch.csv", b""), "R/R.resp.epoch.csv in R.tgz", "."),
         (with_("resp.epoch.csv", b"\xff\xff"), "R/R.resp.epoch.csv in R.tgz", "."),
         (epoch_rows(header="name,start"), "R/R.resp.epoch.csv in R.tgz", "no column end"),
@@ -437,9 +457,13 @@ def epoch_rows(*rows: str, header: str = "name,start,end") -> dict[str, Any]:
         (epoch_rows("a,0,1_0"), "R/R.resp.epoch.csv in R.tgz", "1_0"),
         (epoch_rows("a,0,\u0661"), "R/R.resp.epoch.csv in R.tgz", "not a number"),
         (epoch_rows('"a"b,0,1'), "R/R.resp.epoch.csv in R.tgz", "not CSV"),
-        (epoch_rows("a" * 256 + ",0,1"), "R/R.resp.epoch.csv in R.tgz", "name of 256 characters"),
-        (with_channels(256), "'resp' of R.tgz", "name of 256 characters"),
-        (tiled() | {"R/R.stim.h5": h5({"a" * 256: [[1.0]]})}, "R.stim.h5", "name of 256 char"),
+        (
+            epoch_rows("a" * 1001 + ",0,1"),
+            "R/R.resp.epoch.csv in R.tgz",
+            "name of 1,001 characters",
+        ),
+        (with_channels(1001), "'resp' of R.tgz", "name of 1,001 characters"),
+        (tiled() | {"R/R.stim.h5": h5({"a" * 1001: [[1.0]]})}, "R.stim.h5", "name of 1,001 char"),
         (epoch_rows("a,0,1", "b,1,2,3"), "R/R.resp.epoch.csv in R.tgz", "."),
     ],
 )
@@ -551,7 +575,7 @@ def test_a_name_that_points_out_of_the_archive_is_refused(name: str) -> None:
     [
         {"R/\x1b[2J.resp.json": b"{}"},
         {"\x1b[2J/R.resp.json": b"{"},
-        about("spikes.json", chans=["\x1b[2J"]),
+        {"\x1b[2J/R.other.json": b"{}"},
     ],
 )
 def test_no_name_is_a_command_to_the_terminal(members: dict[str, Any]) -> None:
@@ -560,23 +584,52 @@ def test_no_name_is_a_command_to_the_terminal(members: dict[str, Any]) -> None:
     assert str(refusal.value).isprintable()
 
 
+SPECIAL = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
+
+
 @pytest.mark.reliability
-@pytest.mark.parametrize(
-    "kind",
-    [
-        tarfile.SYMTYPE,
-        tarfile.LNKTYPE,
-        tarfile.CHRTYPE,
-        tarfile.BLKTYPE,
-        tarfile.FIFOTYPE,
-        tarfile.GNUTYPE_SPARSE,
-    ],
-)
-@pytest.mark.parametrize("name", ["R/R.resp.csv", "R/anything"])
-def test_a_member_that_is_no_plain_file_is_refused(name: str, kind: bytes) -> None:
-    content = member(name, kind, link="/etc/passwd") + tar(recording())
-    with pytest.raises(ReleaseError, match=r"R.tar.*not a plain file"):
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_a_part_of_a_recording_that_is_no_plain_file_is_refused(kind: bytes) -> None:
+    content = member("R/R.resp.csv", kind, link="/etc/passwd") + tar(without("resp.csv"))
+    with pytest.raises(ReleaseError, match=r"R.tar.*R/R.resp.csv.*not a plain file"):
         nems.read(content, label="R.tar")
+
+
+@pytest.mark.parametrize("kind", [*SPECIAL, b"V", b"M"])
+def test_other_members_that_are_no_plain_files_are_passed_over(kind: bytes) -> None:
+    """Such as a link beside the recording, or the label of a volume by GNU tar."""
+    content = member("anything", kind, link="/etc/passwd") + tar(recording())
+    assert_whole(nems.read(content, label="R.tar"))
+
+
+@pytest.mark.parametrize("size", [512, 3 * 2**20 + 17])
+def test_an_archive_may_be_padded_to_any_length(size: int) -> None:
+    assert_whole(nems.read(tar(recording()) + bytes(size)))
+    assert_whole(nems.read(gzip.compress(tar(recording()) + bytes(size), 1)))
+
+
+def test_a_file_with_holes_is_read_whole(tmp_path: Path) -> None:
+    if not (command := shutil.which("tar")):
+        pytest.skip("there is no tar on this system")
+    members = recording()
+    table = np.zeros((4000, 3))
+    times = np.zeros(300_000)
+    times[::50_000] = 1.5
+    members["R/R.spikes.h5"] = hdf5(lambda f: f.update(x=times))
+    members["R/R.resp.csv"] = csv(table)
+    write(members, tmp_path)
+    with (tmp_path / "R" / "R.spikes.h5").open("r+b") as file:  # a hole where the zeros are
+        content = file.read()
+        start = content.index(bytes(2**17))
+        file.truncate(start)
+        file.seek(start + 2**17)
+        file.write(content[start + 2**17 :])
+    arguments = [command, "--sparse", "-cf", "R.tar", "R"]
+    if subprocess.run(arguments, cwd=tmp_path, capture_output=True).returncode:
+        pytest.skip("this tar knows no files with holes")
+    found = nems.read(tmp_path / "R.tar").signals
+    np.testing.assert_array_equal(found["spikes"].data["x"], times)
+    np.testing.assert_array_equal(dense(found["resp"].data), table)
 
 
 @pytest.mark.reliability
@@ -620,48 +673,24 @@ def test_a_member_that_claims_terabytes_is_refused(name: str) -> None:
         nems.read(member(name, size=2**42) + tar(recording()), label="R.tar")
 
 
-def pax(kind: bytes = tarfile.XHDTYPE, **entries: str) -> bytes:
-    """An extended header, of entries of less than 1,000 bytes."""
-    records = [f" {key}={value}\n".encode() for key, value in entries.items()]
-    content = b"".join(b"%03d%s" % (len(record) + 3, record) for record in records)
-    return member("pax", kind, len(content)) + content + bytes(-len(content) % 512)
-
-
 @pytest.mark.parametrize("name", ["R/.hidden", "R/note"])
-@pytest.mark.parametrize("header", ["extended", "plain"])
-def test_a_member_that_leads_back_to_itself_is_refused(
-    name: str, header: str, tmp_path: Path
-) -> None:
-    loop = pax(size="-1536") + member(name) if header == "extended" else member(name, size=-512)
-    (tmp_path / "R.tar").write_bytes(member("R/.first") + loop + tar(recording()))
-    assert not nems.is_recording(tmp_path / "R.tar")
+def test_a_member_that_leads_back_to_itself_is_refused(name: str) -> None:
+    content = member("R/.first") + member(name, size=-512) + tar(recording())
     with pytest.raises(ReleaseError, match=rf"R.tar: '{name}' claims -"):
-        nems.read(tmp_path / "R.tar")
-
-
-def test_a_header_of_negative_size_is_not_read_to_the_end() -> None:
-    content = member("R/x", tarfile.XHDTYPE, size=-512) + bytes(2**20) + tar(recording())
-    with pytest.raises(ReleaseError, match=r"R.tar: holds more between its files"):
         nems.read(content, label="R.tar")
 
 
 def test_headers_may_hold_what_real_ones_do() -> None:
-    headers = pax(tarfile.XGLTYPE, comment="c" * 900) + pax(mtime="1.5", uname="ü", note="n" * 900)
-    long = {"é" * 2000 + f"/{name}": content for name, content in recording().items()}
-    assert_whole(nems.read(headers + tar(long)))
-
-
-@pytest.mark.parametrize(
-    ("headers", "problem"),
-    [
-        (pax(x="1" * 300), "more than 255 digits"),
-        (pax(x="x" * 900) * 12, "more between its files"),
-        (pax(tarfile.XGLTYPE, **{f"x{i}": "" for i in range(101)}), "more than 100 global headers"),
-    ],
-)
-def test_headers_that_would_take_long_are_refused(headers: bytes, problem: str) -> None:
-    with pytest.raises(ReleaseError, match=f"R.tar: .*{problem}"):
-        nems.read(headers + tar(recording()), label="R.tar")
+    content = io.BytesIO()
+    headers = {"comment": "c" * 900, "mtime": "1.5", "uname": "ü"}
+    with tarfile.open(
+        fileobj=content, mode="w", format=tarfile.PAX_FORMAT, pax_headers=headers
+    ) as archive:
+        for name, inside in recording().items():
+            info = tarfile.TarInfo("é" * 2000 + f"/{name}")
+            info.size, info.pax_headers = len(inside), {"note": "n" * 900}
+            archive.addfile(info, io.BytesIO(inside))
+    assert_whole(nems.read(content.getvalue()))
 
 
 @pytest.mark.reliability
@@ -673,41 +702,27 @@ def test_a_member_that_is_there_twice_is_refused() -> None:
 
 @pytest.mark.reliability
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE])
-def test_an_archive_of_too_many_members_is_refused(kind: bytes, tmp_path: Path) -> None:
+def test_an_archive_of_too_many_members_is_refused(kind: bytes) -> None:
     assert_whole(nems.read(member("R/.x", kind) * 100 + tar(recording())))
-    (tmp_path / "R.tar").write_bytes(member("R/.x", kind) * 1000 + tar(recording()))
-    with pytest.raises(ReleaseError, match=r"R.tar: holds more than 1,000"):
-        nems.read(tmp_path / "R.tar")
-    assert not nems.is_recording(tmp_path / "R.tar")
+    with pytest.raises(ReleaseError, match=r"R.tar: holds more than 10,000"):
+        nems.read(member("R/.x", kind) * 10_000 + tar(recording()), label="R.tar")
 
 
 def test_a_folder_of_too_many_files_is_refused(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write({f"R/R.s{i}.json": b"{}" for i in range(1001)}, tmp_path)
-    with pytest.raises(ReleaseError, match=r"R: holds more than 1,000"):
+    monkeypatch.setattr(nems, "MAX_MEMBERS", 100)
+    write({f"R/R.s{i}.json": b"{}" for i in range(101)}, tmp_path)
+    with pytest.raises(ReleaseError, match=r"R: holds more than 100"):
         nems.read(tmp_path / "R")
 
 
 def bombs() -> Iterable[tuple[str, Callable[[], bytes]]]:
     """Archives that are small until they are unpacked."""
     zeros = bytes(2**26)
-    tail = tar(recording())
-
-    def after(kind: bytes, content: bytes = zeros) -> bytes:
-        return member("././@LongLink", kind, len(content)) + content + tail
-
     for part in ("resp.json", "resp.epoch.csv", "meta.json", "spikes.h5"):
         yield part, lambda part=part: tar(recording() | {f"R/R.{part}": zeros})
     yield "a member that is skipped", lambda: tar({"R/other": zeros} | recording())
-    yield "a long name", lambda: after(tarfile.GNUTYPE_LONGNAME)
-    yield "a long link", lambda: after(tarfile.GNUTYPE_LONGLINK)
-    yield "a header", lambda: after(tarfile.XHDTYPE)
-    yield "a global header", lambda: after(tarfile.XGLTYPE)
-    yield "after the end", lambda: tail + zeros
-    sparse = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"
-    digits = member("R/x", size=2**26) + b"1" * 2**26
-    yield "a sparse map", lambda: member("p", b"x", 44) + sparse.ljust(512, b"\0") + digits + tail
 
 
 @pytest.mark.reliability
@@ -728,37 +743,39 @@ def test_a_decompression_bomb_is_refused_before_it_takes_memory(
 
 
 def test_an_epoch_may_have_a_long_name() -> None:
-    epochs = read(epoch_rows("a" * 255 + ",0,1")).signals["resp"].epochs
-    assert epochs["name"].tolist() == ["a" * 255]
+    epochs = read(epoch_rows("a" * 1000 + ",0,1")).signals["resp"].epochs
+    assert epochs["name"].tolist() == ["a" * 1000]
 
 
-def test_json_that_would_take_too_much_memory_is_refused() -> None:
-    many = b'{"x": [' + b"{}," * 2**20 + b"{}]}"
-    with pytest.raises(ReleaseError, match=r"R.tgz: holds more than 4,194,304 bytes of JSON"):
-        read(with_("resp.json", many) | {"R/R.meta.json": many})
-
-
-def test_epochs_that_would_take_too_much_memory_are_refused() -> None:
-    header, row = b"name,start,end\n", b",,\n"
-    with pytest.raises(ReleaseError, match=r"R.resp.epoch.csv in R.tgz: has more than 262,144 ro"):
-        read(with_("resp.epoch.csv", header + row * (2**18 + 1)))
-    half = header + row * (2**17 + 1)
-    with pytest.raises(ReleaseError, match=r"R.tgz: holds more than 262,144 epochs"):
-        read(with_("resp.epoch.csv", half) | {"R/R.spikes.epoch.csv": half})
+@pytest.mark.parametrize(
+    ("members", "limit"),
+    [
+        (with_("resp.json", b"{}" + b" " * 1000), "MAX_JSON"),
+        (epoch_rows(*["a,0,1"] * 1000), "MAX_EPOCHS"),
+    ],
+)
+def test_text_that_would_take_too_much_memory_is_refused(
+    members: dict[str, Any], limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nems, limit, 1000)
+    with pytest.raises(ReleaseError, match=r"R.tgz: holds more than 1,000"):
+        read(members)
 
 
 @pytest.mark.parametrize("rasters", [True, False])
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (b"1," * 2**14 + b"1\n", "16,384 columns"),
+        (b"1," * 1000 + b"1\n", "1,000 columns"),
         (b"1," * 2**20 + b"1\n", ""),
-        (csv(np.zeros((1, 1))) * (2**22 + 1), "4,194,304 samples"),
+        (csv(np.zeros((1001, 1))), "1,000 samples"),
     ],
 )
 def test_a_table_that_would_take_too_much_memory_is_refused(
-    text: bytes, problem: str, rasters: bool
+    text: bytes, problem: str, rasters: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for limit in ("MAX_CHANNELS", "MAX_SAMPLES"):
+        monkeypatch.setattr(f"nat4xr.io.raster.{limit}", 1000)
     with pytest.raises(ReleaseError, match=rf"R/R.resp.csv in R.tgz: has .*more than {problem}"):
         read(recording() | {"R/R.resp.csv": text}, rasters=rasters)
 
@@ -791,27 +808,7 @@ def virtual(file: h5py.File) -> None:
     file.create_virtual_dataset("x", layout)
 
 
-def inflating(file: h5py.File) -> None:
-    """A list of four times whose chunk inflates to 64 MB."""
-    times = file.create_dataset("x", (4,), float, chunks=(4,), compression="gzip")
-    times.id.write_direct_chunk((0,), zlib.compress(bytes(2**26)))
-
-
-def inflating_twice(file: h5py.File) -> None:
-    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    settings.set_chunk((4,))
-    settings.set_deflate(1)
-    settings.set_deflate(1)
-    space = h5py.h5s.create_simple((4,))
-    h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_DOUBLE, space, settings)
-
-
 HDF5 = {
-    "a chunk that inflates": hdf5(inflating),
-    "a list that inflates twice": hdf5(inflating_twice),
-    "a list of another compression": hdf5(
-        lambda f: f.create_dataset("x", data=[0.5], compression="lzf")
-    ),
     "not HDF5": b"a page that says 404",
     "empty": b"",
     "cut short": h5(TIMES)[:-200],
@@ -823,8 +820,6 @@ HDF5 = {
     "external storage": hdf5(
         lambda f: f.create_dataset("x", (3,), float, external=[("elsewhere.h5", 0, 24)])
     ),
-    "a group": hdf5(lambda f: f.create_group("x")),
-    "a cycle": hdf5(lambda f: f.update(x=f["/"])),
     "a text": hdf5(lambda f: f.update(x="word")),
     "texts": hdf5(lambda f: f.update(x=["word"])),
     "complex numbers": hdf5(lambda f: f.update(x=[1j])),
@@ -834,10 +829,7 @@ HDF5 = {
     "a table": hdf5(lambda f: f.update(x=[[1.0]])),
     "terabytes": hdf5(lambda f: f.create_dataset("x", (2**40,), float, chunks=(2**10,))),
     "terabytes in all": hdf5(
-        lambda f: [f.create_dataset(f"x{i}", (2**24,), float, chunks=(2**10,)) for i in range(99)]
-    ),
-    "a huge chunk": hdf5(
-        lambda f: f.create_dataset("x", (1,), float, chunks=(2**28,), maxshape=(None,))
+        lambda f: [f.create_dataset(f"x{i}", (2**27,), float, chunks=(2**10,)) for i in range(99)]
     ),
 }
 
@@ -853,18 +845,42 @@ def test_event_times_must_be_plain_lists_of_times(
         read(recording() | {"R/R.spikes.h5": content})
 
 
-@pytest.mark.parametrize("compression", [None, "gzip"])
-def test_an_hdf5_file_of_too_many_chunks_is_refused(compression: str | None) -> None:
-    options = {"chunks": (1,), "compression": compression}
-    content = hdf5(lambda f: f.create_dataset("x", data=np.zeros(2**14 + 1), **options))
-    with pytest.raises(ReleaseError, match=r"R.spikes.h5 in R.tgz: holds more than 16,384 chunks"):
+def test_a_chunk_that_is_larger_than_may_be_held_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nems, "MAX_HDF5", 2**16)
+    content = hdf5(lambda f: f.create_dataset("x", (1,), float, chunks=(2**14,), maxshape=(None,)))
+    with pytest.raises(ReleaseError, match=r"R.spikes.h5 in R.tgz: claims more than 65,536 bytes"):
         read(recording() | {"R/R.spikes.h5": content})
 
 
-def test_an_hdf5_file_of_too_many_datasets_is_refused() -> None:
-    content = hdf5(lambda f: [f.update({f"x{i}": f["y"]}) for i in range(2**12)])
-    with pytest.raises(ReleaseError, match=r"R.spikes.h5 in R.tgz: holds more than 4,096 datasets"):
+def test_an_hdf5_file_of_too_many_datasets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nems, "MAX_DATASETS", 10)
+    content = hdf5(lambda f: [f.update({f"x{i}": f["y"]}) for i in range(10)])
+    with pytest.raises(ReleaseError, match=r"R.spikes.h5 in R.tgz: holds more than 10 datasets"):
         read(recording() | {"R/R.spikes.h5": content})
+
+
+def test_groups_beside_the_datasets_are_passed_over() -> None:
+    content = hdf5(lambda f: [f.update(x=[0.5]), f.create_group("info").update(x=["word"])])
+    assert read(recording() | {"R/R.spikes.h5": content}).signals["spikes"].channels == ["x", "y"]
+
+
+ODD_TIMES = [[0.5, np.nan], [0.5, np.inf], [-0.1, 0.5], [2.0, 1.0, 0.5], [1e300], []]
+
+
+@pytest.mark.parametrize("times", ODD_TIMES, ids=repr)
+def test_event_times_are_kept_whatever_they_are(times: list[float]) -> None:
+    found = read(recording() | {"R/R.spikes.h5": h5(TIMES | {"x": times})})
+    np.testing.assert_array_equal(found.signals["spikes"].data["x"], times)
+
+
+@pytest.mark.parametrize("listed", [None, ["z", "y"], ["x", "y", "x"], [1, 2]])
+def test_the_channels_of_events_are_those_that_have_events(listed: Any) -> None:
+    signal = read(changed(recording(), "spikes.json", chans=listed)).signals["spikes"]
+    assert sorted(signal.channels) == ["x", "y"]
+    assert {name: list(times) for name, times in signal.data.items()} == TIMES
+    assert listed != ["x", "y", "x"] or signal.listed == listed
 
 
 def of_twelve_bits(file: h5py.File) -> None:
@@ -883,6 +899,15 @@ def of_twelve_bits(file: h5py.File) -> None:
 def partly_written(file: h5py.File) -> None:
     options = {"chunks": (3,), "compression": "gzip", "fillvalue": 2.0}
     file.create_dataset("x", (10,), float, **options)[8:9] = 0.5
+
+
+def paged(times: np.ndarray) -> bytes:
+    """An HDF5 file whose space is divided into pages."""
+    with tempfile.TemporaryDirectory() as folder:  # in memory h5py does not fill the last page
+        path = Path(folder) / "paged.h5"
+        with h5py.File(path, "w", fs_strategy="page", fs_page_size=4096) as file:
+            file.update(x=times, y=[1.0])
+        return path.read_bytes()
 
 
 TIMES_X = np.arange(1000) / 7
@@ -905,6 +930,8 @@ STORAGE = {
     ),
     "integers of 12 bits": hdf5(of_twelve_bits),
     "partly written chunks": hdf5(partly_written),
+    "compressed by LZF": hdf5(lambda f: f.create_dataset("x", data=TIMES_X, compression="lzf")),
+    "in pages": paged(TIMES_X),
 }
 
 
@@ -914,9 +941,180 @@ def test_event_times_are_those_of_hdf5_however_they_are_stored(content: bytes) -
         expected = file["x"][()]
     found = read(recording() | {"R/R.spikes.h5": content}).signals["spikes"].data["x"]
     np.testing.assert_array_equal(found, expected)
-    assert found.dtype == np.float64
+    assert found.dtype == (np.float64 if expected.dtype.kind == "f" else expected.dtype)
 
 
-def test_tiles_must_fit_their_channels() -> None:
-    with pytest.raises(ReleaseError, match=r"'stim' of R.tgz.*\(3, 3\).*2 channels"):
-        read(tiled() | {"R/R.stim.h5": h5({"STIM_a.wav": np.ones((3, 3))})})
+@pytest.mark.parametrize("other", [np.ones((3, 3)), np.ones(3), np.ones((2, 2, 3))])
+def test_tiles_must_have_the_same_channels(other: np.ndarray) -> None:
+    with pytest.raises(ReleaseError, match=r"'stim' of R.tgz.*same channels"):
+        read(tiled() | {"R/R.stim.h5": h5(TILES | {"STIM_a.wav": other})})
+
+
+# --- rasters in HDF5, types, views -------------------------------------------------------------
+
+
+def raster_h5(values: Any, **options: Any) -> dict[str, Any]:
+    members = without("resp.csv")
+    fill = lambda f: f.create_dataset("raster", data=values, **options)  # noqa: E731
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        fill(file)
+    return members | {"R/R.resp.h5": content.getvalue()}
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "i2", "u1", "bool", ">f8", ">i4"])
+@pytest.mark.parametrize("chunks", [None, (2, 3), (3, 4), True])
+def test_a_raster_may_be_kept_in_hdf5(dtype: str, chunks: Any) -> None:
+    values = np.nan_to_num(TABLE.T).astype(dtype)
+    signal = read(raster_h5(values, chunks=chunks, compression=chunks and "gzip")).signals["resp"]
+    assert (signal.kind, signal.n_samples, signal.channels) == ("raster", 4, CHANNELS)
+    np.testing.assert_array_equal(dense(signal.data), values.T)
+    assert dense(signal.data).dtype == values.dtype.newbyteorder("=")
+    size = read(raster_h5(values, chunks=chunks), rasters=False).signals["resp"].data
+    assert size == RasterShape(4, 3, values.dtype.newbyteorder("="))
+
+
+@pytest.mark.parametrize("block", [1, 5, 100])
+def test_a_raster_in_hdf5_is_read_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nat4xr.io.raster._BLOCK", block)
+    values = np.random.default_rng(0).poisson(0.3, (3, 500)) / 20
+    found = read(raster_h5(values, chunks=(2, 7))).signals["resp"].data
+    np.testing.assert_array_equal(dense(found), values.T)
+
+
+@pytest.mark.parametrize("shape", [(0, 300), (2, 0), (0, 0), (3, 2, 5), (3, 2, 2, 4), (6,)])
+def test_a_raster_in_hdf5_may_have_any_shape(shape: tuple[int, ...]) -> None:
+    values = np.arange(np.prod(shape, dtype=int)).reshape(shape) + 0.5
+    signal = read(changed(raster_h5(values), "resp.json", chans=None)).signals["resp"]
+    assert signal.n_samples == shape[-1]
+    assert (len(signal.channels), *signal.inner) == (shape[:-1] or (1,))
+    np.testing.assert_array_equal(
+        dense(signal.data), np.moveaxis(values, -1, 0).reshape(dense(signal.data).shape)
+    )
+
+
+def test_rasters_may_be_read_as_float32() -> None:
+    for members in (raster_h5(TABLE.T), recording()):
+        found = read(members, dtype=np.float32).signals["resp"].data
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(dense(found), TABLE.astype(np.float32))
+    with pytest.raises(ReleaseError, match=r"R.resp.h5 in R.tgz.*float32"):
+        read(raster_h5(np.full((3, 4), 1e300)), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("declared", "dtype"),
+    [("bool", "bool"), ("int64", "int64"), ("float32", "float32"), ("float", "float64"),
+     ("float16", "float32"), ("longdouble", "float64"), ("object", "float64"), (3, "float64")],
+)  # fmt: skip
+def test_values_in_text_have_the_type_that_the_json_declares(declared: Any, dtype: str) -> None:
+    mask = np.array([[1, 0, 1]] * 4)
+    members = recording() | {"R/R.resp.csv": csv(mask)}
+    found = read(changed(members, "resp.json", dtype=declared)).signals["resp"].data
+    assert dense(found).dtype == dtype
+    np.testing.assert_array_equal(dense(found), mask)
+
+
+@pytest.mark.parametrize(("declared", "value"), [("bool", 2), ("int64", 0.5), ("int8", np.nan)])
+def test_values_that_their_declared_type_cannot_hold_are_refused(
+    declared: str, value: float
+) -> None:
+    members = recording() | {"R/R.resp.csv": csv(np.full((4, 3), value))}
+    with pytest.raises(ReleaseError, match=rf"R.resp.csv in R.tgz.*{declared}"):
+        read(changed(members, "resp.json", dtype=declared))
+
+
+@pytest.mark.parametrize("part", ["csv", "h5"])
+@pytest.mark.parametrize("listed", [CHANNELS, ["a", "b"], ["a", "a"], None])
+def test_one_column_is_one_channel_whatever_the_json_lists(
+    part: str, listed: list[str] | None
+) -> None:
+    column = np.array([[1.0], [0], [1], [1]])
+    members = raster_h5(column.T) if part == "h5" else with_("resp.csv", csv(column))
+    signal = read(changed(members, "resp.json", chans=listed)).signals["resp"]
+    assert signal.channels == ["resp" if listed else "resp0"]
+    assert signal.listed == listed
+    np.testing.assert_array_equal(dense(signal.data), column)
+
+
+def test_channels_of_which_the_json_lists_too_few_are_numbered() -> None:
+    signal = read(about(chans=["a", "b"])).signals["resp"]
+    assert signal.channels == ["resp0", "resp1", "resp2"]
+    assert signal.listed == ["a", "b"]
+
+
+def test_channels_may_have_the_same_name() -> None:
+    assert read(about(chans=["a", "b", "a"])).signals["resp"].channels == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "listed", "shape"),
+    [(b"", ["a", "b"], (0, 2)), (b"\n", ["a"], (0, 1)), (b"", [], (0, 0)),
+     (b"\n" * 300, [], (300, 0)), (b"\r\n" * 3, [], (3, 0)), (b"", None, (0, 0))],
+)  # fmt: skip
+@pytest.mark.parametrize("rasters", [True, False])
+def test_a_table_may_have_no_samples_or_no_channels(
+    text: bytes, listed: list[str] | None, shape: tuple[int, int], rasters: bool
+) -> None:
+    members = changed(with_("resp.csv", text), "resp.json", chans=listed)
+    signal = read(members, rasters=rasters).signals["resp"]
+    assert (signal.data.n_samples, signal.data.n_channels) == shape
+    assert len(signal.channels) == shape[1]
+
+
+def test_a_raster_in_text_and_in_hdf5_is_refused() -> None:
+    with pytest.raises(ReleaseError, match=r"'resp' of R.tgz.*\.csv.*\.h5"):
+        read(raster_h5(TABLE.T) | recording())
+
+
+def renamed(members: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    return {name.replace(old, new): content for name, content in members.items()}
+
+
+@pytest.mark.parametrize("json_of_view", [True, False])
+def test_of_several_views_the_first_is_read(json_of_view: bool) -> None:
+    view = renamed(raster("R", "resp", CHANNELS, -TABLE, epochs(TRIALS)), "R/R", "R/01.R")
+    if not json_of_view:  # as in folders
+        view = {"R/01.R.resp.csv": view["R/01.R.resp.csv"]}
+    found = read(view | recording())
+    assert_whole(found)
+    assert found.n_views == {"resp": 2}
+
+
+@pytest.mark.parametrize("name", ["resp.fs100", "my resp", "epoch", "time", "a.json", "01.x"])
+@pytest.mark.parametrize("recording_name", ["R", "R.v2", "01"])
+def test_recordings_and_signals_may_have_any_name(name: str, recording_name: str) -> None:
+    members = raster("R", "resp", CHANNELS, TABLE, epochs(TRIALS))
+    members = changed(members, "resp.json", name=name)
+    members = renamed(members, "R.resp", f"{recording_name}.{name}")
+    if (name, recording_name) in (("epoch", "R.v2"), ("01.x", "01")):
+        return  # of these names the files could be two things
+    found = read(members)
+    assert found.name == recording_name
+    assert list(found.signals) == [name]
+    np.testing.assert_array_equal(dense(found.signals[name].data), TABLE)
+    assert found.signals[name].epochs["name"].str.startswith("STIM").sum() == 2
+    assert list(read(members, signals=[name]).signals) == [name]
+
+
+def test_signals_may_come_from_several_recordings() -> None:
+    members = recording()
+    members |= renamed(raster("R", "pupil", ["size"], TABLE[:, :1], epochs(TRIALS)), "R.p", "Q.p")
+    assert list(read(members).signals) == ["pupil", "resp", "spikes"]
+
+
+def test_further_columns_of_epochs_are_kept_with_their_types() -> None:
+    rows = ["a,0,1,5,x,True,0.5", "b,1,2,6,,False,"]
+    found = read(epoch_rows(*rows, header="name,start,end,n,note,ok,x")).signals["resp"]
+    assert {name: values.tolist() for name, values in found.epoch_columns.items()} == {
+        "n": [5, 6], "note": ["x", ""], "ok": [True, False],
+        "x": [0.5, pytest.approx(np.nan, nan_ok=True)],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "meta"), [(b"null", {}), (b"[1]", {"meta": [1]}), (b'{"a": NaN}', {"a": None})]
+)
+def test_the_meta_data_may_be_any_json(content: bytes, meta: dict[str, Any]) -> None:
+    found = read(with_("meta.json", content)).meta
+    assert {key: None if value != value else value for key, value in found.items()} == meta

@@ -187,7 +187,9 @@ def _read(
         sites = other_core.submit(deque, takewhile(lambda _: not failed.is_set(), recordings))
         try:
             name = files.population.name
-            population = nems.read(files.population, signals=("stim", "resp"), label=name)
+            population = nems.read(
+                files.population, signals=("stim", "resp"), label=name, dtype=np.float32
+            )
         except BaseException:
             failed.set()  # the remaining sites are not read
             raise
@@ -203,6 +205,12 @@ def _find_sounds(population: nems.Recording, noted: Notes) -> _Sounds:
     if not stim.epochs["name"].str.startswith("STIM_").any():
         stim = replace(stim, epochs=resp.epochs)
     with explained(population.label):
+        if resp.listed is not None and resp.listed != resp.channels:
+            raise ValueError(
+                f"signal 'resp' has {len(resp.channels)} channels and {len(resp.listed)} names"
+            )
+        if len(set(resp.channels)) < len(resp.channels):
+            raise ValueError("signal 'resp' names a channel twice")
         labels.check_names(resp.channels)
         epochs = _sounds(resp, population.label, noted)
         # What is wrong with both is noted once.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -17,21 +19,22 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray, CachingFileManager
 from xarray.core import indexing
 
-from nat4xr_engine import NemsBackendEntrypoint
+from nat4xr_engine import NemsBackendEntrypoint, local_path
 
-from ..errors import ReleaseError
+from ..errors import ReleaseError, explained, shown
+from ..extras import require
 from . import nems
 from .raster import Raster
 
 BLOCK = 2**22
-"""Values of a raster that are unpacked at a time: 16 MB."""
+"""Values of a raster that are unpacked at a time: 32 MB."""
 
 _ATTRIBUTE = re.compile("[A-Za-z][A-Za-z0-9_]*")
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # in the text of an attribute
 
 
-def open_recording(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Dataset:
-    """Open a NEMS recording, of this release or any other, as a lazy Dataset.
+def open_recording(path: str | os.PathLike[str] | IO[bytes], *, chunks: Any = None) -> xr.Dataset:
+    """Open a recording of NEMS or NEMS0, of this release or any other, as a lazy Dataset.
 
     The same as ``xr.open_dataset(path, engine="nems")``. An archive can only be read from end to
     end: opening it passes over the values of rasters, which are read when first asked for, and
@@ -39,8 +42,10 @@ def open_recording(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Da
 
     Parameters
     ----------
-    path : path-like
-        A ``.tgz``, ``.tar.gz`` or ``.tar`` file, or the folder unpacked from it.
+    path : path-like, str or binary file
+        A ``.tgz``, ``.tar.gz`` or ``.tar`` file, or the folder unpacked from it; the address of
+        such a file (``file://``, ``https://``, or another that fsspec knows); or such a file
+        opened in binary mode. What is not a local file is read whole, and kept in memory.
     chunks : int, dict, "auto" or None, optional
         As for ``xr.open_dataset``: ``"auto"`` gives dask arrays, None arrays that are read
         when their values are asked for.
@@ -51,28 +56,43 @@ def open_recording(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Da
         With a variable for each signal, here called ``resp``, whose channels have their names
         along ``resp_channel``:
 
-        - a raster: ``resp`` (time, resp_channel), float32. Signals of the same sampling rate and
-          length share ``time``, in s; any others have ``resp_time``.
+        - a raster: ``resp`` (time, resp_channel), float64, or of the type that the file keeps
+          (bool, integers, float32). Signals of the same sampling rate and length share ``time``,
+          in s; any others have ``resp_time``. Further dims between channel and time are called
+          ``resp_dim_1`` and so on.
         - a point process: ``resp`` (resp_event), the times of all events in s, channel after
           channel, and ``resp_row_size`` (resp_channel), the number of events of each (the
-          contiguous ragged array of the CF conventions).
+          contiguous ragged array of the CF conventions). Times are as the file has them; the
+          attribute ``comment`` says if any are unsorted, negative, infinite or NaN.
         - a tiled signal: ``resp`` (resp_tile, resp_channel, resp_time), with the epoch of each
-          tile along ``resp_tile``. Tiles of several lengths stand one after another, ``resp``
+          tile along ``resp_tile``. Tiles of several lengths are concatenated, ``resp``
           (resp_sample, resp_channel), with ``resp_row_size`` (resp_tile) samples each.
 
-        And ``epoch_name``, ``epoch_start`` and ``epoch_end`` (epoch), in s; a signal with epochs
-        of its own has them as ``resp_epoch_name`` and so on. What the recording's meta data hold
-        is in the attributes, as JSON where it is neither text nor a number; those of a signal
-        are the JSON in its attribute ``meta``.
+        And ``epoch_name``, ``epoch_start`` and ``epoch_end`` (epoch), in s, with a variable for
+        each further column of the epochs; a signal with epochs of its own has them as
+        ``resp_epoch_name`` and so on. A signal whose name another variable or a dimension needs,
+        such as ``time``, is called ``time_signal``.
+
+        What the recording's meta data hold is in the attributes, as JSON where it is neither text
+        nor a number; those of a signal are the JSON in its attribute ``meta``. Its attributes
+        ``normalization``, ``norm_baseline`` and ``norm_gain`` say how NEMS scaled it, which is
+        not undone.
+
+    Warns
+    -----
+    UserWarning
+        If a signal has several views (as for a jackknife), of which the first is read; or if its
+        names of channels do not fit its data, and the channels are numbered.
 
     Raises
     ------
     TypeError
-        ``path`` is not a path.
+        If ``path`` is neither a path nor a binary file.
     ReleaseError
-        The recording is broken; the message names the file and what is wrong with it.
+        If the recording is broken, or was replaced after it was opened; the message names the
+        file and what is wrong with it.
     FileNotFoundError
-        There is no such file or folder.
+        If there is no such file or folder.
 
     References
     ----------
@@ -96,56 +116,180 @@ def open_recording(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.Da
     return ds
 
 
-def recording_dataset(path: Path, unwanted: Collection[str]) -> xr.Dataset:
+def recording_dataset(source: Any, unwanted: Collection[str]) -> xr.Dataset:
     """Open a recording lazily, without the variables that are not wanted."""
-    recording = nems.read(path, rasters=False)
-    arrays = {}
-    for name, signal in recording.signals.items():
-        if signal.kind == "raster":
-            shape = (signal.data.n_samples, signal.data.n_channels)
-            manager = CachingFileManager(_ParsedRaster, path, name, shape)
-            arrays[name] = _RasterArray(manager, shape)
-    variables = [*_signal_variables(recording.signals, arrays), *_epochs(recording.signals)]
-    _check_names(variables, recording.signals, path.name)
-    wanted = {name: variable for name, variable in variables if name not in unwanted}
+    file = _located(source)
+    recording = nems.read(file.source, rasters=False, label=file.label)
+    arrays = {
+        name: _RasterArray(file, signal)
+        for name, signal in recording.signals.items()
+        if signal.kind == "raster"
+    }
+    _warn(recording)
+    signals, others = _signal_variables(recording.signals, arrays)
+    others |= dict(_epochs(recording.signals))
+    names = _free_names(signals, others)
+    variables = {names[name]: variable for name, variable in signals.items()} | others
+    wanted = {name: variable for name, variable in variables.items() if name not in unwanted}
     ds = xr.Dataset(wanted, attrs=_attrs(recording))
     ds.set_close(partial(_close, [array.manager for array in arrays.values()]))
     return ds
 
 
+class _File(NamedTuple):
+    """Where a recording is read, and what the files were like when it was opened."""
+
+    source: Path | bytes
+    label: str
+    state: tuple[tuple[str, int, int], ...]
+
+    def check_unchanged(self) -> None:
+        if isinstance(self.source, Path) and _state(self.source) != self.state:
+            raise ReleaseError(
+                f"{self.source} was replaced or changed after it was opened: open it again"
+            )
+
+
+def _located(source: Any) -> _File:
+    """Find a recording: a local path stands for itself, anything else is read whole."""
+    if (path := local_path(source)) is not None:
+        with explained(path.name):
+            return _File(path, path.name, _state(path))
+    if isinstance(source, bytes):
+        return _File(source, "recording", ())
+    if isinstance(source, str):
+        return _File(_download(source), shown(source.rpartition("/")[2]), ())
+    if not hasattr(source, "read"):
+        raise TypeError(
+            f"engine 'nems' opens files, folders and addresses, not {type(source).__name__}"
+        )
+    name = getattr(source, "name", "recording")
+    if source.seekable():
+        source.seek(0)
+    content = source.read()
+    if not isinstance(content, bytes):
+        raise TypeError(f"{name} was not opened in binary mode: open it with 'rb'")
+    return _File(content, shown(os.path.basename(name)) if isinstance(name, str) else "file", ())
+
+
+def _download(address: str) -> bytes:
+    if address.startswith(("http://", "https://")):
+        require("aiohttp", "remote")
+    filesystem, path = require("fsspec.core", "remote").url_to_fs(address)
+    content: bytes = filesystem.cat_file(path)
+    return content
+
+
+def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and modification times of a file, or of the files that a folder holds."""
+    files = [path]
+    if path.is_dir():
+        inside = sorted(path.iterdir())
+        folders = [folder for folder in inside if folder.is_dir()]
+        files = [*inside, *(file for folder in folders for file in sorted(folder.iterdir()))]
+    states = [(str(file), file.stat()) for file in files if not file.is_dir()]
+    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in states)
+
+
+def _warn(recording: nems.Recording) -> None:
+    """Say what is left out or repaired."""
+    if recording.n_views:
+        names = ", ".join(f"{name} ({n})" for name, n in recording.n_views.items())
+        warnings.warn(
+            f"{recording.label} has several views of its signals, of which the first is read: "
+            f"{names}",
+            stacklevel=2,
+        )
+    for name, signal in recording.signals.items():
+        n_listed = len(signal.channels if signal.listed is None else signal.listed)
+        if signal.kind != "points" and n_listed != len(signal.channels) != 1:
+            warnings.warn(
+                f"{recording.label} has {len(signal.channels)} channels of {name!r} and "
+                f"{n_listed} names for them: the channels are numbered",
+                stacklevel=2,
+            )
+
+
 def _signal_variables(
     signals: Mapping[str, nems.Signal], arrays: Mapping[str, _RasterArray]
-) -> Iterator[tuple[str, xr.Variable]]:
-    """The signals with their channels and times."""
+) -> tuple[dict[str, xr.Variable], dict[str, xr.Variable]]:
+    """The signals by their names, and their channels, times and sizes of rows."""
     time_dims = _shared_dims(
         {name: (signals[name].fs, arrays[name].shape[0]) for name in arrays}, "time"
     )
+    variables: dict[str, xr.Variable] = {}
+    others: dict[str, xr.Variable] = {}
     for name, signal in signals.items():
-        channel = f"{name}_channel"
+        channels = signal.channels
         if signal.kind == "raster":
+            inner = [f"{name}_dim_{number}" for number in range(1, 1 + len(signal.inner))]
             lazy = indexing.LazilyIndexedArray(arrays[name])
-            attrs = {"signal_type": "RasterizedSignal"}
-            made = {name: xr.Variable((time_dims[name], channel), lazy, attrs)}
+            dims = (time_dims[name], f"{name}_channel", *inner)
+            variables[name] = xr.Variable(dims, lazy, {"signal_type": "RasterizedSignal"})
+        elif signal.kind == "points":
+            channels = [*dict.fromkeys([*(signal.listed or ()), *channels])]
+            variables[name], more = _points(signal, channels)
+            others |= more
         else:
-            made = _points(signal) if signal.kind == "points" else _tiles(signal)
-        made[name].attrs["sampling_rate"] = signal.fs
+            variables[name], more = _tiles(signal)
+            others |= more
+        variables[name].attrs |= {"sampling_rate": signal.fs, **_normalization(signal)}
         if signal.meta:
-            made[name].attrs["meta"] = json.dumps(signal.meta)
-        yield from made.items()
-        yield channel, _names(channel, signal.channels, f"channel of {name}")
+            variables[name].attrs["meta"] = json.dumps(signal.meta)
+        others[f"{name}_channel"] = _names(f"{name}_channel", channels, f"channel of {name}")
     for dim, name in {dim: name for name, dim in time_dims.items()}.items():
         n_samples, fs = arrays[name].shape[0], signals[name].fs
-        yield dim, _times(dim, n_samples, fs, "start of the recording")
+        others[dim] = _times(dim, n_samples, fs, "start of the recording")
+    return variables, others
+
+
+def _free_names(
+    signals: Mapping[str, xr.Variable], others: Mapping[str, xr.Variable]
+) -> dict[str, str]:
+    """What each signal is called: ``<name>_signal`` if something else needs its name."""
+    variables = [*signals.values(), *others.values()]
+    taken = set(others) | {str(dim) for variable in variables for dim in variable.dims}
+    names: dict[str, str] = {}
+    for name in signals:
+        free = name
+        while free in taken or (free != name and free in signals):
+            free += "_signal"
+        names[name] = free
+        taken.add(free)
+    return names
+
+
+def _normalization(signal: nems.Signal) -> dict[str, Any]:
+    """How NEMS scaled a signal, as attributes: numbers where NEMS has a matrix of one column."""
+    attrs: dict[str, Any] = {}
+    for key, value in signal.normalization.items():
+        if isinstance(value, str):
+            attrs[key] = value
+        elif signal.normalization.get("normalization") != "none":
+            try:
+                numbers = np.asarray(value, np.float64).reshape(-1)
+                attrs[key] = numbers if numbers.size > 1 else float(numbers[0])
+            except (TypeError, ValueError, IndexError):
+                attrs[key] = json.dumps(value)
+    return attrs
 
 
 def _epochs(signals: Mapping[str, nems.Signal]) -> Iterator[tuple[str, xr.Variable]]:
     """The table of epochs, and one more for each signal whose epochs are others."""
-    tables = {name: signal.epochs for name, signal in signals.items()}
-    keys = {name: (*t["name"], *t["start"], *t["end"]) for name, t in tables.items()}
+    keys = {
+        name: (signal.epochs.to_csv(), *map(repr, signal.epoch_columns.items()))
+        for name, signal in signals.items()
+        if len(signal.epochs)
+    }
+    keys = keys or {name: () for name in signals}
     for dim, name in {dim: name for name, dim in _shared_dims(keys, "epoch").items()}.items():
-        yield f"{dim}_name", _names(dim, tables[name]["name"], "name of the epoch")
-        yield f"{dim}_start", _seconds(dim, tables[name]["start"], "start of the epoch")
-        yield f"{dim}_end", _seconds(dim, tables[name]["end"], "end of the epoch")
+        table = signals[name].epochs
+        yield f"{dim}_name", _names(dim, table["name"], "name of the epoch")
+        yield f"{dim}_start", _seconds(dim, table["start"], "start of the epoch")
+        yield f"{dim}_end", _seconds(dim, table["end"], "end of the epoch")
+        for column, values in signals[name].epoch_columns.items():
+            attrs = {"long_name": f"column {column!r} of the epochs"}
+            yield f"{dim}_{column.replace('/', '_')}", xr.Variable(dim, values, attrs)
 
 
 def _shared_dims(keys: Mapping[str, Hashable], base: str) -> dict[str, str]:
@@ -175,34 +319,55 @@ def _row_size(dim: str, sample_dim: str, sizes: list[int], long_name: str) -> xr
     return xr.Variable(dim, np.array(sizes, np.int64), attrs)
 
 
-def _points(signal: nems.Signal) -> dict[str, xr.Variable]:
+def _points(signal: nems.Signal, channels: list[str]) -> tuple[xr.Variable, dict[str, xr.Variable]]:
     name = signal.name
-    times = [signal.data[channel] for channel in signal.channels]
+    times = [signal.data.get(channel, np.empty(0, np.int64)) for channel in channels]
+    if any(t.dtype.kind == "f" for t in times) or not any(map(len, times)):
+        times = [t.astype(np.float64) for t in times]
     events = f"{name}_event"
-    values = _seconds(events, np.concatenate([np.empty(0), *times]), "time, channel after channel")
+    attrs = {"long_name": "time, channel after channel", "units": "s"}
+    values = xr.Variable(events, np.concatenate([np.empty(0, int), *times]), attrs)
+    values = values.astype(times[0].dtype if times else np.float64)
     values.attrs["signal_type"] = "PointProcess"
+    if comment := _oddities(times):
+        values.attrs["comment"] = comment
     sizes = [len(t) for t in times]
     rows = _row_size(f"{name}_channel", events, sizes, "number of events of the channel")
-    return {name: values, f"{name}_row_size": rows}
+    return values, {f"{name}_row_size": rows}
 
 
-def _tiles(signal: nems.Signal) -> dict[str, xr.Variable]:
-    name, n_channels = signal.name, len(signal.channels)
-    tile, channel = f"{name}_tile", f"{name}_channel"
-    sizes = [values.shape[1] for values in signal.data.values()]
-    made = {tile: _names(tile, signal.data, "epoch that the tile stands for")}
+def _oddities(times: list[NDArray[Any]]) -> str:
+    """What is unusual about event times, for an attribute."""
+    together = np.concatenate([np.empty(0), *times])
+    counts = {
+        "NaN": np.isnan(together).sum(),
+        "infinite": np.isinf(together).sum(),
+        "negative": (together < 0).sum(),
+    }
+    found = [f"{n} of {len(together)} event times are {what}" for what, n in counts.items() if n]
+    unsorted = sum(bool((t[1:] < t[:-1]).any()) for t in times)
+    if unsorted:
+        found.append(f"event times of {unsorted} of {len(times)} channels are not in order")
+    return "; ".join(found)
+
+
+def _tiles(signal: nems.Signal) -> tuple[xr.Variable, dict[str, xr.Variable]]:
+    name, tiles = signal.name, [*signal.data.values()]
+    tile = f"{name}_tile"
+    others = {tile: _names(tile, signal.data, "epoch that the tile stands for")}
+    sizes = [values.shape[-1] for values in tiles]
+    inner = tiles[0].shape[:-1] if tiles else (len(signal.channels),)
+    dims = [f"{name}_channel", *(f"{name}_dim_{n}" for n in range(1, len(inner)))]
     attrs = {"signal_type": "TiledSignal"}
     if len(set(sizes)) > 1:
         sample = f"{name}_sample"
-        values = np.concatenate([values.T for values in signal.data.values()])
-        made[name] = xr.Variable((sample, channel), values, attrs)
-        made[f"{name}_row_size"] = _row_size(tile, sample, sizes, "number of samples of the tile")
-    else:
-        time, n_samples = f"{name}_time", sizes[0] if sizes else 0
-        values = np.array([*signal.data.values()]).reshape(len(sizes), n_channels, n_samples)
-        made[name] = xr.Variable((tile, channel, time), values, attrs)
-        made[time] = _times(time, n_samples, signal.fs, "start of the tile")
-    return made
+        values = np.concatenate([np.moveaxis(values, -1, 0) for values in tiles])
+        rows = _row_size(tile, sample, sizes, "number of samples of the tile")
+        return xr.Variable((sample, *dims), values, attrs), others | {f"{name}_row_size": rows}
+    time, n_samples = f"{name}_time", sizes[0] if sizes else 0
+    values = np.stack(tiles) if tiles else np.empty((0, *inner, n_samples))
+    others[time] = _times(time, n_samples, signal.fs, "start of the tile")
+    return xr.Variable((tile, *dims, time), values, attrs), others
 
 
 def _attrs(recording: nems.Recording) -> dict[str, Any]:
@@ -222,19 +387,6 @@ def _attrs(recording: nems.Recording) -> dict[str, Any]:
     return attrs | ({"meta": json.dumps(rest)} if rest else {})
 
 
-def _check_names(
-    variables: list[tuple[str, xr.Variable]], signals: Iterable[str], label: str
-) -> None:
-    counts = Counter(name for name, _ in variables)
-    dims = {dim for _, variable in variables for dim in variable.dims}
-    for name in signals:
-        if counts[name] > 1 or name in dims:
-            raise ReleaseError(
-                f"signal {name!r} of {label} has the name of a dimension or table that the "
-                "Dataset of the recording needs"
-            )
-
-
 def _close(managers: list[CachingFileManager[_ParsedRaster]]) -> None:
     for manager in managers:
         manager.close()
@@ -243,10 +395,14 @@ def _close(managers: list[CachingFileManager[_ParsedRaster]]) -> None:
 class _ParsedRaster:
     """The values of a raster, read from the recording: what `CachingFileManager` keeps open."""
 
-    def __init__(self, path: Path, name: str, shape: tuple[int, int]) -> None:
-        self.values: Raster = nems.read(path, signals=(name,)).signals[name].data
-        if (self.values.n_samples, self.values.n_channels) != shape:
-            raise ReleaseError(f"{path.name} has changed since it was opened")
+    def __init__(self, file: _File, name: str, channels: tuple[str, ...], mode: str) -> None:
+        file.check_unchanged()
+        recording = nems.read(file.source, signals=(name,), label=file.label)
+        file.check_unchanged()
+        signal = recording.signals[name]
+        if signal.kind != "raster" or tuple(signal.channels) != channels:
+            raise ReleaseError(f"{file.label} was replaced after it was opened: open it again")
+        self.values: Raster = signal.data
 
     def close(self) -> None:
         """Do nothing: the memory goes when nobody refers to it any more."""
@@ -255,27 +411,33 @@ class _ParsedRaster:
 class _RasterArray(BackendArray):
     """A raster that is read when first asked for; by its path it can be pickled."""
 
-    def __init__(self, manager: CachingFileManager[_ParsedRaster], shape: tuple[int, int]) -> None:
-        self.manager = manager
-        self.shape = shape
-        self.dtype = np.dtype(np.float32)
+    def __init__(self, file: _File, signal: nems.Signal) -> None:
+        channels = tuple(signal.channels)
+        # Without a mode, an unpickled manager would not open anything.
+        self.manager = CachingFileManager(_ParsedRaster, file, signal.name, channels, mode="r")
+        self.inner = (len(signal.channels), *signal.inner)
+        self.shape = (signal.data.n_samples, *self.inner)
+        self.dtype = signal.data.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.BASIC, self._unpack
         )
 
-    def _unpack(self, key: tuple[Any, Any]) -> NDArray[np.float32]:
+    def _unpack(self, key: tuple[Any, ...]) -> NDArray[Any]:
         """Values at slices (whose steps xarray makes positive) or single positions."""
         raster = self.manager.acquire().values
-        n_samples, n_channels = self.shape
-        samples = range(n_samples)[key[0]]
+        samples, inner = range(self.shape[0])[key[0]], key[1:]
         if isinstance(samples, int):
-            return np.asarray(raster.dense(samples, samples + 1)[0, key[1]])
-        values = np.empty((len(samples), *np.empty(n_channels)[key[1]].shape), np.float32)
-        at_a_time = max(1, BLOCK // (n_channels * samples.step))
+            return np.asarray(self._dense(raster, samples, samples + 1)[(0, *inner)])
+        shape = np.empty(self.inner, bool)[inner].shape
+        values = np.empty((len(samples), *shape), self.dtype)
+        at_a_time = max(1, BLOCK // max(1, math.prod(self.inner) * samples.step))
         for i in range(0, len(samples), at_a_time):
             some = samples[i : i + at_a_time]
-            table = raster.dense(some[0], some[-1] + 1)
-            values[i : i + len(some)] = table[:: some.step, key[1]]
+            table = self._dense(raster, some[0], some[-1] + 1)
+            values[i : i + len(some)] = table[(slice(None, None, some.step), *inner)]
         return values
+
+    def _dense(self, raster: Raster, start: int, stop: int) -> NDArray[Any]:
+        return raster.dense(start, stop).reshape(stop - start, *self.inner)

@@ -1,4 +1,4 @@
-"""Reading NEMS recordings: bytes in, signals, epochs and meta out. Knows nothing of NAT4.
+"""Reading NEMS recordings: bytes in, signals, epochs and meta data out. Knows nothing of NAT4.
 
 A recording is a gzipped tar (or a plain one) with one folder in it, or that folder: a JSON,
 an ``epoch.csv`` and a data file (``csv`` or ``h5``) for each signal. Archives are read in
@@ -10,52 +10,56 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import re
 import tarfile
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
-from itertools import islice
+from collections import Counter
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import ReleaseError, explained, shown
-from .raster import Raster, fill, measure_raster, read_raster
-from .tables import MAX_ROWS, MAX_TABLE, parse_numbers, read_table
+from ..errors import explained, shown
+from .raster import (
+    Raster,
+    fill,
+    measure_hdf5_raster,
+    measure_raster,
+    read_hdf5_raster,
+    read_raster,
+)
+from .tables import MAX_TABLE, parse_numbers, read_table
 
-MAX_MEMBERS = 1000
+MAX_MEMBERS = 10_000
 """A recording of more files and folders than this is refused; a real one has some 20."""
 
 MAX_RECORDING = 64 * 2**30
-"""The files of a recording are streamed, up to this many bytes in all."""
+"""The files of a recording are streamed, up to this many bytes in all; those of A1 have 2 GB."""
 
-MAX_JSON = 4 * 2**20
+MAX_JSON = 32 * 2**20
 """JSON can take a hundred times its size in memory: it may have this many bytes in all."""
 
-MAX_NAME = 255
+MAX_EPOCHS = 2**22
+"""The signals of a recording may have this many epochs in all; those of A1 have some 7,000."""
+
+MAX_NAME = 1000
 """Channels and epochs with names of more characters are refused: arrays pad all to the longest."""
 
-MAX_HDF5 = 256 * 2**20
-"""An HDF5 file may have this many bytes, and hold as many."""
+MAX_HDF5 = 4 * 2**30
+"""An HDF5 file may have this many bytes, and its event times or tiles may take as many."""
 
-MAX_DATASETS, MAX_CHUNKS = 2**12, 2**14
-"""An HDF5 file may have this many datasets and chunks; a real one has a tenth of either."""
+MAX_DATASETS = 2**16
+"""An HDF5 file may have this many datasets; that of a site has one a cell."""
 
-MAX_TIME, MAX_FS = 1e9, 1e9
-"""Times in s and rates in Hz beyond these are refused: the number of a sample is an integer."""
+MAX_FS = 1e9
+"""Rates in Hz beyond this are refused: the number of a sample is an integer."""
 
-MAX_SEARCH = 4 * 2**30
-"""Of an archive that may be a recording, this many bytes are searched for proof that it is."""
-
-_HEADERS = 2**14  # bytes that may stand between two files of an archive: names, mostly
-_DIGITS_IN_HEADERS = re.compile(rb"[0-9]{256}")  # Python before 3.11.10 takes their square in time
-_GLOBAL_HEADERS = 100  # which tarfile copies for each file
-_TAIL = 2**20  # zeros that may stand at the end of an archive
+# Further views of a signal, as of a jackknife, are files such as 01.<recording>.<signal>.csv.
+_VIEW = re.compile(r"[0-9]{2,}\.(.+\..+)", re.DOTALL)
 Kind = Literal["raster", "points", "tiles"]
 Stream = Any  # a binary file: read(n), readinto(buffer), seek(n)
 
@@ -69,35 +73,62 @@ class Signal:
     name : str
     kind : {"raster", "points", "tiles"}
         What ``data`` is: a `Raster` (or its `RasterShape`, see `read`); a dict of event times
-        in s by channel; or a dict of (channels, samples) arrays by epoch name.
+        in s by channel; or a dict of (channels, ..., samples) arrays by epoch name.
     channels : list of str
+        The name of each channel of the data. Where the JSON has no names, or not as many as the
+        data have channels, they are numbered.
+    listed : list of str or None
+        The names of the channels in the JSON.
     fs : float
         Sampling rate in Hz.
     epochs : pandas.DataFrame
-        Columns ``name``, ``start`` and ``end``, in s.
+        Columns ``name``, ``start`` and ``end``, in s. No rows if the signal has no epochs file.
+    epoch_columns : dict of str to numpy.ndarray
+        The further columns of the epochs: of bool, int or float, or else of str.
     n_samples : int or None
         Length of the recording in samples, where the file says it.
-    meta : dict
+    inner : tuple of int
+        The size of the further dims of a raster, between channel and time.
+    meta : object
+        What the JSON holds under ``meta``.
+    normalization : dict
+        ``normalization``, ``norm_baseline`` and ``norm_gain`` of the JSON, where it has them.
     """
 
     name: str
     kind: Kind
     channels: list[str]
+    listed: list[str] | None
     fs: float
     epochs: pd.DataFrame
+    epoch_columns: dict[str, NDArray[Any]]
     n_samples: int | None
-    meta: dict[str, Any]
+    inner: tuple[int, ...]
+    meta: Any
+    normalization: dict[str, Any]
     data: Any = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A NEMS recording: its name, its signals by name, its meta data; its label in messages."""
+    """A NEMS recording.
+
+    Attributes
+    ----------
+    name : str
+    signals : dict of str to Signal
+    meta : dict
+    label : str
+        What messages call it.
+    n_views : dict of str to int
+        How many views there are of signals that have several. The first is read.
+    """
 
     name: str
     signals: dict[str, Signal]
     meta: dict[str, Any]
     label: str
+    n_views: dict[str, int] = field(default_factory=dict)
 
 
 def read(
@@ -106,6 +137,7 @@ def read(
     signals: Collection[str] | None = None,
     label: str | None = None,
     rasters: bool = True,
+    dtype: Any = None,
     most: int = MAX_RECORDING,
 ) -> Recording:
     """Read a NEMS recording.
@@ -121,6 +153,9 @@ def read(
         What to call the source in error messages. Default: its file name.
     rasters : bool, optional
         False passes over the values of rasters: their ``data`` is a `RasterShape`.
+    dtype : numpy.dtype, optional
+        Type of the values of rasters, ``float32`` or ``float64``. Default: the type that the file
+        says; numbers in text are ``float64``.
     most : int, optional
         The bytes that the files may have in all.
 
@@ -131,80 +166,36 @@ def read(
     Raises
     ------
     ReleaseError
-        The recording is broken; the message names the file and what is wrong with it.
+        If the recording is broken; the message names the file and what is wrong with it.
     FileNotFoundError
-        There is no such file or folder.
+        If there is no such file or folder.
     """
     label = label or (source.name if isinstance(source, Path) else "recording")
-    readers = _READERS if rasters else _READERS | {"csv": measure_raster}
-    parts: dict[tuple[str, str], Any] = {}
-    names = set()
-    total = n_json = n_epochs = 0
-    with explained(label), closing(_members(source)) as members:
-        for member, stream, size in members:
-            total += size
-            if total > most:
-                raise ValueError(f"claims more than {most:,} bytes")
-            parsed = _parse_name(member)
-            if parsed is None:
+    with explained(label):
+        parts, meta = _read_parts(source, signals, label, rasters, dtype, most)
+        n_views = Counter(view[1] for stem in parts if (view := _view_of(stem, parts)))
+        found: dict[str, Signal] = {}
+        recordings: dict[str, str] = {}
+        views: dict[str, int] = {}
+        for stem in sorted(parts):
+            recording, name = _split_stem(stem, parts[stem].get("json"))
+            if _view_of(stem, parts) or not (signals is None or name in signals):
                 continue
-            recording, signal, part = parsed
-            if not (recording + signal).isprintable():
-                raise ValueError(f"holds a file with the unsafe name {member!r}")
-            if signals is not None and signal not in signals and part != "meta.json":
-                continue
-            if part != "meta.json":  # which may bear another name than the signals
-                names.add(recording)
-            if len(names) > 1:
-                raise ValueError(f"holds more than one recording: {', '.join(sorted(names))}")
-            if (signal, part) in parts:
-                raise ValueError(f"holds {shown(member)} twice")
-            n_json += size if part.endswith("json") else 0
-            if n_json > MAX_JSON:
-                raise ValueError(f"holds more than {MAX_JSON:,} bytes of JSON")
-            with explained(f"{shown(member)} in {label}"):
-                parts[signal, part] = readers[part](stream, size)
-            n_epochs += len(parts[signal, part]) if part == "epoch.csv" else 0
-            if n_epochs > MAX_ROWS:
-                raise ValueError(f"holds more than {MAX_ROWS:,} epochs")
-        if not names:
+            if name in found:
+                both = ", ".join(sorted({recordings[name], recording}))
+                raise ValueError(f"holds more than one recording: {both}")
+            with explained(f"signal {name!r} of {label}"):
+                found[name] = _signal(name, stem, parts[stem], label, rasters, dtype)
+            recordings[name] = recording
+            if n_views[stem]:
+                views[name] = 1 + n_views[stem]
+        for name in signals or ():
+            if name not in found:
+                raise ValueError(f"has no signal {name!r}; it holds: {', '.join(found)}")
+        if not found:
             raise ValueError("holds no NEMS recording (no <recording>.<signal>.json)")
-    meta = parts.pop(("", "meta.json"), {})
-    found = {}
-    for name in sorted({signal for signal, _ in parts}):
-        signal_parts = {part: value for (signal, part), value in parts.items() if signal == name}
-        with explained(f"signal {name!r} of {label}"):
-            found[name] = _signal(name, signal_parts)
-    for name in signals or ():
-        if name not in found:
-            raise ReleaseError(f"{label}: has no signal {name!r}; it holds: {', '.join(found)}")
-    return Recording(names.pop(), found, meta, label)
-
-
-def is_recording(path: Path) -> bool:
-    """Whether a file or folder is a NEMS recording, told from as little of it as will do.
-
-    The proof is the JSON of a signal. An archive that holds other files is known by the first of
-    them; in a recording much data may come before the first JSON.
-    """
-    try:
-        if path.is_dir():
-            return _is_recording_folder(path)
-        if not is_archive_name(path.name) or not path.is_file():
-            return False
-        searched = 0
-        with explained(path.name), closing(_tar_members(path)) as members:
-            for member, stream, size in members:
-                parsed = _parse_name(member)
-                searched += size
-                if parsed and parsed[2] == "json":
-                    return _describes_signal(_read_json(stream, size))
-                hidden = member.rpartition("/")[2].startswith(".")
-                if searched > MAX_SEARCH or not (parsed or hidden):
-                    return False
-    except (OSError, ValueError, RecursionError):
-        pass
-    return False
+    [(recording, _)] = Counter(recordings.values()).most_common(1)
+    return Recording(recording, found, meta, label, views)
 
 
 def is_archive_name(name: str) -> bool:
@@ -212,36 +203,86 @@ def is_archive_name(name: str) -> bool:
     return name.lower().endswith((".tgz", ".tar.gz", ".tar"))
 
 
-def _is_recording_folder(folder: Path, *, wrapped: bool = True) -> bool:
-    with os.scandir(folder) as entries:  # which may be very many, in a folder of something else
-        names = {entry.name for entry in islice(entries, 1000) if not entry.name.startswith(".")}
-    if len(names) == 1 and wrapped and (inside := folder / names.pop()).is_dir():
-        return _is_recording_folder(inside, wrapped=False)
-    for name in names:
-        parsed = _parse_name(name)
-        if parsed and parsed[2] == "json" and name.removesuffix("json") + "epoch.csv" in names:
-            with (folder / name).open("rb") as stream:
-                return _describes_signal(_read_json(stream, (folder / name).stat().st_size))
-    return False
+def _read_parts(
+    source: Path | bytes,
+    signals: Collection[str] | None,
+    label: str,
+    rasters: bool,
+    dtype: Any,
+    most: int,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Read the files of each signal, by ``<recording>.<signal>``, and the meta data."""
+    parts: dict[str, dict[str, Any]] = {}
+    meta: dict[str, Any] | None = None
+    folders = set()
+    total = n_json = n_epochs = 0
+    with closing(_members(source)) as members:
+        for member, stream, size in members:
+            total += size
+            if total > most:
+                raise ValueError(f"claims more than {most:,} bytes")
+            parsed = _parse_name(member)
+            if parsed is None:
+                continue
+            stem, part = parsed
+            if not stem.isprintable():
+                raise ValueError(f"holds a file with the unsafe name {member!r}")
+            n_json += size if part.endswith("json") else 0
+            if n_json > MAX_JSON:
+                raise ValueError(f"holds more than {MAX_JSON:,} bytes of JSON")
+            if part == "meta.json":
+                if meta is not None:
+                    raise ValueError(f"holds {shown(member)} twice")
+                with explained(f"{shown(member)} in {label}"):
+                    meta = _read_meta(_content(stream, size, MAX_JSON))
+                continue
+            if signals is not None and not any(stem.endswith(f".{name}") for name in signals):
+                continue
+            folders.add(member.rpartition("/")[0])
+            if len(folders) > 1:
+                places = ", ".join(shown(folder) for folder in sorted(folders))
+                raise ValueError(f"holds files of a recording in more than one folder: {places}")
+            files = parts.setdefault(stem, {})
+            if part in files:
+                raise ValueError(f"holds {shown(member)} twice")
+            with explained(f"{shown(member)} in {label}"):
+                files[part] = _read_part(part, stream, size, rasters, dtype)
+            n_epochs += len(files[part][0]) if part == "epoch.csv" else 0
+            if n_epochs > MAX_EPOCHS:
+                raise ValueError(f"holds more than {MAX_EPOCHS:,} epochs")
+    return parts, meta or {}
 
 
-def _describes_signal(about: dict[str, Any]) -> bool:
-    return isinstance(about.get("chans"), list) and isinstance(about.get("fs"), int | float)
+def _parse_name(member: str) -> tuple[str, str] | None:
+    """``<recording>.<signal>`` and what the file holds of it; None for other files.
 
-
-def _parse_name(member: str) -> tuple[str, str, str] | None:
-    """``<recording>.<signal>.<part>`` -> its three parts; None for other files."""
+    The meta data have the name ``<recording>.meta.json``.
+    """
     name = member.rpartition("/")[2]
-    if name.startswith("."):  # the Finder's droppings
+    if name.startswith("."):  # what macOS leaves behind
         return None
     for part in ("epoch.csv", "meta.json", "json", "csv", "h5"):
         if name.endswith("." + part):
             stem = name.removesuffix("." + part)
-            if part == "meta.json":
-                return stem, "", part
+            if part == "epoch.csv" and "." not in stem:  # the values of a signal called "epoch"
+                stem, part = f"{stem}.epoch", "csv"
             recording, _, signal = stem.rpartition(".")
-            return (recording, signal, part) if recording and signal else None
+            return (stem, part) if part == "meta.json" or (recording and signal) else None
     return None
+
+
+def _split_stem(stem: str, about: dict[str, Any] | None) -> tuple[str, str]:
+    """Split ``<recording>.<signal>``: either may have dots in it, and the JSON knows."""
+    name = (about or {}).get("name")
+    if not isinstance(name, str) or not name or not stem.endswith(f".{name}"):
+        name = stem.rpartition(".")[2]
+    return stem.removesuffix(f".{name}"), name
+
+
+def _view_of(stem: str, stems: Collection[str]) -> re.Match[str] | None:
+    """Whether this is a further view of a signal, whose ``<recording>.<signal>`` is group 1."""
+    view = _VIEW.fullmatch(stem)
+    return view if view and view[1] in stems else None
 
 
 def _members(source: Path | bytes) -> Generator[tuple[str, Stream, int]]:
@@ -279,55 +320,32 @@ def _tar_members(source: Path | bytes) -> Generator[tuple[str, Stream, int]]:
         gzipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         with igzip.open(file) if gzipped else file as stream:
-            bounded = _Bounded(stream)
-            with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as tar:
-                for member in _plain_files(tar, bounded):
-                    stream.seek(member.offset_data)
-                    yield member.name, _Section(stream, member.size), member.size
-            bounded.end = bounded.tell() + _TAIL
-            while rest := bounded.read(2**16):  # on to the end, where gzip has its checksum
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                for member in _plain_files(tar):
+                    if member.issparse():
+                        yield member.name, tar.extractfile(member), member.size
+                    else:
+                        stream.seek(member.offset_data)
+                        yield member.name, _Section(stream, member.size), member.size
+            while rest := stream.read(2**16):  # on to the end, where gzip has its checksum
                 if rest.strip(b"\0"):  # tarfile takes a broken header for the end
                     raise ValueError("holds something that is no file")
 
 
-def _plain_files(tar: tarfile.TarFile, bounded: _Bounded) -> Iterator[tarfile.TarInfo]:
-    """The members of a tar that are not folders, refusing what is no plain file."""
-    last = -1
+def _plain_files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The files of a tar, without what else it holds: folders, labels of volumes, links."""
     for count, member in enumerate(iter(tar.next, None), 1):
         tar.members.clear()  # type: ignore[attr-defined]  # or all would be held
         if count > MAX_MEMBERS:
             raise ValueError(f"holds more than {MAX_MEMBERS:,} files")
-        if len(tar.pax_headers) > _GLOBAL_HEADERS:
-            raise ValueError(f"has more than {_GLOBAL_HEADERS} global headers")
-        # A header may claim what sends tarfile back to where it was.
-        if member.size < 0 or member.offset <= last:
+        if member.size < 0:
             raise ValueError(f"{member.name!r} claims {member.size:,} bytes")
-        last = member.offset
-        bounded.end = member.offset_data + _HEADERS
-        if member.isdir():
-            continue
-        if not member.isreg() or member.issparse():
+        if member.isreg():
+            if member.name.startswith("/") or ".." in member.name.split("/"):
+                raise ValueError(f"holds a file with the unsafe name {member.name!r}")
+            yield member
+        elif not member.isdir() and _parse_name(member.name):
             raise ValueError(f"{member.name!r} is not a plain file")
-        if member.name.startswith("/") or ".." in member.name.split("/"):
-            raise ValueError(f"holds a file with the unsafe name {member.name!r}")
-        bounded.end += member.size
-        yield member
-
-
-class _Bounded:
-    """A stream for tarfile, which would hold what claims to be a header whatever its size."""
-
-    def __init__(self, stream: Stream):
-        self._stream, self.end = stream, _HEADERS
-        self.seek, self.tell = stream.seek, stream.tell
-
-    def read(self, size: int) -> bytes:
-        if size < 0 or self.tell() + size > self.end:
-            raise ValueError("holds more between its files than tar headers")
-        content: bytes = self._stream.read(size)
-        if _DIGITS_IN_HEADERS.search(content):
-            raise ValueError("has a number of more than 255 digits in a header")
-        return content
 
 
 class _Section(io.RawIOBase):
@@ -356,14 +374,35 @@ def _content(stream: Stream, size: int, most: int) -> bytes:
     return bytes(content)
 
 
-def _read_json(stream: Stream, size: int) -> dict[str, Any]:
+def _read_part(part: str, stream: Stream, size: int, rasters: bool, dtype: Any) -> Any:
+    """Read a file of a signal; HDF5 is only parsed once the JSON has said what it holds."""
+    if part == "csv":
+        text_type = np.float32 if dtype == np.float32 else np.float64
+        return (read_raster if rasters else measure_raster)(stream, size, text_type)
+    if part == "epoch.csv":
+        return _read_epochs(_content(stream, size, MAX_TABLE))
+    if part == "json":
+        return _read_json(_content(stream, size, MAX_JSON))
+    return _content(stream, size, MAX_HDF5)
+
+
+def _read_json(content: bytes) -> dict[str, Any]:
+    about = _parse_json(content)
+    if not isinstance(about, dict):
+        raise ValueError("is not a JSON object")
+    return about
+
+
+def _read_meta(content: bytes) -> dict[str, Any]:
+    meta = _parse_json(content)
+    return meta if isinstance(meta, dict) else {} if meta is None else {"meta": meta}
+
+
+def _parse_json(content: bytes) -> Any:
     try:
-        content = json.loads(_content(stream, size, MAX_JSON))
+        return json.loads(content)
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError("is not a JSON object")
-    return content
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -372,8 +411,12 @@ def _check_names(names: Iterable[str]) -> None:
             raise ValueError(f"holds a name of {len(name):,} characters: {name[:20]!r}...")
 
 
-def _read_epochs(stream: Stream, size: int) -> pd.DataFrame:
-    table = read_table(_content(stream, size, MAX_TABLE), ["name", "start", "end"])
+def _read_epochs(content: bytes) -> tuple[pd.DataFrame, dict[str, NDArray[Any]]]:
+    """The names and times of epochs, and their further columns that have a name."""
+    required = ["name", "start", "end"]
+    header = Counter(_read_header(content))
+    further = [name for name, n in header.items() if name and n == 1 and name not in required]
+    table = read_table(content, [*required, *further])
     _check_names(table["name"])
     epochs = pd.DataFrame(
         {
@@ -383,133 +426,206 @@ def _read_epochs(stream: Stream, size: int) -> pd.DataFrame:
             "end": np.array(parse_numbers([t or "nan" for t in table["end"]]), np.float64),
         }
     )
-    return epochs
+    return epochs, {name: _as_array(table[name]) for name in further}
 
 
-def _read_h5(stream: Stream, size: int) -> dict[str, NDArray[Any]]:
+def _read_header(content: bytes) -> list[str]:
+    import csv
+
+    text = io.StringIO(content.decode("utf-8-sig"), newline="")
+    return next(csv.reader(text), [])
+
+
+def _as_array(texts: list[str]) -> NDArray[Any]:
+    """A column of a table as bool, int or float if all of its texts are such, or else as str."""
+    if set(texts) <= {"True", "False"}:
+        return np.array([text == "True" for text in texts])
+    try:
+        return np.array([int(text) for text in texts], np.int64)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return np.array(parse_numbers([text or "nan" for text in texts]), np.float64)
+    except ValueError:
+        _check_names(texts)
+        return np.array(texts, np.str_)
+
+
+@contextmanager
+def _opened_hdf5(content: bytes) -> Iterator[dict[str, Any]]:
+    """Open the datasets of an HDF5 file, in which nothing may point to another file."""
     import h5py
 
-    arrays = {}
-    total = n_chunks = 0
     try:
-        with h5py.File(io.BytesIO(_content(stream, size, MAX_HDF5)), "r") as file:
+        with h5py.File(io.BytesIO(content), "r") as file:
             if len(file) > MAX_DATASETS:
                 raise ValueError(f"holds more than {MAX_DATASETS:,} datasets")
             _check_names(file)
+            datasets = {}
             for name in file:
-                # Nothing but plain datasets: a link could point to any file of this machine.
                 if not isinstance(file.get(name, getlink=True), h5py.HardLink):
                     raise ValueError(f"{name!r} is a link, not a dataset")
-                dataset = file[name]
-                if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-                    raise ValueError(f"{name!r} is not a plain dataset")
-                if dataset.dtype.kind not in "fiu" or dataset.shape is None:
-                    raise ValueError(f"{name!r} holds {dataset.dtype}, not numbers")
-                # HDF5 reads whole chunks, which can be larger than their dataset.
-                total += 8 * max(dataset.size, math.prod(dataset.chunks or ()))
-                if total > MAX_HDF5:
-                    raise ValueError(f"claims more than {MAX_HDF5:,} bytes of numbers")
-                n_chunks += dataset.id.get_num_chunks() if dataset.chunks else 0
-                if n_chunks > MAX_CHUNKS:
-                    raise ValueError(f"holds more than {MAX_CHUNKS:,} chunks")
-                arrays[name] = _read_dataset(dataset).astype(np.float64, copy=False)
+                if not isinstance(dataset := file[name], h5py.Dataset):
+                    continue  # a group, of which NEMS has no use
+                if dataset.is_virtual or dataset.external:
+                    raise ValueError(f"{name!r} holds values of another file")
+                if dataset.dtype.kind not in "biuf" or not dataset.shape:
+                    raise ValueError(f"{name!r} holds {dataset.dtype}, not a list of numbers")
+                datasets[name] = dataset
+            yield datasets
     except (OSError, RuntimeError) as error:
         raise ValueError(f"is not a readable HDF5 file: {error}") from error
-    return arrays
 
 
-def _read_dataset(dataset: Any) -> NDArray[Any]:
-    """Read a dataset, refusing chunks that are larger than it says: HDF5 inflates them whole."""
-    from h5py import h5t, h5z
-    from isal import isal_zlib
-
-    settings = dataset.id.get_create_plist()
-    filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
-    if set(filters) - {h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32, h5z.FILTER_DEFLATE}:
-        raise ValueError(f"{dataset.name!r} is compressed in an unknown way")
-    if filters.count(h5z.FILTER_DEFLATE) > 1:
-        raise ValueError(f"{dataset.name!r} is compressed twice")
-    if h5z.FILTER_DEFLATE not in filters:
-        return np.asarray(dataset[()])
-    # What NEMS writes is not inflated twice; anything else is left to HDF5.
-    stored, dtype, shape = dataset.id.get_type(), dataset.dtype, dataset.chunks
-    plain = len(filters) == 1 and stored == h5t.py_create(dtype)
-    values = np.full(dataset.shape, dataset.fillvalue, dtype)
-    most = math.prod(shape) * stored.get_size() + 16  # and a checksum
-    chunks: list[Any] = []
-    dataset.id.chunk_iter(chunks.append)  # to ask for one after another takes the square in time
-    for offset in (chunk.chunk_offset for chunk in chunks):
-        mask, content = dataset.id.read_direct_chunk(offset)
-        inflate = isal_zlib.decompressobj()
-        inflated = inflate.decompress(content, most)
-        if mask or len(inflated) == most or not inflate.eof:
-            raise ValueError(f"a chunk of {dataset.name!r} holds more than it may")
-        if plain:
-            chunk = np.frombuffer(inflated, dtype).reshape(shape)
-            place = values[tuple(slice(i, i + n) for i, n in zip(offset, shape, strict=True))]
-            place[:] = chunk[tuple(slice(n) for n in place.shape)]
-    return values if plain else np.asarray(dataset[()])
+def _read_arrays(content: bytes) -> dict[str, NDArray[Any]]:
+    """Read all datasets of an HDF5 file: floats as float64, integers and bool as they are."""
+    with _opened_hdf5(content) as datasets:
+        # HDF5 reads whole chunks, which can be larger than their dataset.
+        sizes = [max(d.size, math.prod(d.chunks or ())) for d in datasets.values()]
+        if 8 * sum(sizes) > MAX_HDF5:
+            raise ValueError(f"claims more than {MAX_HDF5:,} bytes of numbers")
+        return {name: _native(dataset[()]) for name, dataset in datasets.items()}
 
 
-_READERS = {
-    "json": _read_json,
-    "meta.json": _read_json,
-    "epoch.csv": _read_epochs,
-    "csv": read_raster,
-    "h5": _read_h5,
-}
+def _native(values: NDArray[Any]) -> NDArray[Any]:
+    """The values as float64 if they are floats, and in the byte order of this machine."""
+    dtype = np.float64 if values.dtype.kind == "f" else values.dtype.newbyteorder("=")
+    return values.astype(dtype, copy=False)
 
 
-_NO_EPOCHS = pd.DataFrame({"name": pd.Series(dtype=str), "start": [], "end": []})
-
-
-def _signal(name: str, parts: dict[str, Any]) -> Signal:
+def _signal(
+    name: str, stem: str, files: dict[str, Any], label: str, rasters: bool, dtype: Any
+) -> Signal:
     """One signal from its JSON, epochs and data, checked against each other."""
-    if "json" not in parts:
+    if "json" not in files:
         raise ValueError("has no JSON beside its data")
-    about = parts["json"]
-    channels, fs = about.get("chans"), about.get("fs")
-    if channels is None:  # NEMS does not ask for names
-        channels = _channel_names(name, parts)
-    if not isinstance(channels, list) or not all(isinstance(c, str) for c in channels):
-        raise ValueError("its JSON has no list of channel names (chans)")
-    _check_names(channels)
-    if len(set(channels)) != len(channels):
-        raise ValueError("its JSON names a channel twice")
+    about = files["json"]
+    fs = about.get("fs")
     if isinstance(fs, bool) or not isinstance(fs, int | float) or not 0 < fs < MAX_FS:
         raise ValueError(f"its JSON has no sampling rate (fs: {fs!r})")
-    # Older files do not say what they are: they are rasters.
-    signal_type = str(about.get("signal_type", "RasterizedSignal"))
-    kind: Kind = (
-        "points"
-        if "PointProcess" in signal_type
-        else "tiles"
-        if "TiledSignal" in signal_type
-        else "raster"
-    )
-    data = parts.get("csv" if kind == "raster" else "h5")
-    if data is None:
-        raise ValueError(f"its data file (.{'csv' if kind == 'raster' else 'h5'}) is missing")
-    _CHECKS[kind](data, channels)
-    n_samples = data.n_samples if kind == "raster" else _last_sample(about.get("segments"))
-    meta = about.get("meta")
+    kind = _kind(about)
+    extension = "h5" if kind != "raster" or "h5" in files else "csv"
+    if extension not in files:
+        extension = "h5" if kind != "raster" else "csv"
+        raise ValueError(f"its data file (.{extension}) is missing")
+    if kind == "raster" and {"csv", "h5"} <= set(files):
+        raise ValueError("has its values in a .csv and in a .h5 file")
+    listed = _listed(about)
+    with explained(f"{shown(f'{stem}.{extension}')} in {label}"):
+        inner: tuple[int, ...] = ()
+        data = files[extension]
+        if kind == "raster":
+            if extension == "h5":
+                data, inner = _hdf5_raster(data, rasters)
+            data = _as_type(data, dtype or _declared_dtype(about))
+        else:
+            data = _read_arrays(data)
+    channels: list[str]
+    if kind == "raster":
+        if extension == "csv" and not data.n_channels:
+            data = _without_samples(data, listed or [])
+        channels = _channels(name, listed, data.n_channels // max(1, math.prod(inner)))
+    elif kind == "points":
+        channels = [c for c in dict.fromkeys(listed or ()) if c in data]
+        channels += sorted(set(data) - set(channels))
+        _check_points(data)
+    else:
+        channels = _channels(name, listed, _n_channels_of_tiles(data, listed))
+        declared = _declared_dtype(about)
+        data = {epoch: tile.astype(declared or tile.dtype) for epoch, tile in data.items()}
+    epochs, epoch_columns = files.get("epoch.csv") or _read_epochs(b"name,start,end\n")
+    norm = ("normalization", "norm_baseline", "norm_gain")
     return Signal(
-        name,
-        kind,
-        channels,
-        float(fs),
-        parts.get("epoch.csv", _NO_EPOCHS),
-        n_samples,
-        meta if isinstance(meta, dict) else {},
-        data,
+        name=name,
+        kind=kind,
+        channels=channels,
+        listed=listed,
+        fs=float(fs),
+        epochs=epochs,
+        epoch_columns=epoch_columns,
+        n_samples=data.n_samples if kind == "raster" else _last_sample(about.get("segments")),
+        inner=inner,
+        meta=about.get("meta"),
+        normalization={key: about[key] for key in norm if about.get(key) is not None},
+        data=data,
     )
 
 
-def _channel_names(name: str, parts: dict[str, Any]) -> list[str] | None:
-    """Names for the channels of a signal whose JSON gives none."""
-    if "csv" in parts:
-        return [f"{name}{number}" for number in range(parts["csv"].n_channels)]
-    return sorted(parts["h5"]) if "h5" in parts else None
+def _kind(about: dict[str, Any]) -> Kind:
+    """What a signal is; older files do not say it: they are rasters."""
+    signal_type = str(about.get("signal_type"))
+    if "PointProcess" in signal_type:
+        return "points"
+    return "tiles" if "TiledSignal" in signal_type else "raster"
+
+
+def _listed(about: dict[str, Any]) -> list[str] | None:
+    """The names of channels in the JSON, which NEMS does not ask for."""
+    names = about.get("chans")
+    if names is None:
+        return None
+    if not isinstance(names, list):
+        raise ValueError("its JSON has no list of channel names (chans)")
+    listed = [name if isinstance(name, str) else json.dumps(name) for name in names]
+    _check_names(listed)
+    return listed
+
+
+def _channels(name: str, listed: list[str] | None, n_channels: int) -> list[str]:
+    """Name the channels of a raster or of tiles."""
+    if listed is not None and len(listed) == n_channels:
+        return listed
+    if listed is not None and n_channels == 1:  # as masks are left, that were made of responses
+        return [name]
+    return [f"{name}{number}" for number in range(n_channels)]
+
+
+def _declared_dtype(about: dict[str, Any]) -> np.dtype[Any] | None:
+    """The type of the values that the JSON declares, which only newer files do."""
+    try:
+        dtype = np.dtype(about["dtype"])
+    except (KeyError, TypeError):
+        return None
+    return dtype if about["dtype"] is not None and dtype.kind in "biuf" else None
+
+
+def _hdf5_raster(content: bytes, values: bool) -> tuple[Any, tuple[int, ...]]:
+    """Read a raster, or its size only, and tell the size of its dims between channel and time."""
+    with _opened_hdf5(content) as datasets:
+        if "raster" not in datasets:
+            raise ValueError("has no dataset 'raster'")
+        dataset = datasets["raster"]
+        raster = (read_hdf5_raster if values else measure_hdf5_raster)(dataset)
+        return raster, dataset.shape[1:-1]
+
+
+def _as_type(raster: Any, dtype: Any) -> Any:
+    """The raster with values of a type, or of its own; no value may change but by rounding."""
+    dtype = np.dtype(dtype or raster.dtype)
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):  # which netCDF cannot hold
+        dtype = np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
+    if not isinstance(raster, Raster):
+        return replace(raster, dtype=dtype)
+    if dtype == raster.dtype:
+        return raster
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = raster.values.astype(dtype)
+    if dtype.kind == "f":
+        changed = np.isinf(values) & (dtype.itemsize < raster.dtype.itemsize)
+    else:
+        changed = values != raster.values
+    if changed.any():
+        raise ValueError(f"holds a value that {dtype} cannot hold: {raster.values[changed][0]}")
+    return replace(raster, values=values)
+
+
+def _without_samples(raster: Any, channels: list[str]) -> Any:
+    """A table of blank lines, which has as many samples as lines only if it has no channels."""
+    if not channels:
+        return raster
+    if isinstance(raster, Raster):
+        return Raster(len(channels), raster.starts[:1], raster.channels, raster.values)
+    return replace(raster, n_samples=0, n_channels=len(channels))
 
 
 def _last_sample(segments: Any) -> int | None:
@@ -520,34 +636,16 @@ def _last_sample(segments: Any) -> int | None:
         return None
 
 
-def _check_raster(raster: Raster, channels: list[str]) -> None:
-    if raster.n_channels != len(channels):
-        raise ValueError(
-            f"its CSV has {raster.n_channels} columns, its JSON {len(channels)} channels"
-        )
-
-
-def _check_points(points: dict[str, NDArray[np.float64]], channels: list[str]) -> None:
-    if missing := [channel for channel in channels if channel not in points]:
-        raise ValueError(
-            f"its HDF5 file has no event times of {', '.join(map(shown, missing[:5]))}"
-        )
-    for channel in channels:
-        times = points[channel]
+def _check_points(points: dict[str, NDArray[Any]]) -> None:
+    for channel, times in points.items():
         if times.ndim != 1:
             raise ValueError(f"event times of {channel!r} are not a list of times")
 
 
-def _check_tiles(tiles: dict[str, NDArray[np.float64]], channels: list[str]) -> None:
-    for epoch, tile in tiles.items():
-        if tile.ndim != 2 or tile.shape[0] != len(channels):
-            raise ValueError(
-                f"tile {epoch!r} has shape {tile.shape}, not ({len(channels)} channels, samples)"
-            )
-
-
-_CHECKS: dict[Kind, Callable[[Any, list[str]], None]] = {
-    "raster": _check_raster,
-    "points": _check_points,
-    "tiles": _check_tiles,
-}
+def _n_channels_of_tiles(tiles: dict[str, NDArray[Any]], listed: list[str] | None) -> int:
+    shapes = {tile.shape[:-1] for tile in tiles.values()}
+    if not shapes:
+        return len(listed or ())
+    if len(shapes) > 1 or not (shape := shapes.pop()):
+        raise ValueError("its tiles do not all have the same channels")
+    return int(shape[0])

@@ -1,8 +1,9 @@
-"""Rasters: tables of samples x channels, read from text and held without their zeros."""
+"""Rasters: tables of samples x channels, read from text or HDF5 and held without their zeros."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -10,16 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_CHANNELS = 2**14
-"""A raster of more channels than this is refused."""
+MAX_CHANNELS = 2**16
+"""A raster of more channels than this is refused; the largest known has 2,128."""
 
-MAX_SAMPLES = 2**22
+MAX_SAMPLES = 2**26
 """A raster of more samples than this is refused; A1 has 88,950."""
 
 MAX_VALUES = 2**28
-"""A raster may have this many values other than zero: they are held."""
+"""A raster may have this many values other than zero, which are held; A1 has some 8 million."""
+
+MAX_HDF5_VALUES = 2**32
+"""A raster in HDF5 may have this many values in all, read in blocks; A1 has 76 million."""
 
 _BLOCK = 2 * 2**20
+_FLOAT64 = np.dtype(np.float64)
 _WORDS = ("head", "middle", "tail")
 # A value written with "%.18e" has 24 characters, which are handled as three words, and is
 # followed by a comma or a newline.
@@ -29,6 +34,7 @@ _ZERO_WORDS = np.frombuffer(_ZERO, "<u8")
 _NAN = b"nan".ljust(len(_ZERO))
 _NAN_WORDS = np.frombuffer(_NAN, "<u8")
 _DIGITS = [0, *range(2, 20), 22, 23]
+_BOM = b"\xef\xbb\xbf"
 
 
 Stream = Any  # a binary file with readinto(buffer)
@@ -36,9 +42,9 @@ Stream = Any  # a binary file with readinto(buffer)
 
 @dataclass(frozen=True)
 class Raster:
-    """A samples x channels table of float32 with its zeros left out.
+    """A samples x channels table with its zeros left out.
 
-    Spike counts are mostly zeros: the 88,950 x 849 values of A1 take 55 MB so, not 300.
+    Spike counts are mostly zeros: the 88,950 x 849 values of A1 take 55 MB as float32, not 300.
 
     Attributes
     ----------
@@ -47,26 +53,32 @@ class Raster:
         Where the values of each sample start, and where those of the last end.
     channels : numpy.ndarray of uint16
         The channel of each value that is not zero, sample by sample.
-    values : numpy.ndarray of float32
+    values : numpy.ndarray
+        Any numbers, or bool.
     """
 
     n_channels: int
     starts: NDArray[np.int64]
     channels: NDArray[np.uint16]
-    values: NDArray[np.float32]
+    values: NDArray[Any]
 
     @property
     def n_samples(self) -> int:
         """Number of samples."""
         return len(self.starts) - 1
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        return self.values.dtype
+
     def within(self, start: int, stop: int) -> slice:
         """Which of the values lie in samples ``start`` to ``stop``."""
         return slice(self.starts[start], self.starts[stop])
 
-    def dense(self, start: int, stop: int) -> NDArray[np.float32]:
+    def dense(self, start: int, stop: int) -> NDArray[Any]:
         """Samples ``start`` to ``stop`` of all channels, (samples, channels)."""
-        table = np.zeros((stop - start, self.n_channels), np.float32)
+        table = np.zeros((stop - start, self.n_channels), self.dtype)
         kept = self.within(start, stop)
         sample = np.repeat(np.arange(stop - start), np.diff(self.starts[start : stop + 1]))
         table[sample, self.channels[kept]] = self.values[kept]
@@ -75,50 +87,116 @@ class Raster:
 
 @dataclass(frozen=True)
 class RasterShape:
-    """The size of a `Raster` whose values were not read."""
+    """The size and type of a `Raster` whose values were not read."""
 
     n_samples: int
     n_channels: int
+    dtype: np.dtype[Any]
 
 
-def read_raster(stream: Stream, size: int) -> Raster:
+def read_raster(stream: Stream, size: int, dtype: Any = np.float64) -> Raster:
     """Read a samples x channels CSV of numbers as a `Raster`, in blocks of a few MB.
 
     Text written with ``%.18e`` has 25 bytes a value, so that zeros are found by comparing
     bytes and only the other values are parsed. Any other block is parsed value by value, twenty
-    times as slowly.
+    times as slowly. Blank lines are passed over, but a table of nothing else has a sample in each
+    line and no channel.
+
+    Parameters
+    ----------
+    stream : binary file
+    size : int
+        Not used: the size of the file in bytes.
+    dtype : numpy.dtype, optional
+        Type of the values, ``float64`` or ``float32``. Default: ``float64``.
+
+    Returns
+    -------
+    Raster
     """
-    head = b""
-    while b"\n" not in head and (more := stream.read(2**16)):
-        head += more
-        _check_line(len(head))
+    dtype = np.dtype(dtype)
+    head, blank_lines = _first_line(stream)
     if not head:
-        raise ValueError("is empty")
-    n_channels = head.partition(b"\n")[0].count(b",") + 1
+        return _joined([], 0, blank_lines, dtype)
+    n_channels = _n_columns(head)
     _check_shape(0, n_channels)
-    n_samples, starts = 0, [np.zeros(1, np.int64)]
+    blocks = _whole_lines(stream, head, n_channels)
+    parts = (_parse(block, n_channels, dtype) for block in blocks)
+    return _joined(parts, n_channels, 0, dtype)
+
+
+def _parse(block: bytearray, n_channels: int, dtype: np.dtype[Any]) -> Raster:
+    """Parse whole lines of text."""
+    return (
+        parse_fixed_width(block, n_channels, dtype)
+        or parse_fixed_width(block := _without_blank_lines(block), n_channels, dtype)
+        or parse_general(block, n_channels, dtype)
+    )
+
+
+def read_hdf5_raster(dataset: Any) -> Raster:
+    """Read a dataset of HDF5 as a `Raster`, in blocks of samples.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        (channel, ..., time), of any numbers or bool. A channel with further dims counts as one
+        channel for each of their positions.
+
+    Returns
+    -------
+    Raster
+    """
+    shape = measure_hdf5_raster(dataset)
+    chunk = dataset.chunks[-1] if dataset.chunks else 1
+    wanted = max(1, _BLOCK // max(1, shape.n_channels))
+    at_a_time = min(max(1, wanted // chunk) * chunk, max(1, 2**27 // max(1, shape.n_channels)))
+
+    def blocks() -> Iterator[Raster]:
+        for start in range(0, shape.n_samples, at_a_time):
+            block = dataset[..., start : start + at_a_time].astype(shape.dtype, copy=False)
+            table = block.reshape(shape.n_channels, block.shape[-1]).T.reshape(-1)
+            positions = np.flatnonzero(table)
+            yield _raster(block.shape[-1], shape.n_channels, positions, table[positions])
+
+    return _joined(blocks(), shape.n_channels, 0, shape.dtype)
+
+
+def measure_hdf5_raster(dataset: Any) -> RasterShape:
+    """Tell the size of a dataset that `read_hdf5_raster` would read."""
+    n_samples, n_channels = dataset.shape[-1], math.prod(dataset.shape[:-1])
+    _check_shape(n_samples, n_channels)
+    if n_samples * n_channels > MAX_HDF5_VALUES:
+        raise ValueError(f"has more than {MAX_HDF5_VALUES:,} values")
+    return RasterShape(n_samples, n_channels, dataset.dtype.newbyteorder("="))
+
+
+def _joined(
+    parts: Iterable[Raster], n_channels: int, n_samples: int, dtype: np.dtype[Any]
+) -> Raster:
+    """Put rasters one after another, below ``n_samples`` samples without values."""
+    starts = [np.zeros(1 + n_samples, np.int64)]
     channels, values = bytearray(), bytearray()  # grow in place, where a list is held twice
-    for block in _whole_lines(stream, head, n_channels):
-        table = parse_fixed_width(block, n_channels) or parse_general(block, n_channels)
-        if np.isinf(table.values).any():
-            raise ValueError("holds an infinite value")
-        starts.append(starts[-1][-1] + table.starts[1:])
-        channels += table.channels.data
-        values += table.values.data
-        n_samples += table.n_samples
+    n_values = 0
+    for part in parts:
+        starts.append(n_values + part.starts[1:])
+        channels += part.channels.data
+        values += part.values.data
+        n_values += len(part.values)
+        n_samples += part.n_samples
         _check_shape(n_samples, n_channels)
-        if starts[-1][-1] > MAX_VALUES:
+        if n_values > MAX_VALUES:
             raise ValueError(f"has more than {MAX_VALUES:,} values other than zero")
     return Raster(
         n_channels,
         np.concatenate(starts),
         np.frombuffer(channels, np.uint16),
-        np.frombuffer(values, np.float32),
+        np.frombuffer(values, dtype),
     )
 
 
 def _raster(
-    n_samples: int, n_channels: int, positions: NDArray[np.intp], values: NDArray[np.float32]
+    n_samples: int, n_channels: int, positions: NDArray[np.intp], values: NDArray[Any]
 ) -> Raster:
     """A raster of values that lie at positions of the flattened table, in order."""
     first = np.arange(n_samples + 1) * n_channels
@@ -127,21 +205,49 @@ def _raster(
     return Raster(n_channels, starts, channels.astype(np.uint16), values)
 
 
-def measure_raster(stream: Stream, size: int) -> RasterShape:
+def _first_line(stream: Stream) -> tuple[bytes, int]:
+    """Read on to the first line that is not blank.
+
+    Returns
+    -------
+    head : bytes
+        That line, and what was read with it; nothing if all lines are blank.
+    n_blank : int
+        The number of blank lines before it.
+    """
+    head, n_blank = b"", 0
+    while b"\n" not in head and (more := stream.read(2**16)):
+        head = head + more if head or n_blank else more.removeprefix(_BOM)
+        n_blank += head.count(b"\n", 0, len(head) - len(head.lstrip(b"\r\n")))
+        head = head.lstrip(b"\r\n")
+        _check_line(len(head))
+        _check_shape(n_blank, 0)
+    return head, n_blank
+
+
+def _n_columns(head: bytes) -> int:
+    return head.partition(b"\n")[0].count(b",") + 1
+
+
+def measure_raster(stream: Stream, size: int, dtype: Any = np.float64) -> RasterShape:
     """Count the samples and channels of a CSV, passing over its values."""
-    buffer = bytearray(_BLOCK)
-    n_lines = n_commas = 0
-    last = None
-    while n_bytes := fill(stream, memoryview(buffer)):
-        if not n_lines:
-            end = buffer.find(b"\n", 0, n_bytes)
-            n_commas += buffer.count(b",", 0, n_bytes if end < 0 else end)
-        n_lines += buffer.count(b"\n", 0, n_bytes)
-        _check_shape(n_lines, n_commas + 1)
-        last = buffer[n_bytes - 1]
-    if last is None:
-        raise ValueError("is empty")
-    return RasterShape(n_lines + (last != ord("\n")), n_commas + 1)
+    dtype = np.dtype(dtype)
+    head, n_samples = _first_line(stream)
+    if not head:
+        return RasterShape(n_samples, 0, dtype)
+    n_channels, n_samples = _n_columns(head), 0
+    for block in _whole_lines(stream, head, n_channels):
+        lines = _without_blank_lines(block)
+        n_samples += lines.count(b"\n") + bool(lines and lines[-1] != ord("\n"))
+        _check_shape(n_samples, n_channels)
+    return RasterShape(n_samples, n_channels, dtype)
+
+
+def _without_blank_lines(block: bytearray) -> bytearray:
+    if block[0] not in b"\r\n" and b"\n\n" not in block and b"\n\r" not in block:
+        return block
+    lines = [line for line in block.split(b"\n") if line.strip(b"\r")]
+    return bytearray(b"\n").join([*lines, b""])
 
 
 def _check_shape(n_samples: int, n_channels: int) -> None:
@@ -187,7 +293,9 @@ def fill(stream: Stream, buffer: memoryview) -> int:
     return n_read
 
 
-def parse_fixed_width(block: bytearray, n_channels: int) -> Raster | None:
+def parse_fixed_width(
+    block: bytearray, n_channels: int, dtype: np.dtype[Any] = _FLOAT64
+) -> Raster | None:
     """Parse lines whose values all have the width that ``%.18e`` gives them.
 
     Parameters
@@ -195,6 +303,8 @@ def parse_fixed_width(block: bytearray, n_channels: int) -> Raster | None:
     block : bytearray
         Whole lines. They are overwritten while being checked.
     n_channels : int
+    dtype : numpy.dtype, optional
+        Type of the values, ``float64`` or ``float32``.
 
     Returns
     -------
@@ -210,8 +320,8 @@ def parse_fixed_width(block: bytearray, n_channels: int) -> Raster | None:
     text: Any = np.frombuffer(block, _VALUE)
     # "%.18e" writes zero, and no other number, with a zero in front.
     positions = np.flatnonzero(np.frombuffer(block, np.uint8)[:: _VALUE.itemsize] != ord("0"))
-    words = [text[word][positions] for word in _WORDS]
-    values = _parse_words(*words)
+    words = head, middle, tail = tuple(text[word][positions] for word in _WORDS)
+    values = _parse_words(head, middle, tail, dtype)
     if values is None:
         return None
     # With zeros in their place there must be zeros and separators left, to the byte.
@@ -230,12 +340,15 @@ def _zero_lines(n_samples: int, n_channels: int) -> bytes:
 
 
 def _parse_words(
-    head: NDArray[np.uint64], middle: NDArray[np.uint64], tail: NDArray[np.uint64]
-) -> NDArray[np.float32] | None:
+    head: NDArray[np.uint64],
+    middle: NDArray[np.uint64],
+    tail: NDArray[np.uint64],
+    dtype: np.dtype[Any],
+) -> NDArray[Any] | None:
     """Parse values of 24 characters, given in three words; None if one is no number."""
     zero_head, zero_middle, zero_tail = _ZERO_WORDS
     digit = head - zero_head
-    values: NDArray[np.float32] = digit.astype(np.float32)
+    values: NDArray[Any] = digit.astype(dtype)
     others = np.flatnonzero((digit > 9) | (middle != zero_middle) | (tail != zero_tail))
     texts = np.stack([head[others], middle[others], tail[others]], axis=1)
     # The rest often has few distinct values (val averages are multiples of 1/20): parse each once.
@@ -251,13 +364,24 @@ def _parse_words(
     is_number &= np.isin(characters[:, 21], (ord("+"), ord("-")))
     if not (is_number | is_nan).all():
         return None
-    with np.errstate(over="ignore"):
-        parsed = distinct.view("S24").reshape(-1).astype(np.float64).astype(np.float32)
-    values[others] = parsed[which]
+    values[others] = _as_type(distinct.view("S24").reshape(-1).astype(np.float64), dtype)[which]
     return values
 
 
-def parse_general(block: bytes | bytearray, n_channels: int) -> Raster:
+def _as_type(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The values as float64, or as float32, which cannot hold all of them."""
+    if dtype == np.float64:
+        return values
+    with np.errstate(over="ignore"):
+        converted: NDArray[Any] = values.astype(dtype)
+    if np.isinf(converted).any():
+        raise ValueError(f"holds a value that is infinite, or too large for {dtype}")
+    return converted
+
+
+def parse_general(
+    block: bytes | bytearray, n_channels: int, dtype: np.dtype[Any] = _FLOAT64
+) -> Raster:
     """Parse lines of comma-separated numbers of any width."""
     lines = bytes(block).removesuffix(b"\n").split(b"\n")
     if any(line.count(b",") != n_channels - 1 for line in lines):
@@ -269,6 +393,4 @@ def parse_general(block: bytes | bytearray, n_channels: int) -> Raster:
     except ValueError as error:
         raise ValueError(f"holds something that is not a number: {error}") from error
     positions = np.flatnonzero(table)
-    with np.errstate(over="ignore"):
-        values = table[positions].astype(np.float32)
-    return _raster(len(lines), n_channels, positions, values)
+    return _raster(len(lines), n_channels, positions, _as_type(table[positions], dtype))
