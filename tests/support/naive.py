@@ -112,7 +112,7 @@ def read(folder: Path, area: str = "A1") -> dict[str, Any]:
         "neuron": resp.chans,
         "trials_cell_id": [names[cell] for cell in resp.chans],
         "auditory": flags(folder / f"{area}_pred_correlation.csv", resp.chans),
-        "simulated": int(bool(meta.get("simulated"))),
+        "simulated": int(bool(isinstance(meta, dict) and meta.get("simulated"))),
         "response": response,
         "psth": psth,
         "spectrogram": cut(stim, sounds, n_time).transpose(0, 2, 1),
@@ -211,15 +211,24 @@ def read_signal(name: str, members: dict[str, bytes]) -> Signal:
     times = [(row["name"], epoch_time(row["start"]), epoch_time(row["end"])) for row in rows]
     if "PointProcess" in str(about.get("signal_type")):  # anything else is a raster
         with h5py.File(io.BytesIO(members["h5"]), "r") as file:
-            chans = sorted(file) if chans is None else chans
-            data: Any = {chan: file[chan][:].tolist() for chan in chans}
+            # The events have names of their own, and those in the JSON give their order.
+            data: Any = {chan: np.array(file[chan][:], float).tolist() for chan in file}
+        listed = [chan for chan in dict.fromkeys(chans or []) if chan in data]
+        chans = listed + sorted(set(data) - set(listed))
     else:
-        lines = members["csv"].decode().removesuffix("\n").split("\n")
-        data = [[number(value) for value in line.split(",")] for line in lines]
-        if chans is None:  # which NEMS allows
-            chans = [f"{name}{i}" for i in range(len(data[0]))]
-        assert all(len(row) == len(chans) for row in data)
-    assert len(set(chans)) == len(chans)
+        assert not ("csv" in members and "h5" in members)
+        if "h5" in members:
+            with h5py.File(io.BytesIO(members["h5"]), "r") as file:
+                data = file["raster"][:].T.tolist()
+        else:
+            lines = members["csv"].decode("utf-8-sig").split("\n")
+            lines = [line for line in lines if line.strip("\r")]
+            data = [[number(value) for value in line.split(",")] for line in lines]
+        n_channels = len(data[0])
+        assert all(len(row) == n_channels for row in data)
+        assert name != "resp" or chans is None or len(set(chans)) == len(chans) == n_channels
+        if chans is None or len(chans) != n_channels:  # which NEMS allows
+            chans = [f"{name}{i}" for i in range(n_channels)]
     n_samples = len(data) if isinstance(data, list) else last_sample(about.get("segments"))
     sounds = {}  # in order of time, each once
     for name, start, stop in sorted(times, key=lambda epoch: epoch[1]):
