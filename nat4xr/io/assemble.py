@@ -209,6 +209,8 @@ def _find_sounds(population: nems.Recording, noted: Notes) -> _Sounds:
             raise ValueError(
                 f"signal 'resp' has {len(resp.channels)} channels and {len(resp.listed)} names"
             )
+        if resp.inner or stim.inner:
+            raise ValueError("signals 'stim' and 'resp' do not have two dimensions")
         if len(set(resp.channels)) < len(resp.channels):
             raise ValueError("signal 'resp' names a channel twice")
         labels.check_names(resp.channels)
