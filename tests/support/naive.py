@@ -212,7 +212,8 @@ def read_signal(name: str, members: dict[str, bytes]) -> Signal:
     if "PointProcess" in str(about.get("signal_type")):  # anything else is a raster
         with h5py.File(io.BytesIO(members["h5"]), "r") as file:
             # The events have names of their own, and those in the JSON give their order.
-            data: Any = {chan: np.array(file[chan][:], float).tolist() for chan in file}
+            datasets = [chan for chan in file if isinstance(file[chan], h5py.Dataset)]
+            data: Any = {chan: np.array(file[chan][:], float).tolist() for chan in datasets}
         listed = [chan for chan in dict.fromkeys(chans or []) if chan in data]
         chans = listed + sorted(set(data) - set(listed))
     else:
