@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -127,7 +126,7 @@ def open_area(
     if subset != "all":
         ds = _select_subset(ds, subset)
     if chunks is not None:
-        ds = _chunk(ds, chunks, defaults, f"{cache.token_of(file)}-{subset}-{dt_ms:g}")
+        ds = _chunk(ds, chunks, defaults, f"{file.path}-{file.crc32}-{subset}-{dt_ms:g}")
     ds.set_close(close)  # not ds.close, which is pickled with everything that was opened
     return ds
 
@@ -210,9 +209,9 @@ def _close(files: Sequence[Callable[[], None]]) -> None:
         close()
 
 
-def _open(file: Path) -> xr.Dataset:
+def _open(file: cache.Converted) -> xr.Dataset:
     """Open a converted file: labels in memory and indexed, data lazy and without dask."""
-    ds = open_with_labels(file)
+    ds = open_with_labels(*file)
     labelled = set_labels(ds[list(schema.VARIABLES)])
     labelled.set_close(ds._close)
     return labelled

@@ -6,7 +6,6 @@ import json
 import os
 import warnings
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -150,19 +149,18 @@ def export(
 ) -> None:
     """Write an area to FILE: netCDF for any reader of it, or zarr for xarray."""
     from .area import open_area
+    from .io.files import written
+    from .io.netcdf import to_netcdf
     from .spikes import open_spikes
 
     if file.exists():
         raise click.ClickException(f"{file} is there already; remove it or choose another name")
     ds = (open_spikes if spikes else open_area)(area, path, subset=subset)
-    # Beside its place and under a name of its own, until it is whole.
-    with TemporaryDirectory(dir=file.absolute().parent, prefix=f".{file.name}.") as folder:
-        part = Path(folder, file.name)
-        if (form or ("zarr" if file.suffix == ".zarr" else "netcdf")) == "zarr":
+    if (form or ("zarr" if file.suffix == ".zarr" else "netcdf")) == "zarr":
+        with written(file) as part:
             ds.to_zarr(part)
-        else:
-            ds.to_netcdf(part)
-        part.rename(file)
+    else:
+        to_netcdf(ds, file)
     click.echo(file)
 
 

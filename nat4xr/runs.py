@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import xarray as xr
 from . import metrics, models, plot, preprocess, strf
 from .benchmark import check_complete, evaluate, leaderboard
 from .io.files import written
+from .io.netcdf import write_locked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -193,12 +195,13 @@ def _folder(out: str | os.PathLike[str]) -> Path:
 
 
 def _save(results: Mapping[str, Any], out: str | os.PathLike[str], prefix: str) -> None:
-    """Write results by their names, each whole or not at all."""
+    """Write results by their names; none takes its place before all are written."""
     folder = _folder(out)
-    for name, result in results.items():
-        with written(folder / f"{prefix}{name}") as part:
+    with ExitStack() as stack:
+        for name, result in results.items():
+            part = stack.enter_context(written(folder / f"{prefix}{name}"))
             if isinstance(result, xr.Dataset | xr.DataArray):
-                result.to_netcdf(part)
+                write_locked(result, part)
             elif isinstance(result, pd.DataFrame):
                 result.to_csv(part, index=result.index.name is not None)
             elif name.endswith(".png"):

@@ -107,7 +107,7 @@ def open_spikes(
     check_options(area, subset)
     check_folder(path, area)
     file = cache.spikes_file(area, path, download=download, progressbar=progressbar)
-    spikes = set_labels(open_with_labels(file))
+    spikes = set_labels(open_with_labels(*file))
     return spikes if subset == "all" else _select_subset(spikes, subset)
 
 

@@ -20,12 +20,12 @@ from .area import open_area
 from .errors import ReleaseError
 from .io import registry
 from .io.assemble import AreaData, assemble
-from .io.cache import converted_paths, is_whole, path_to_write
+from .io.cache import checksum_if_whole, converted_paths, path_to_write
 from .io.files import unfinished
 from .io.labels import match_cells
 from .io.netcdf import open_with_labels
 from .io.ragged import write_spikes
-from .io.release import AreaFiles, check_options, find_area
+from .io.release import AreaFiles, check_options, find_area, fingerprints
 from .io.tables import read_table
 from .io.trials import find_trials, read_sites, spike_samples, spike_times
 from .schema import BIN_S, DISK_CHUNKS
@@ -445,9 +445,10 @@ def _mended(area: str, kind: str, files: AreaFiles, folder: Path) -> str | None:
     there = [file for file in converted_paths(area, kind, folder) if file.exists()]
     if not there:
         return None
-    if any(is_whole(file, files.fingerprint()) for file in there):
+    sources = fingerprints(area, folder)
+    if any(checksum_if_whole(file, sources) is not None for file in there):
         return ""
-    stale = any(is_whole(file, None) for file in there)
+    stale = any(checksum_if_whole(file, {}) is not None for file in there)
     why = "did not fit the size or time of its sources" if stale else "was damaged"
     return f"{why}, and has been converted anew"
 

@@ -6,9 +6,10 @@ import difflib
 import io
 import os
 import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -20,6 +21,7 @@ from .extras import require
 from .index import set_labels
 from .io import labels, registry
 from .io.assemble import sound_coords
+from .io.files import status_of
 from .io.release import check_folder, files_below, opened_zip, read_member
 from .schema import SILENCE_S, SOUND_S
 
@@ -124,17 +126,16 @@ def open_waveforms(
     members = _locate(coords["stim"].values.tolist(), files, source.name)
     onset = round(SILENCE_S * fs)
     n_samples = round((SOUND_S + 2 * SILENCE_S) * fs) if trial else round(SOUND_S * fs)
-    paths = da.from_array(  # type: ignore[no-untyped-call]
-        np.array(members, dtype=object).reshape(-1, 1), chunks=1
-    )
+    table = np.array(members, dtype=object).reshape(-1, 2)
+    rows = da.from_array(table, chunks=(1, 2))  # type: ignore[no-untyped-call]
     data = da.map_blocks(  # type: ignore[no-untyped-call]
         _read_sounds,
-        paths,
+        rows,
         source=source.absolute(),
         fs=fs,
         onset=onset if trial else 0,
         n_samples=n_samples,
-        chunks=(paths.chunks[0], (n_samples,)),
+        chunks=(rows.chunks[0], (n_samples,)),
         meta=np.empty((0, 0), np.float32),
     )
     time_attrs = {
@@ -168,23 +169,38 @@ def _stem(name: str) -> str:
     return found[1]
 
 
-def _list(source: Path) -> dict[str, str]:
-    """The sound files of a zip or folder: stem -> path inside it."""
+class _File(NamedTuple):
+    """A sound file inside a zip or folder, and what changes when it is replaced."""
+
+    path: str
+    version: str
+
+
+def _version(file: Path | zipfile.ZipInfo) -> str:
+    if isinstance(file, zipfile.ZipInfo):
+        return f"{file.file_size} bytes, CRC-32 {file.CRC:08x}"
+    return "{1} bytes, changed {2}".format(*status_of(file))
+
+
+def _list(source: Path) -> dict[str, _File]:
+    """The sound files of a zip or folder, by their stems."""
     if source.is_dir():
-        paths = [p.relative_to(source).as_posix() for p in files_below(source)]
+        versions = {
+            file.relative_to(source).as_posix(): _version(file) for file in files_below(source)
+        }
     else:
         with explained(source.name), opened_zip(source) as archive:
-            paths = archive.namelist()
-    if len(paths) > MAX_SOUNDS:
+            versions = {file.filename: _version(file) for file in archive.infolist()}
+    if len(versions) > MAX_SOUNDS:
         raise ReleaseError(f"{source.name} holds more than {MAX_SOUNDS} files")
-    files: dict[str, str] = {}
-    for path in paths:
+    files: dict[str, _File] = {}
+    for path, version in versions.items():
         name = path.rpartition("/")[2]
         if name.startswith(".") or not name.lower().endswith(".wav"):
             continue
         with explained(source.name):
             labels.check_sounds([name])
-        if files.setdefault(_stem(name), path) != path:
+        if files.setdefault(_stem(name), _File(path, version)).path != path:
             raise ReleaseError(f"{source.name} holds {name} twice")
     if not files:
         raise ReleaseError(f"{source.name} holds no sound (.wav)")
@@ -192,7 +208,7 @@ def _list(source: Path) -> dict[str, str]:
 
 
 def _stim_coords(
-    stims: str | Iterable[str] | xr.Dataset | xr.DataArray | None, files: dict[str, str]
+    stims: str | Iterable[str] | xr.Dataset | xr.DataArray | None, files: dict[str, _File]
 ) -> dict[Any, xr.Variable]:
     """The coordinates along ``stim``: epoch names, and what they or ``stims`` say."""
     if isinstance(stims, xr.Dataset | xr.DataArray):
@@ -213,12 +229,12 @@ def _checked(name: Any) -> str:
     return name
 
 
-def _locate(stims: list[str], files: dict[str, str], label: str) -> list[str]:
-    """The path of each sound; a file of exactly that name wins over other letter case."""
+def _locate(stims: list[str], files: dict[str, _File], label: str) -> list[_File]:
+    """The file of each sound; a file of exactly that name wins over other letter case."""
     folded: dict[str, list[str]] = {}
     for stem in files:
         folded.setdefault(stem.casefold(), []).append(stem)
-    paths = []
+    located = []
     for stim in stims:
         stem = _stem(stim)
         found = [stem] if stem in files else folded.get(stem.casefold(), [])
@@ -231,25 +247,25 @@ def _locate(stims: list[str], files: dict[str, str], label: str) -> list[str]:
             )
         if len(found) > 1:
             raise ReleaseError(f"both {' and '.join(found)} in {label} could be {stim}")
-        paths.append(files[found[0]])
-    return paths
+        located.append(files[found[0]])
+    return located
 
 
 def _read_sounds(
-    paths: NDArray[np.object_], source: Path, fs: int, onset: int, n_samples: int
+    files: NDArray[np.object_], source: Path, fs: int, onset: int, n_samples: int
 ) -> NDArray[np.float32]:
     """Sounds in their place, (sound, sample)."""
-    block = np.zeros((len(paths), n_samples), np.float32)
-    for row, path in zip(block, paths[:, 0], strict=True):
-        sound = _read_sound(source, path, fs)
+    block = np.zeros((len(files), n_samples), np.float32)
+    for row, file in zip(block, files, strict=True):
+        sound = _read_sound(source, _File(*file), fs)
         row[onset : onset + len(sound)] = sound
     return block
 
 
-def _read_sound(source: Path, path: str, fs: int) -> NDArray[np.float32]:
+def _read_sound(source: Path, file: _File, fs: int) -> NDArray[np.float32]:
     """One sound at a sampling rate, mono."""
-    label = f"{path.rpartition('/')[2]} in {source.name}"
-    rate, values = _decode(_content(source, path, label), label)
+    label = f"{file.path.rpartition('/')[2]} in {source.name}"
+    rate, values = _decode(_content(source, file, label), label)
     if not rate or abs(len(values) / rate - SOUND_S) > 0.01:
         raise ReleaseError(
             f"{label} has {len(values)} samples at {rate} Hz; a sound lasts {SOUND_S:g} s"
@@ -268,16 +284,23 @@ def _read_sound(source: Path, path: str, fs: int) -> NDArray[np.float32]:
     return sound[: round(SOUND_S * fs)]
 
 
-def _content(source: Path, path: str, label: str) -> bytes:
-    """The bytes of a file; ``path`` is one that `_list` found."""
+def _content(source: Path, file: _File, label: str) -> bytes:
+    """The bytes of a file that `_list` found, if it is still the same."""
     if source.is_dir():
-        file = source / path
-        _check_size(file.stat().st_size, label)
-        return file.read_bytes()
-    with explained(label), opened_zip(source) as archive:
-        member = archive.getinfo(path)
-        _check_size(member.file_size, label)
-        return read_member(archive, member)
+        path = source / file.path
+        _check_size(path.stat().st_size, label)
+        if _version(path) == file.version:
+            return path.read_bytes()
+    else:
+        with explained(label), opened_zip(source) as archive:
+            member = archive.NameToInfo.get(file.path)
+            if member is not None and _version(member) == file.version:
+                _check_size(member.file_size, label)
+                return read_member(archive, member)
+    raise OSError(
+        f"{label} has been replaced since it was opened: open the sounds again "
+        "(nat4xr.open_waveforms)"
+    )
 
 
 def _check_size(size: int, label: str) -> None:

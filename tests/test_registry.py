@@ -3,17 +3,19 @@
 import base64
 import contextlib
 import email.utils
+import gzip
 import hashlib
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
+import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
@@ -302,14 +304,10 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.reliability
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("~nosuchuser/NAT4", "'~nosuchuser/NAT4' is in the home folder of nobody"), ("a\0b", "a NUL")],
-)
-def test_a_folder_that_there_cannot_be_is_a_clear_error(name: str, message: str) -> None:
-    for use in (fetch, nat4xr.open_area):
-        with pytest.raises(OSError, match=f"{message}: choose another with path= or .*_DATA_DIR"):
-            use("A1", name)
+@pytest.mark.parametrize("use", [fetch, nat4xr.open_area])
+def test_the_home_folder_of_nobody_is_a_clear_error(use: Callable[..., object]) -> None:
+    with pytest.raises(OSError, match=r"~nosuchuser/NAT4.*path= or .*NAT4XR_DATA_DIR"):
+        use("A1", "~nosuchuser/NAT4")
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_download_error(
@@ -320,29 +318,12 @@ def test_a_folder_that_cannot_be_written_to_is_a_download_error(
         fetch("wav", tmp_path / "file" / "data")
 
 
-@pytest.mark.reliability
-@pytest.mark.parametrize("name", ["registry.json", ".nat4xr-download.lock"])
 def test_a_folder_that_is_in_the_way_is_a_download_error(
-    name: str, release_server: ReleaseServer, folder: Path
+    release_server: ReleaseServer, folder: Path
 ) -> None:
-    (folder / name).mkdir(parents=True)
-    with pytest.raises(nat4xr.DownloadError, match=rf"{name} is not a file: remove it"):
+    (folder / "registry.json").mkdir(parents=True)
+    with pytest.raises(nat4xr.DownloadError, match=r"registry\.json is a folder: remove it"):
         fetch("wav", folder)
-
-
-@pytest.mark.reliability
-@pytest.mark.parametrize("there", [True, False])
-def test_a_link_in_the_place_of_the_lock_is_refused_and_not_followed(
-    there: bool, release_server: ReleaseServer, folder: Path, tmp_path: Path
-) -> None:
-    folder.mkdir()
-    precious = tmp_path / "precious"
-    if there:
-        precious.write_text("mine")
-    (folder / ".nat4xr-download.lock").symlink_to(precious)
-    with pytest.raises(nat4xr.DownloadError, match=r"\.nat4xr-download\.lock is a link: remove it"):
-        fetch("wav")
-    assert (precious.read_text() if precious.exists() else None) == ("mine" if there else None)
 
 
 @pytest.mark.reliability
@@ -356,27 +337,6 @@ def test_the_lock_can_be_taken_by_whoever_the_umask_allows_to_write(
     finally:
         os.umask(before)
     assert (folder / ".nat4xr-download.lock").stat().st_mode & 0o777 == mode
-
-
-@pytest.mark.reliability
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root is anybody")
-def test_the_lock_of_another_user_is_named(release_server: ReleaseServer, tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory() as shared:  # pytest's folders are closed
-        folder = Path(shared) / "data"
-        folder.mkdir()
-        os.chmod(shared, 0o755)
-        folder.chmod(0o777)
-        lock = folder / ".nat4xr-download.lock"
-        lock.touch(0o644)
-        before = os.geteuid()
-        os.seteuid(65534)
-        try:
-            with pytest.raises(
-                nat4xr.DownloadError, match=rf"{lock} belongs to another user.*chmod"
-            ):
-                fetch("wav", folder)
-        finally:
-            os.seteuid(before)
 
 
 def test_a_missing_file_is_reported_with_the_command_that_fetches_it(folder: Path) -> None:
@@ -402,14 +362,58 @@ def test_the_pin_holds_what_the_record_said(
     assert pinned(folder)["wav.zip"].size == (nems0_release / "wav.zip").stat().st_size
 
 
-def test_the_pin_holds_against_a_server_that_changes_its_mind(
-    release_server: ReleaseServer, folder: Path, nems0_release: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def newer(release_server: ReleaseServer, folder: Path, nems0_release: Path, tmp_path: Path) -> Path:
+    """The folder of a server that has changed one file and lost another since the first fetch."""
     fetch("PEG")
+    release_server.folder = tmp_path / "newer"
+    release_server.folder.mkdir()
+    for name in FILES["PEG"]:
+        (release_server.folder / name).write_bytes((nems0_release / name).read_bytes())
+    with (release_server.folder / PEG_CSV).open("ab") as file:
+        file.write(b"\n")
+    return release_server.folder
+
+
+def test_the_pin_holds_against_a_record_that_changed_and_the_error_says_how(
+    newer: Path, folder: Path, nems0_release: Path
+) -> None:
     (folder / PEG_CSV).unlink()
-    release_server.folder = tmp_path
-    (tmp_path / PEG_CSV).write_bytes(b"cellid,sig_auditory\n")
-    with pytest.raises(nat4xr.DownloadError, match="wrong length"):
+    with pytest.raises(nat4xr.DownloadError) as caught:
+        fetch("PEG")
+    old, new = ((path / PEG_CSV).read_bytes() for path in (nems0_release, newer))
+    for part in (
+        rf"{PEG_CSV}: {len(old)} bytes, md5 {hashlib.md5(old).hexdigest()}",
+        rf"now {len(new)} bytes, md5 {hashlib.md5(new).hexdigest()}",
+        r"wav\.zip: .* bytes, md5 \w+, now not listed",
+        rf"\n    rm '{re.escape(str(folder))}/registry\.json' && nat4xr fetch PEG$",
+    ):
+        assert re.search(part, str(caught.value))
+    assert PEG_TGZ not in str(caught.value)
+    assert not (folder / PEG_CSV).exists()
+    assert pinned(folder)[PEG_CSV].size == len(old)
+
+
+def test_the_command_of_that_error_accepts_the_newer_release(
+    newer: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / PEG_CSV).unlink()
+    with pytest.raises(nat4xr.DownloadError) as caught:
+        fetch("PEG")
+    command = str(caught.value).splitlines()[-1]
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+    assert (folder / PEG_CSV).read_bytes() == (newer / PEG_CSV).read_bytes()
+
+
+@pytest.mark.parametrize("answer", [status(404), status(410)], ids=["404", "410"])
+def test_a_file_that_the_record_no_longer_lists_is_named(
+    answer: Answer, newer: Path, folder: Path, release_server: ReleaseServer
+) -> None:
+    (newer / PEG_ZIP).unlink()
+    (folder / PEG_ZIP).unlink()
+    release_server.instead[PEG_ZIP] = [answer]
+    with pytest.raises(nat4xr.DownloadError, match=rf"(?s){PEG_ZIP}: .*now not listed.*&& nat4xr"):
         fetch("PEG")
 
 
@@ -422,17 +426,6 @@ def test_a_pin_that_cannot_be_read_is_asked_for_again(
     release_server.log.clear()
     fetch("wav")
     assert names(release_server) == ["record"]
-
-
-@pytest.mark.reliability
-def test_a_pin_that_claims_a_terabyte_is_not_read_into_memory(
-    release_server: ReleaseServer, folder: Path
-) -> None:
-    folder.mkdir()
-    (folder / "registry.json").touch()
-    os.truncate(folder / "registry.json", 2**40)
-    fetch("wav")
-    assert names(release_server) == ["record", "wav.zip"]
 
 
 def test_a_pin_made_of_part_of_the_release_is_completed(
@@ -465,7 +458,7 @@ def test_a_pin_made_of_part_of_the_release_is_completed(
                 % (size, b"0" * 32),
                 "no size and md5 of wav.zip",
             )
-            for size in (b"-1", b"1.5", b"true", b"1e999", b"1" + b"0" * 400, b"1099511627776")
+            for size in (b"1.5", b"1e999", b"null")
         ),
     ],
 )
@@ -492,12 +485,87 @@ def test_names_in_the_record_are_never_used_as_paths(
     assert_whole("PEG", folder, nems0_release)
 
 
+# --- how bodies are sent --------------------------------------------------------------------------
+
+
+def in_chunks(size: int, **headers: str) -> Answer:
+    """Send the body in chunks of HTTP/1.1, with any encoding that the headers name."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        body = body_of(request)
+        encoding = headers.get("Content_Encoding")
+        body = {None: bytes, "gzip": gzip.compress, "deflate": zlib.compress}[encoding](body)
+        request.protocol_version = "HTTP/1.1"
+        request.send_response(200)
+        for key, value in headers.items():
+            request.send_header(key.replace("_", "-"), value)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        for start in range(0, len(body), size):
+            piece = body[start : start + size]
+            request.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        request.wfile.write(b"0\r\n\r\n")
+        request.close_connection = True
+
+    return answer
+
+
+def until_it_closes(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.end_headers()
+    request.wfile.write(body_of(request))
+    request.close_connection = True
+
+
+def called_gzip_as_it_is_one(request: BaseHTTPRequestHandler) -> None:
+    """As Apache sends a .tgz: not encoded again, though it says so."""
+    body = body_of(request)
+    request.send_response(200)
+    request.send_header("Content-Encoding", "x-gzip")
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        in_chunks(7),
+        in_chunks(100_000),
+        in_chunks(7, Content_Encoding="gzip"),
+        in_chunks(7, Content_Encoding="deflate"),
+        until_it_closes,
+    ],
+    ids=["small chunks", "a large chunk", "gzip", "deflate", "until the connection closes"],
+)
+def test_a_body_may_be_sent_in_any_way(
+    answer: Answer, release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    for name in ("record", *FILES["PEG"]):
+        release_server.instead[name] = [answer]
+    fetch("PEG")
+    assert names(release_server) == ["record", *FILES["PEG"]]
+    assert_whole("PEG", folder, nems0_release)
+
+
+def test_a_tgz_that_is_called_gzip_encoded_is_kept_as_it_is(
+    release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    release_server.instead[PEG_TGZ] = [called_gzip_as_it_is_one]
+    fetch("PEG")
+    assert_whole("PEG", folder, nems0_release)
+
+
 # --- a network that fails for a while -----------------------------------------------------------
 
 
 @pytest.mark.reliability
 @pytest.mark.parametrize("name", ["record", "wav.zip"])
-@pytest.mark.parametrize("fault", [status(503), status(500), cut], ids=["503", "500", "cut"])
+@pytest.mark.parametrize(
+    "fault",
+    [*map(status, (408, 429, 500, 502, 503, 504, 520, 522, 524)), cut],
+    ids=["408", "429", "500", "502", "503", "504", "520", "522", "524", "cut"],
+)
 def test_a_passing_fault_is_overcome(
     fault: Answer, name: str, release_server: ReleaseServer, folder: Path, nems0_release: Path
 ) -> None:
@@ -553,7 +621,7 @@ def test_retry_after_is_bounded(
 
 
 @pytest.mark.reliability
-@pytest.mark.parametrize("asked", ["1.5", "soon", "-1", "", "9" * 5000, "1 Jan 99999999 00:00:00"])
+@pytest.mark.parametrize("asked", ["1.5", "soon", "-1", ""])
 def test_retry_after_that_is_no_time_is_ignored(
     asked: str,
     release_server: ReleaseServer,
@@ -595,29 +663,6 @@ def test_a_redirect_is_followed(
     fetch("PEG")
     assert names(release_server) == ["record", *FILES["PEG"], PEG_CSV]
     assert_whole("PEG", folder, nems0_release)
-
-
-@pytest.mark.reliability
-def test_what_comes_with_a_redirect_is_not_read(
-    release_server: ReleaseServer, folder: Path, nems0_release: Path
-) -> None:
-    sent = []
-
-    def endless(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(302)
-        request.send_header("Location", f"/api/records/8044773/files/{PEG_CSV}/content")
-        request.send_header("Content-Length", str(10**12))
-        request.end_headers()
-        with contextlib.suppress(OSError):
-            while len(sent) < 200:
-                request.wfile.write(bytes(2**20))
-                sent.append(None)
-        request.close_connection = True
-
-    release_server.instead[PEG_CSV] = [endless]
-    fetch("PEG")
-    assert_whole("PEG", folder, nems0_release)
-    assert len(sent) < 50  # what fits into buffers on the way
 
 
 @pytest.mark.reliability
@@ -743,6 +788,28 @@ def test_a_server_that_stalls_each_time_is_given_up(
     with pytest.raises(nat4xr.DownloadError, match=r"nothing came for 0\.3 s"):
         fetch("wav")
     assert names(release_server).count("wav.zip") == 2
+
+
+@pytest.mark.parametrize("name", ["record", "wav.zip"])
+def test_a_server_that_sends_byte_after_byte_is_given_up(
+    name: str, release_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drip(request: BaseHTTPRequestHandler) -> None:
+        body = body_of(request)
+        send(request, b"", len(body))
+        with contextlib.suppress(OSError):
+            for i in range(1000):
+                request.wfile.write(body[i : i + 1])
+                request.wfile.flush()
+                time.sleep(0.01)
+
+    monkeypatch.setattr(registry, "PATIENCE", 0.2)
+    monkeypatch.setattr(registry, "MIN_SPEED", 1e9)
+    release_server.instead[name] = [drip]
+    with pytest.raises(nat4xr.DownloadError, match=r"too slowly: \d+ bytes"):
+        fetch("wav")
+    assert names(release_server).count(name) == 1
+    assert not (folder / "wav.zip").exists()
 
 
 def test_no_server_at_all_is_a_download_error(
@@ -921,7 +988,10 @@ def test_a_full_disk_leaves_the_old_state_and_no_debris(
     try:
         with (
             pytest.warns(UserWarning, match="has 3 bytes"),
-            pytest.raises(nat4xr.DownloadError, match=r"could not be written .*free some space"),
+            pytest.raises(
+                nat4xr.DownloadError,
+                match=r"wav\.zip could not be written .*bytes of space are free",
+            ),
         ):
             fetch("wav")
     finally:
@@ -951,66 +1021,11 @@ def test_a_killed_fetch_leaves_nothing_that_is_taken_for_data(
         process.stdin.flush()
         assert hold.reached.wait(30)
         process.kill()
-    assert listing(folder / ".nat4xr-download")
+    assert list(folder.glob(".*.part"))
     for file in folder.glob("PEG_*"):
         assert file.read_bytes() == (nems0_release / file.name).read_bytes()
     fetch("PEG")
     assert_whole("PEG", folder, nems0_release)
-
-
-def test_unfinished_files_of_an_earlier_fetch_are_not_used(
-    release_server: ReleaseServer, folder: Path, nems0_release: Path
-) -> None:
-    (folder / ".nat4xr-download").mkdir(parents=True)
-    (folder / ".nat4xr-download" / "registry.json").write_bytes(b'{"files": []}')
-    (folder / ".nat4xr-download" / "wav.zip").write_bytes(b"unfinished")
-    fetch("wav")
-    assert_whole("wav", folder, nems0_release)
-
-
-def forged(folder: Path) -> Path:
-    """A folder that holds a record of a file, and the file, as somebody else would have them."""
-    evil = {"key": "wav.zip", "size": 4, "checksum": "md5:" + hashlib.md5(b"evil").hexdigest()}
-    folder.mkdir()
-    (folder / "registry.json").write_text(json.dumps({"files": [evil]}))
-    (folder / "wav.zip").write_bytes(b"evil")
-    return folder
-
-
-@pytest.mark.reliability
-def test_a_link_in_the_place_of_unfinished_files_is_removed_and_not_followed(
-    release_server: ReleaseServer, folder: Path, nems0_release: Path, tmp_path: Path
-) -> None:
-    elsewhere = forged(tmp_path / "elsewhere")
-    folder.mkdir()
-    (folder / ".nat4xr-download").symlink_to(elsewhere)
-    fetch("wav")
-    assert_whole("wav", folder, nems0_release)
-    assert listing(elsewhere) == {"registry.json", "wav.zip"}
-
-
-def test_a_file_in_the_place_of_unfinished_files_is_named(
-    release_server: ReleaseServer, folder: Path
-) -> None:
-    folder.mkdir()
-    (folder / ".nat4xr-download").touch()
-    with pytest.raises(nat4xr.DownloadError, match=r"\.nat4xr-download is not a folder: remove it"):
-        fetch("wav")
-
-
-def test_unfinished_files_that_cannot_be_removed_are_not_used(
-    release_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder.mkdir()
-    forged(folder / ".nat4xr-download")
-
-    def refuse(*_args: object, **_options: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "unlink", refuse)  # root, too, is to be refused
-    with pytest.raises(nat4xr.DownloadError, match="Permission denied"):
-        fetch("wav")
-    assert not (folder / "wav.zip").exists()
 
 
 def test_processes_that_fetch_at_once_fetch_each_file_once(

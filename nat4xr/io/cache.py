@@ -7,25 +7,32 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import pooch
-from isal import isal_zlib
 
 from .. import __version__
 from . import ragged, registry
 from .assemble import assemble
-from .files import lock_of, read_small, refuse_in_the_way, written
-from .netcdf import NETCDF_LOCK, open_with_labels, write_area
-from .release import AreaFiles, find_area
+from .files import crc32_of, locked, written
+from .netcdf import open_with_labels, write_area
+from .release import AreaFiles, find_area, fingerprints
 
 SCHEMA = 1
 """Raised when the content of the converted files changes; files of another schema are kept."""
 
 
+class Converted(NamedTuple):
+    """A converted file that is whole: where it stands, and the CRC-32 of its content."""
+
+    path: Path
+    crc32: int
+
+
 def area_file(
     area: str, path: str | os.PathLike[str] | None, *, download: bool, progressbar: bool
-) -> Path:
+) -> Converted:
     """Return the converted file of an area at 10 ms, made first if needed."""
 
     def write(files: AreaFiles, target: Path) -> None:
@@ -38,12 +45,12 @@ def area_file(
 
 def spikes_file(
     area: str, path: str | os.PathLike[str] | None, *, download: bool, progressbar: bool
-) -> Path:
+) -> Converted:
     """Return the converted file of an area's spike times, made first if needed."""
 
     def write(files: AreaFiles, target: Path) -> None:
         converted = area_file(area, path, download=False, progressbar=progressbar)
-        with open_with_labels(converted) as header:
+        with open_with_labels(*converted) as header:
             ragged.write_spikes(header, files, target, progressbar)
 
     return _converted_file(area, path, "_spikes", write, download=download, progressbar=progressbar)
@@ -57,102 +64,119 @@ def _converted_file(
     *,
     download: bool,
     progressbar: bool,
-) -> Path:
+) -> Converted:
     """A converted file that is whole and current.
 
     It stands in the data folder, or in the cache folder if the data folder is read-only.
     """
     folder = registry.data_dir(path)
     candidates = converted_paths(area, kind, folder)
-    files = find_area(area, folder)
-    fingerprint = files.fingerprint() if isinstance(files, AreaFiles) else None
+    sources = fingerprints(area, folder)
     for file in candidates:
-        if is_whole(file, fingerprint):
-            return file
+        if (crc32 := checksum_if_whole(file, sources)) is not None:
+            return Converted(file.absolute(), crc32)
+    files = find_area(area, folder)
     if isinstance(files, list):
         if not download:
             error = registry.missing_error(area, files, folder)
-            damaged = ", ".join(str(file) for file in candidates if file.exists())
-            raise FileNotFoundError(f"{damaged} is damaged. {error}") if damaged else error
+            unfit = ", ".join(str(file) for file in candidates if file.exists())
+            raise (
+                FileNotFoundError(f"{unfit} is damaged, or was made of other files. {error}")
+                if unfit
+                else error
+            )
         registry.fetch(area, path, progressbar=progressbar)
         return _converted_file(area, path, kind, write, download=False, progressbar=progressbar)
     file = path_to_write(area, kind, folder)
-    refuse_in_the_way(file, _record_of(file))
-    with lock_of(file):
+    with locked(file):
         # Another process may have made it meanwhile.
-        if not is_whole(file, fingerprint):
+        crc32 = checksum_if_whole(file, sources)
+        if crc32 is None:
             with written(file) as part:
                 write(files, part)
-                record = _record_of(part)
-                record.write_text(json.dumps(_record(part, fingerprint)))
+                crc32 = crc32_of(part)
+                record = {
+                    "bytes": part.stat().st_size,
+                    "crc32": crc32,
+                    "sources": sources,
+                    "written_by": f"nat4xr {__version__}",
+                }
+                with written(_record_of(file)) as record_part:
+                    record_part.write_text(json.dumps(record))
                 # If the file does not follow, its record does not fit: it is converted again.
-                os.replace(record, _record_of(file))
-    return file
+    return Converted(file.absolute(), crc32)
 
 
-def converted_paths(area: str, kind: str, folder: Path) -> tuple[Path, Path]:
+def converted_paths(area: str, kind: str, folder: Path) -> list[Path]:
     """Return where a converted file may stand: in the data folder, or in the cache folder."""
     name = f"{area}{kind}_nat4xr-v{SCHEMA}.nc"
-    return folder / name, Path(pooch.os_cache("nat4xr")) / _digest(folder) / name
+    cache = Path(pooch.os_cache("nat4xr"))
+    # Without a home folder it begins with "~", and there is no cache folder.
+    return [folder / name, *([cache / _digest(folder) / name] if cache.is_absolute() else [])]
 
 
 def path_to_write(area: str, kind: str, folder: Path) -> Path:
-    """Return which of the two paths can be written to; its folder is made."""
-    paths = converted_paths(area, kind, folder)
-    file = paths[0] if _is_writable(folder) else paths[1]
+    """Return which of the paths can be written to; its folder is made."""
+    first, *others = converted_paths(area, kind, folder)
+    if _is_writable(folder):
+        return first
+    remedy = "set NAT4XR_DATA_DIR to a folder that can be, or change the permissions"
+    if not others:
+        raise OSError(f"{folder} cannot be written to, and there is no home folder: {remedy}")
+    (file,) = others
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(
-            f"neither {folder} nor {file.parent} can be written to ({error.strerror}): "
-            "set NAT4XR_DATA_DIR to a folder that can be, or change the permissions"
+            f"neither {folder} nor {file.parent} can be written to ({error.strerror}): {remedy}"
         ) from error
     return file
 
 
-def token_of(file: Path) -> str:
-    """Return a text that tells dask whether two converted files have the same content."""
-    return f"{file.resolve()}-{_record_of(file).read_text()}"
+def checksum_if_whole(file: Path, sources: dict[str, str]) -> int | None:
+    """Return the CRC-32 of a converted file, if it is as it was written and fits its sources.
 
+    Parameters
+    ----------
+    file : pathlib.Path
+    sources : dict of str to str
+        The fingerprints of its sources, without those that are gone.
 
-def is_whole(file: Path, fingerprint: str | None) -> bool:
-    """Whether a converted file is what was once written, from sources that are still the same.
+    Returns
+    -------
+    int or None
 
-    Sources that are gone (``fingerprint`` None) are taken to be the same.
+    Raises
+    ------
+    BlockingIOError
+        If another process is changing the file.
     """
     try:
-        record = json.loads(read_small(_record_of(file)))
-        return bool(
-            file.is_file()  # a pipe or a device would keep whoever reads it waiting
-            and record["bytes"] == file.stat().st_size
-            and (fingerprint is None or record["sources"] == fingerprint)
-            and record["crc32"] == _crc32(file)
-            and _holds_its_data(file)
+        record = json.loads(_record_of(file).read_bytes())
+        whole = (
+            record["bytes"] == file.stat().st_size
+            and all(record["sources"].get(name) == digest for name, digest in sources.items())
+            and record["crc32"] == crc32_of(file)
         )
-    # RuntimeError: as h5py says it of a file that is none of ours, or json of one nested deeply.
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
-        return False
+        if whole:
+            return int(record["crc32"])
+        _refuse_while_written(file)
+        return None
+    except BlockingIOError:
+        raise
+    # Anything but OSError comes from a record that is damaged.
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
 
 
-def _holds_its_data(file: Path) -> bool:
-    """Whether all data of a converted file are in itself: HDF5 would read any file it points to."""
-    with NETCDF_LOCK, h5py.File(file) as content:
-        for name in content:
-            if not isinstance(content.get(name, getlink=True), h5py.HardLink):
-                return False
-            variable = content[name]
-            if not isinstance(variable, h5py.Dataset) or variable.external or variable.is_virtual:
-                return False
-    return True
-
-
-def _crc32(file: Path) -> int:
-    checksum = 0
-    buffer = bytearray(2**18)
-    with file.open("rb", buffering=0) as stream:
-        while n_bytes := stream.readinto(buffer):
-            checksum = isal_zlib.crc32(memoryview(buffer)[:n_bytes], checksum)
-    return checksum
+def _refuse_while_written(file: Path) -> None:
+    """Raise a BlockingIOError if another process has a file open for writing."""
+    try:
+        h5py.File(file).close()
+    except BlockingIOError:
+        raise BlockingIOError(
+            f"{file} is open for writing in another process: close it there first"
+        ) from None
 
 
 def _digest(folder: Path) -> str:
@@ -163,15 +187,6 @@ def _digest(folder: Path) -> str:
 def _record_of(file: Path) -> Path:
     """The small JSON beside a converted file that tells whether it is whole."""
     return file.with_suffix(".json")
-
-
-def _record(file: Path, fingerprint: str | None) -> dict[str, object]:
-    return {
-        "bytes": file.stat().st_size,
-        "crc32": _crc32(file),
-        "sources": fingerprint,
-        "written_by": f"nat4xr {__version__}",
-    }
 
 
 def _is_writable(folder: Path) -> bool:

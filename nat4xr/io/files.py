@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
-import glob
 import os
+import re
+import secrets
 import shutil
 import socket
-import tempfile
+import time
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import lock_descriptor
+from isal import isal_zlib
 
-MAX_SMALL = 2**22
-"""Bytes of a file that `read_small` reads at most; the record of Zenodo has some 10 kB."""
+from ..errors import DownloadError
+
+ABANDONED = 24 * 3600.0
+"""What another machine was writing is removed after this many seconds without a change."""
+
+
+class _WriteError(OSError):
+    """Says already which file could not be written, and why."""
+
+
+_UNFINISHED: set[str] = set()  # names of the temporary folders of this process
 
 
 @contextmanager
 def written(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file or folder beside its final place, and move it there once it is whole.
 
+    What stands at `target` stays as it was if anything goes wrong, Ctrl-C included. Two processes
+    or threads may write the same target at once: the one that ends last wins.
+
     Parameters
     ----------
     target : path-like
-        The file or folder to write. ``~`` is the home folder. What is already there is replaced.
+        The file or folder to write. ``~`` is the home folder. A file that is already there is
+        replaced; a folder, pipe or device is not.
 
     Yields
     ------
     pathlib.Path
-        A path with the same name in a temporary folder beside `target`. The folder goes whether
-        or not writing succeeds; what a killed process left for the same target goes, too.
+        A path with the same name in a temporary folder beside `target`. The temporary folder is
+        removed whether or not writing succeeds. If the process is killed, it is removed by the
+        next one that writes to the same folder (a day later, if that runs on another machine).
 
     Raises
     ------
     FileNotFoundError
         If the folder that `target` should stand in does not exist.
     OSError
-        If the file cannot be written; the message says how much space is free.
+        If something other than a file stands at `target`, or if it cannot be written; the message
+        says how much space is free.
 
     Examples
     --------
@@ -46,12 +65,12 @@ def written(target: str | os.PathLike[str]) -> Iterator[Path]:
     >>> Path("scores.txt").read_text()
     '0.5'
     """
-    target = Path(target).expanduser().absolute()
+    target = expanded(target).absolute()
+    if target.exists() and not target.is_file():
+        kind = "a folder" if target.is_dir() else "not a file"
+        raise OSError(f"{target} is {kind}: remove it or choose another name")
     with unfinished(target) as part:
         yield part
-        if target.is_dir() and not target.is_symlink():
-            # A folder (such as a zarr store) cannot be replaced in one step.
-            shutil.move(target, part.parent / "replaced")
         os.replace(part, target)
 
 
@@ -62,52 +81,71 @@ def unfinished(target: Path) -> Iterator[Path]:
         raise FileNotFoundError(
             f"{target} cannot be written: there is no folder {target.parent}; make it first"
         )
-    _remove_leftovers(target)
+    _remove_leftovers(target.parent)
+    suffix = f".{secrets.token_hex(4)}.{socket.gethostname()}-{os.getpid()}.part"
+    stem = os.fsdecode(os.fsencode(target.name)[: 250 - len(suffix)])
+    folder = target.parent / f".{stem}{suffix}"
+    _UNFINISHED.add(folder.name)
     try:
-        folder = Path(tempfile.mkdtemp(f".{_writer()}.part", f".{target.name}.", target.parent))
-    except OSError as error:
-        raise OSError(error.errno, f"{target} cannot be written: {error.strerror}") from error
-    part = folder / target.name
-    try:
-        yield part
-    except FileNotFoundError:
-        raise  # it is a file that was to be read that is missing
+        folder.mkdir(0o700)
+        yield folder / target.name
+    except (FileNotFoundError, DownloadError, _WriteError):
+        raise  # what was to be read is missing; or it says already what is wrong
     except (OSError, RuntimeError) as error:  # HDF5 raises either on a full disk
         if not isinstance(error, OSError) and type(error) is not RuntimeError:
             raise
-        if isinstance(error, OSError) and error.filename is not None:
-            culprit = Path(os.fsdecode(error.filename))
-            if folder not in (culprit, *culprit.parents) and culprit != target:
-                raise OSError(f"{culprit} could not be read: {error.strerror}") from error
-        free = shutil.disk_usage(target.parent).free
-        raise OSError(
-            f"{target} could not be written ({free:,} bytes of space are free): {error}"
-        ) from error
+        raise _failure(error, target, folder) from error
     finally:
         _remove(folder)
+        _UNFINISHED.discard(folder.name)
 
 
-def _writer() -> str:
-    """Name the present process, as part of a file name."""
-    return f"{socket.gethostname()}-{os.getpid()}"
+def _failure(error: OSError | RuntimeError, target: Path, folder: Path) -> _WriteError:
+    """Put into words why a file could not be written, or read to be written."""
+    if isinstance(error, OSError) and error.filename is not None:
+        culprit = Path(os.fsdecode(error.filename))
+        if folder not in (culprit, *culprit.parents) and culprit != target:
+            return _WriteError(f"{culprit} could not be read: {error.strerror}")
+    if isinstance(error, PermissionError) and error.filename2 is not None:
+        return _WriteError(
+            f"{target} could not be replaced ({error.strerror}): if it belongs to another user, "
+            "ask them to remove it, or choose another folder"
+        )
+    if isinstance(error, OSError) and error.filename == str(folder):
+        return _WriteError(
+            f"{target} could not be written ({error.strerror}): change the permissions of "
+            f"{target.parent}, or choose another folder"
+        )
+    free = shutil.disk_usage(target.parent).free
+    return _WriteError(f"{target} could not be written ({free:,} bytes of space are free): {error}")
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Remove the temporary folders of processes of this machine that are no longer alive."""
-    host = f".{socket.gethostname()}-"
-    for folder in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
-        _, found, writer = folder.name.rpartition(host)
-        pid = writer.removesuffix(".part")
-        if found and pid.isdecimal() and not _is_alive(int(pid)):
-            _remove(folder)
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary folders in a folder whose writers are no longer at work."""
+    for leftover in folder.glob(".*.part"):
+        with suppress(OSError):  # another process removes it, or it belongs to another user
+            if _is_abandoned(leftover):
+                _remove(leftover)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether a folder is a temporary one of this package whose writer no longer writes."""
+    writer = re.fullmatch(r"\..*\.[^.]{8}\.(.*)-([0-9]+)\.part", folder.name, re.DOTALL)
+    if not writer or not folder.is_dir():
+        return False
+    host, pid = writer[1], int(writer[2])
+    if host == socket.gethostname() and pid == os.getpid():
+        return folder.name not in _UNFINISHED
+    if host == socket.gethostname() and os.name != "nt":  # where signal 0 would end the process
+        return not _is_alive(pid)
+    changed = max(file.lstat().st_mtime for file in (folder, *folder.rglob("*")))
+    return time.time() - changed > ABANDONED
 
 
 def _is_alive(pid: int) -> bool:
-    if os.name == "nt":  # where signal 0 would end the process
-        return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # a process of another user
         return True
@@ -117,55 +155,96 @@ def _is_alive(pid: int) -> bool:
 def _remove(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file() and not file.is_symlink():
-            # HDF5 keeps a file open that it could not write: empty it to free its space.
-            os.truncate(file, 0)
+            with suppress(OSError):
+                # HDF5 keeps a file open that it could not write: empty it to free its space.
+                os.truncate(file, 0)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def refuse_in_the_way(*files: Path) -> None:
-    """Raise an OSError if a folder or special file stands where a file is to be written."""
-    for file in files:
-        if file.exists() and not file.is_file():
-            raise OSError(f"{file} is not a file: remove it")
-
-
-def lock_of(file: Path) -> FileLock:
-    """Return the lock to hold while writing a file.
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home folder in place of ``~``.
 
     Parameters
     ----------
-    file : pathlib.Path
-        The file to write. The lock stands beside it, and any user who may write there may take it.
+    path : path-like
 
     Returns
     -------
-    filelock.FileLock
-        Not yet held.
+    pathlib.Path
 
     Raises
     ------
     OSError
-        If something else stands in its place, or if it cannot be written to.
+        If there is no such home folder.
     """
-    lock = file.with_name(f".{file.name.removeprefix('.')}.lock")
-    if lock.is_symlink():  # old versions of filelock empty the file that it links to
-        raise OSError(f"{lock} is a link: remove it")
-    refuse_in_the_way(lock)
     try:
-        lock.touch()
-    except PermissionError as error:
-        if not lock.exists():
-            raise
+        return Path(path).expanduser()
+    except RuntimeError:
         raise OSError(
-            f"{lock} belongs to another user: ask them to allow you to write to it (chmod g+w), or "
-            "remove it while nobody uses the folder"
-        ) from error
-    # filelock would close a lock that it makes to other users, whatever the umask.
-    return FileLock(lock, mode=lock.stat().st_mode & 0o777)
+            f"{os.fspath(path)!r} is in the home folder of nobody: write out the whole path"
+        ) from None
 
 
-def read_small(file: Path) -> bytes:
-    """Read a small file that this package once wrote.
+_LOCKS: weakref.WeakSet[FileIO] = weakref.WeakSet()
+
+
+def locked(file: Path) -> FileIO:
+    """Wait for the lock of a file and take it; closing what is returned releases it.
+
+    The lock spares processes from doing the same work. It is not needed for right results, as
+    every file is written whole or not at all: where a file system has no locks, or the lock
+    cannot be opened, the work goes on without.
+
+    Parameters
+    ----------
+    file : pathlib.Path
+        The file to write. The lock is a file beside it, which stays.
+
+    Returns
+    -------
+    io.FileIO
+        An open file. (Not a context manager in Python: an interrupt could leave that held.)
+
+    Examples
+    --------
+    >>> with locked(Path("scores.txt")):
+    ...     _ = Path("scores.txt").write_text("0.5")
+    """
+    lock = _open_lock(file.with_name(f".{file.name.removeprefix('.')}.lock"))
+    if lock is None:
+        return FileIO(os.devnull)
+    try:
+        lock_descriptor(lock.fileno())
+    except OSError:
+        pass
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def _open_lock(file: Path) -> FileIO | None:
+    """Open the file of a lock, which another user may own or another process be making."""
+    for mode in ("r+", "x", "r+", "r"):
+        with suppress(OSError):
+            lock = FileIO(file, mode)
+            _LOCKS.add(lock)
+            return lock
+    return None
+
+
+def _close_locks() -> None:
+    """Close the locks of other threads in a child, which would hold them as long as it lives."""
+    for lock in list(_LOCKS):
+        lock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_locks)
+
+
+def crc32_of(file: Path) -> int:
+    """Return the CRC-32 of a file.
 
     Parameters
     ----------
@@ -173,19 +252,26 @@ def read_small(file: Path) -> bytes:
 
     Returns
     -------
-    bytes
-
-    Raises
-    ------
-    OSError
-        If it does not exist or cannot be read.
-    ValueError
-        If it is not a plain file (a pipe would block the reader), or is too large.
+    int
     """
-    if not file.is_file():
-        raise ValueError(f"{file} is not a file")
-    with file.open("rb") as stream:
-        content = stream.read(MAX_SMALL + 1)
-    if len(content) > MAX_SMALL:
-        raise ValueError(f"{file} is larger than {MAX_SMALL:,} bytes")
-    return content
+    checksum = 0
+    buffer = bytearray(2**18)
+    with file.open("rb", buffering=0) as stream:
+        while n_bytes := stream.readinto(buffer):
+            checksum = isal_zlib.crc32(memoryview(buffer)[:n_bytes], checksum)
+    return checksum
+
+
+def status_of(file: Path) -> tuple[int, ...]:
+    """Return what changes when a file is changed or replaced: inode, size, time of change.
+
+    Parameters
+    ----------
+    file : pathlib.Path
+
+    Returns
+    -------
+    tuple of int
+    """
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

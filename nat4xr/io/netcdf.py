@@ -3,62 +3,78 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
+import dask
 import h5py
 import netCDF4
 import numpy as np
 import xarray as xr
+from h5py._objects import phil
 from isal import isal_zlib
 from numpy.typing import NDArray
-from xarray.backends import NetCDF4DataStore
-from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
+from xarray.backends import CachingFileManager, NetCDF4DataStore
+from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, SerializableLock
 
 from ..schema import DISK_CHUNKS, FIELDS, attrs_of, simulated_attr
 from .assemble import AreaData
+from .files import crc32_of, status_of, written
+
+T = TypeVar("T")
 
 
-class _NetcdfLock:
-    """xarray's lock of the netCDF library, made reentrant.
+class _NetcdfLock(type(RLock())):  # type: ignore[misc]
+    """The lock of the netCDF library, which is not made for threads.
 
-    The library is not made for threads. xarray guards what reads a file with a lock, but not all
-    of what opens and writes one, which can be guarded only by a lock that the same thread can
-    take again.
+    It is reentrant, and as it is written in C no interrupt leaves it held after ``with``.
     """
 
-    def __init__(self) -> None:
-        self._own, self._depth = RLock(), 0
-
-    def acquire(self, blocking: bool = True) -> bool:
-        if not self._own.acquire(blocking):
-            return False
-        if not self._depth and not NETCDF4_PYTHON_LOCK.acquire(blocking):
-            self._own.release()
-            return False
-        self._depth += 1
-        return True
-
-    def release(self) -> None:
-        self._depth -= 1
-        if not self._depth:
-            NETCDF4_PYTHON_LOCK.release()
-        self._own.release()
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
     def __reduce__(self) -> str:
-        return "NETCDF_LOCK"  # of each process its own
+        return "NETCDF_LOCK"  # each process has one
 
 
 NETCDF_LOCK = _NetcdfLock()
+
+# xarray reads and writes files of its own under these two locks: let it take this one instead.
+for _lock in (NETCDFC_LOCK, HDF5_LOCK):
+    with _lock.lock:
+        _lock.lock = SerializableLock._locks[_lock.token] = NETCDF_LOCK
+
+if hasattr(os, "register_at_fork"):
+    # A process is forked when no other thread is within the libraries: a child would find them,
+    # and their locks, as that thread left them. (`phil` is the lock of h5py.)
+    for _lock in (phil, NETCDF_LOCK):  # taken in reverse order
+        os.register_at_fork(
+            before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+        )
+
+
+def alone(function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Call a function while no other thread uses the netCDF library.
+
+    Parameters
+    ----------
+    function : callable
+        It must compute nothing with dask, whose threads may need the library, and not call
+        `alone`.
+    *args, **options
+        Its arguments.
+
+    Returns
+    -------
+    object
+        What it returns.
+    """
+    try:
+        with NETCDF_LOCK:
+            return function(*args, **options)
+    finally:
+        while NETCDF_LOCK._is_owned():  # an interrupt within xarray may leave it held
+            NETCDF_LOCK.release()
 
 
 def text_encoding(ds: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
@@ -74,27 +90,113 @@ def text_encoding(ds: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
     }
 
 
-def open_with_labels(file: Path) -> xr.Dataset:
-    """Open a converted file: coordinates in memory, text as numpy's strings; the rest lazy."""
-    with NETCDF_LOCK:
-        ds = xr.open_dataset(file, engine="netcdf4", chunks=None, lock=NETCDF_LOCK)
-        coords = {}
-        for name, coord in ds.coords.items():
-            values = coord.values.astype(str) if coord.dtype.kind in "OU" else coord.values
-            coords[name] = (coord.dims, values, coord.attrs)
+def open_with_labels(file: Path, crc32: int | None = None) -> xr.Dataset:
+    """Open a converted file: coordinates in memory, text as numpy's strings; the rest lazy.
+
+    xarray opens it again where it was unpickled, or when too many files are open. If it has been
+    replaced by a file with other content, that raises an OSError.
+
+    Parameters
+    ----------
+    file : pathlib.Path
+    crc32 : int, optional
+        The checksum of its content, if it is known.
+
+    Returns
+    -------
+    xarray.Dataset
+    """
+    return alone(_open_with_labels, file, crc32_of(file) if crc32 is None else crc32)
+
+
+def _open_with_labels(file: Path, crc32: int) -> xr.Dataset:
+    manager: Any = CachingFileManager(
+        _open_unchanged, str(file.absolute()), status_of(file), crc32, mode="r", lock=NETCDF_LOCK
+    )
+    ds = xr.open_dataset(NetCDF4DataStore(manager, mode="r", lock=NETCDF_LOCK), chunks=None)
+    coords = {}
+    for name, coord in ds.coords.items():
+        values = coord.values.astype(str) if coord.dtype.kind in "OU" else coord.values
+        coords[name] = (coord.dims, values, coord.attrs)
     labelled = ds.assign_coords(coords)
     labelled.set_close(ds._close)
     return labelled
 
 
+def _open_unchanged(file: str, status: tuple[int, ...], crc32: int, mode: Any) -> netCDF4.Dataset:
+    """Open a netCDF file whose content is what it was when it was first opened."""
+    try:
+        content = netCDF4.Dataset(file, mode)
+        if status_of(Path(file)) == status or crc32_of(Path(file)) == crc32:
+            return content
+        content.close()
+    except FileNotFoundError:
+        raise OSError(f"{file} has been removed since it was opened: {_OPEN_AGAIN}") from None
+    except OSError as error:
+        raise OSError(f"{file} cannot be opened ({error.strerror or error}): {_UNLOCK}") from error
+    raise OSError(f"{file} has been replaced since it was opened: {_OPEN_AGAIN}")
+
+
+_OPEN_AGAIN = "open the area again (nat4xr.open_area or open_spikes)"
+_UNLOCK = (
+    "if another process is writing to it, wait for it to end; if the file system has no locks, "
+    "set the environment variable HDF5_USE_FILE_LOCKING to FALSE before Python starts"
+)
+
+
+def to_netcdf(obj: xr.Dataset | xr.DataArray, path: str | os.PathLike[str], **options: Any) -> None:
+    """Write a Dataset or DataArray to a netCDF file, whole or not at all.
+
+    As xarray's method of this name, which can crash Python while other threads use the netCDF
+    library (such as those of dask that compute, or threads that open files), and which leaves
+    part of a file behind if it does not end.
+
+    Parameters
+    ----------
+    obj : xarray.Dataset or xarray.DataArray
+        Lazy data are written piece by piece.
+    path : path-like
+        The file. ``~`` is the home folder. A file that is already there is replaced, even while
+        it is open.
+    **options
+        Passed to :py:meth:`xarray.Dataset.to_netcdf`, such as ``encoding``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder that the file should stand in does not exist.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> val = nat4xr.open_area("A1", subset="val")
+    >>> nat4xr.to_netcdf(val.psth, "psth.nc")
+    """
+    with written(path) as part:
+        write_locked(obj, part, **options)
+
+
+def write_locked(obj: xr.Dataset | xr.DataArray, file: Path, **options: Any) -> None:
+    """Write a netCDF file where it stands, also while other threads use the netCDF library."""
+    # All but the chunks of dask arrays is written at once; those take the lock one by one.
+    with dask.config.set(scheduler="synchronous"):
+        chunks: Any = alone(obj.to_netcdf, file, compute=False, **options)
+    chunks.compute(scheduler="threads")
+
+
 def write_netcdf(ds: xr.Dataset, target: Path, encoding: dict[Hashable, dict[str, Any]]) -> None:
-    """``ds.to_netcdf``, also while other threads use the netCDF library."""
-    with NETCDF_LOCK:
-        store = NetCDF4DataStore.open(target, "w", lock=NETCDF_LOCK)
-        try:
-            ds.dump_to_store(store, encoding=encoding)
-        finally:
-            store.close()
+    """Write a Dataset without dask arrays, also while other threads use the netCDF library."""
+    alone(_write_netcdf, ds, target, encoding)
+
+
+def _write_netcdf(ds: xr.Dataset, target: Path, encoding: dict[Hashable, dict[str, Any]]) -> None:
+    store = NetCDF4DataStore.open(target, "w", lock=NETCDF_LOCK)
+    try:
+        ds.dump_to_store(store, encoding=encoding)
+    finally:
+        store.close()
 
 
 def write_area(data: AreaData, target: Path) -> None:
@@ -103,12 +205,16 @@ def write_area(data: AreaData, target: Path) -> None:
     encoding = text_encoding(data.header) | dict.fromkeys(["spectrogram", "n_reps"], compression)
     write_netcdf(data.header, target, encoding)
     # On disk a trial's counts are bytes, a quarter of the size; xarray reads float32.
-    count: tuple[str, Any] = ("u1", 255) if data.counts_fit_a_byte() else ("f4", np.float32(np.nan))
-    attrs = simulated_attr(data.header)
-    with NETCDF_LOCK, netCDF4.Dataset(target, "a") as file:
-        _add_variable(file, "response", *count, attrs)
-        _add_variable(file, "psth", "f4", np.float32(np.nan), attrs)
+    rate: tuple[str, Any] = ("f4", np.float32(np.nan))
+    count = ("u1", 255) if data.counts_fit_a_byte() else rate
+    alone(_add_variables, target, simulated_attr(data.header), {"response": count, "psth": rate})
     _write_chunks(data, target)
+
+
+def _add_variables(target: Path, attrs: dict[str, Any], kinds: dict[str, tuple[str, Any]]) -> None:
+    with netCDF4.Dataset(target, "a") as file:
+        for name, (dtype, fill_value) in kinds.items():
+            _add_variable(file, name, dtype, fill_value, attrs)
 
 
 def _add_variable(

@@ -9,27 +9,24 @@ import json
 import os
 import re
 import shlex
-import shutil
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urljoin
 
 import pooch
 import requests
 from requests.adapters import HTTPAdapter
 from tqdm.auto import tqdm
-from urllib3.exceptions import InvalidHeader, ReadTimeoutError
-from urllib3.response import BaseHTTPResponse
+from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
 from urllib3.util import Retry
 
 from .. import __version__
 from ..errors import DownloadError
-from .files import MAX_SMALL, lock_of, read_small, refuse_in_the_way
+from .files import expanded, locked, unfinished, written
 
 CREATORS = "Stephen V. David and Jacob R. Pennington"
 RECORD = "8044773"
@@ -49,16 +46,18 @@ FILES: dict[str, tuple[str, ...]] = {
 """The file names of the release, by the part of it that they make up."""
 
 PIN = "registry.json"
-STAGING = ".nat4xr-download"
+LOCK = "nat4xr-download"
 
 USER_AGENT = f"nat4xr/{__version__} (+https://doi.org/{DOI})"
 CONNECT_TIMEOUT = 10.0  # s
 STALL_TIMEOUT = 30.0  # s without a byte
 RETRIES = 3
 BACKOFF = 0.5  # s, doubled from retry to retry
-RETRY_AFTER_MAX = 60.0  # s that a server may ask to wait before a retry
+RETRY_AFTER_MAX = 60  # s that a server may ask to wait before a retry
 MAX_REDIRECTS = 5
-MAX_SIZE = 2**40  # bytes of a file of the release, by its record
+PATIENCE = 60.0  # s for a file in all its attempts, and as long again as it takes at this speed:
+MIN_SPEED = 10_000  # bytes/s
+MAX_RECORD = 2**20  # bytes of the record's JSON; there are some 10,000
 
 
 class Entry(NamedTuple):
@@ -85,7 +84,7 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
     Raises
     ------
     OSError
-        If its name is not UTF-8, or not one that a folder can have.
+        If there is no such home folder, or its name is not UTF-8.
 
     Examples
     --------
@@ -93,17 +92,15 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
     >>> data_dir("data/NAT4").as_posix()
     'data/NAT4'
     """
-    folder = Path(path or os.environ.get("NAT4XR_DATA_DIR") or pooch.os_cache("nat4xr"))
+    name = path or os.environ.get("NAT4XR_DATA_DIR") or pooch.os_cache("nat4xr")
     choose = "choose another with path= or the environment variable NAT4XR_DATA_DIR."
     try:
-        folder = folder.expanduser()
-    except RuntimeError:
+        folder = expanded(name)
+    except OSError:
         raise OSError(
-            f"The data folder {str(folder)!r} is in the home folder of nobody: {choose}"
+            f"The data folder {os.fspath(name)!r} is in the home folder of nobody: {choose}"
         ) from None
     whole = os.path.abspath(folder)
-    if "\0" in whole:
-        raise OSError(f"The name of the data folder, {whole!r}, holds a NUL: {choose}")
     try:
         whole.encode()
     except UnicodeEncodeError:  # and netCDF could not write there
@@ -174,24 +171,25 @@ def fetch(
     if all(name in pin and flaw(file, pin[name]) is None for name, file in files.items()):
         return list(files.values())
 
-    record_url = f"{_root_url()[0]}/api/records/{RECORD}"
-    with _staging(folder) as staging, _session() as session:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(
+            f"The data folder {folder} cannot be written to ({error.strerror}): choose another "
+            "with path= or the environment variable NAT4XR_DATA_DIR."
+        ) from error
+    # Of processes that fetch at once, one downloads and the others wait.
+    with locked(folder / LOCK), _session() as session:
         pin = pinned(folder)
         if not all(name in pin for name in files):
-            downloader = partial(_download_record, session=session, names=FILES[part])
-            _get(record_url, None, folder / PIN, staging, downloader, FILES[part])
-            pin = pinned(folder)
+            pin = _fetch_record(session, folder, FILES[part])
         for name, file in files.items():
             wrong = flaw(file, pin[name])
             if wrong is None:
                 continue
             if file.exists():
                 warnings.warn(f"{file} {wrong}: downloading it anew.", stacklevel=2)
-            downloader = partial(
-                _download_file, session=session, size=pin[name].size, progressbar=progressbar
-            )
-            url = f"{record_url}/files/{name}/content"
-            _get(url, f"md5:{pin[name].md5}", file, staging, downloader, (name,))
+            _fetch_file(session, part, file, pin, progressbar)
     return list(files.values())
 
 
@@ -209,7 +207,7 @@ def pinned(folder: Path) -> dict[str, Entry]:
         By file name; empty if the record was never asked, or if its pin cannot be read.
     """
     try:
-        return _entries(read_small(folder / PIN))
+        return _entries((folder / PIN).read_bytes())
     except (OSError, ValueError):
         return {}
 
@@ -263,13 +261,16 @@ def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundEr
     wav.zip not found in data, which is no folder. Fetch with:
         nat4xr fetch wav --path data
     """
-    command = f"nat4xr fetch {part}"
-    if folder != data_dir():
-        command += f" --path {shlex.quote(str(folder))}"
     where = folder if folder.is_dir() else f"{folder}, which is no folder"
     return FileNotFoundError(
-        f"{', '.join(missing)} not found in {where}. Fetch with:\n    {command}"
+        f"{', '.join(missing)} not found in {where}. Fetch with:\n    {_command(part, folder)}"
     )
+
+
+def _command(part: str, folder: Path) -> str:
+    """The command that fetches a part into a folder."""
+    where = "" if folder == data_dir() else f" --path {shlex.quote(str(folder))}"
+    return f"nat4xr fetch {part}{where}"
 
 
 def _root_url() -> tuple[str, tuple[str, str] | None]:
@@ -294,8 +295,7 @@ def _entries(record: bytes) -> dict[str, Entry]:
     for name in chain.from_iterable(FILES.values()):
         if name in listed:
             size, checksum = listed[name].get("size"), listed[name].get("checksum")
-            valid = type(size) is int and 0 <= size < MAX_SIZE
-            if not valid or not re.fullmatch("md5:[0-9a-f]{32}", str(checksum)):
+            if not isinstance(size, int) or not re.fullmatch("md5:[0-9a-f]{32}", str(checksum)):
                 raise ValueError(
                     f"the record states no size and md5 of {name} "
                     f"(size {size!r:.40}, checksum {checksum!r:.40})"
@@ -304,103 +304,148 @@ def _entries(record: bytes) -> dict[str, Entry]:
     return entries
 
 
-@contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """Lend the folder to this process alone, with an empty place in it for unfinished files."""
-    staging = folder / STAGING
-    with ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            refuse_in_the_way(folder / PIN)
-            stack.enter_context(lock_of(staging))
-            # Whoever holds the lock may clear away what a killed process left. What is not
-            # cleared away must not be taken for files that were downloaded.
-            if staging.is_symlink():
-                staging.unlink()
-            elif staging.is_dir():
-                shutil.rmtree(staging)
-            elif staging.exists():
-                raise OSError(f"{staging} is not a folder: remove it")
-            staging.mkdir()
-        except OSError as error:
-            why = error.strerror or error
-            raise DownloadError(
-                f"The data folder {folder} cannot be written to ({why}): choose another "
-                "with path= or the environment variable NAT4XR_DATA_DIR."
-            ) from error
-        stack.callback(shutil.rmtree, staging, ignore_errors=True)
-        yield staging
+def _record_url() -> str:
+    return f"{_root_url()[0]}/api/records/{RECORD}"
 
 
-def _get(
-    url: str,
-    known_hash: str | None,
-    target: Path,
-    staging: Path,
-    downloader: partial[None],
-    wanted: tuple[str, ...],
+def _fetch_record(
+    session: requests.Session, folder: Path, wanted: tuple[str, ...]
+) -> dict[str, Entry]:
+    """Download the record and keep it, if it holds what is wanted."""
+    try:
+        with written(folder / PIN) as part:
+            entries = _download_record(session, part)
+            if missing := [name for name in wanted if name not in entries]:
+                raise DownloadError(f"the record lists no {', '.join(missing)}")
+    except OSError as error:
+        raise _failure(_record_url(), error, folder, wanted) from _cause(error)
+    return entries
+
+
+def _fetch_file(
+    session: requests.Session, part: str, file: Path, pin: dict[str, Entry], progressbar: bool
 ) -> None:
-    """Let Pooch download and verify one file, and put it in its place when it is whole."""
+    """Download a file of the release, and put it in its place when it is what the pin says."""
+    url = f"{_record_url()}/files/{file.name}/content"
+    size, md5 = pin[file.name]
+    try:
+        with written(file) as unfinished_file:
+            _download(session, url, unfinished_file, f"md5:{md5}", size, progressbar)
+    except OSError as error:
+        cause = _cause(error)
+        if cause is None or isinstance(cause, ValueError):  # the server answered, but not so
+            _check_unchanged(session, part, file.parent, pin)
+        raise _failure(url, error, file.parent, (file.name,)) from cause
+
+
+def _check_unchanged(
+    session: requests.Session, part: str, folder: Path, pin: dict[str, Entry]
+) -> None:
+    """Raise a DownloadError if the record is no longer what was pinned, where it can be asked."""
+    try:
+        with unfinished(folder / PIN) as new:
+            now = _download_record(session, new)
+    except OSError:
+        return
+    changes = [
+        f"{name}: {_described(pin.get(name))}, now {_described(now.get(name))}"
+        for name in chain.from_iterable(FILES.values())
+        if pin.get(name) != now.get(name)
+    ]
+    if changes:
+        raise DownloadError(
+            f"The record {_record_url()} has changed since {folder / PIN} was written:\n    "
+            + "\n    ".join(changes)
+            + "\nYour files are as they were. To accept the new release, remove the old record and "
+            f"fetch again:\n    rm {shlex.quote(str(folder / PIN))} && {_command(part, folder)}"
+        )
+
+
+def _described(entry: Entry | None) -> str:
+    return f"{entry.size:,} bytes, md5 {entry.md5}" if entry else "not listed"
+
+
+def _download_record(session: requests.Session, target: Path) -> dict[str, Entry]:
+    """Download the record's JSON and read it."""
+    _download(session, _record_url(), target, None, None, progressbar=False)
+    try:
+        return _entries(target.read_bytes())
+    except ValueError as error:
+        raise DownloadError(str(error)) from error
+
+
+def _download(
+    session: requests.Session,
+    url: str,
+    target: Path,
+    known_hash: str | None,
+    size: int | None,
+    progressbar: bool,
+) -> None:
+    """Let Pooch download one file and verify it."""
+    seconds = PATIENCE + (MAX_RECORD if size is None else size) / MIN_SPEED
+    downloader = partial(
+        _stream,
+        session=session,
+        size=size,
+        end=time.monotonic() + seconds,
+        progressbar=progressbar,
+    )
     pup = pooch.create(
-        path=staging,
+        path=target.parent,
         base_url=_root_url()[0],
         registry={target.name: known_hash},
         urls={target.name: url},
         retry_if_failed=RETRIES,
     )
     try:
-        os.replace(pup.fetch(target.name, downloader=downloader), target)
-    except (OSError, ValueError) as error:
-        raise DownloadError(
-            f"{url} could not be downloaded: {_reason(error)}.\n"
-            "Try again; or set NAT4XR_ZENODO_URL to the root of a mirror; or download "
-            f"{', '.join(wanted)} by hand from https://doi.org/{DOI} into {target.parent}"
-        ) from (error.__cause__ if isinstance(error, DownloadError) else error)
+        pup.fetch(target.name, downloader=downloader)
+    except (requests.RequestException, ValueError) as error:
+        raise DownloadError(_reason(error)) from error
 
 
-def _download_file(
+def _stream(
     url: str,
     output_file: str,
     _pooch: pooch.Pooch,
     *,
     session: requests.Session,
-    size: int,
+    size: int | None,
+    end: float,
     progressbar: bool,
 ) -> None:
-    """Download one file of the release for Pooch, which begins again on a ValueError."""
+    """Download one file for Pooch, which begins again on a ValueError or RequestException."""
     name = url.split("/")[-2]
     received = 0
+    os.unlink(output_file)  # readable by its owner alone, but data folders are shared
     with (
         _open(session, url) as response,
-        _create(output_file) as out,
+        open(output_file, "xb") as out,
         tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=not progressbar) as bar,
     ):
-        for chunk in response.iter_content(2**16):
+        # Some servers call a .tgz gzip-encoded, and send it as it is.
+        is_encoded = response.headers.get("Content-Length") != str(size)
+        while chunk := _read(response, is_encoded):
             received += len(chunk)
-            if received > size:
-                raise ValueError(f"wrong length: more came than the {size} bytes of the record")
+            if received > (limit := MAX_RECORD if size is None else size):
+                raise ValueError(f"wrong length: more came than the {limit} bytes of the record")
+            if time.monotonic() > end:
+                raise DownloadError(
+                    f"it came too slowly: {received:,} bytes, at less than {MIN_SPEED:,} a second"
+                )
             out.write(chunk)
             bar.update(len(chunk))
-    if received < size:
+    if size is not None and received < size:
         raise ValueError(f"wrong length: {received} bytes came, the record says {size}")
 
 
-def _download_record(
-    url: str,
-    output_file: str,
-    _pooch: pooch.Pooch,
-    *,
-    session: requests.Session,
-    names: tuple[str, ...],
-) -> None:
-    """Download the record's JSON for Pooch, if it holds what the release needs."""
-    with _open(session, url) as response:
-        record = b"".join(islice(response.iter_content(2**16), MAX_SMALL // 2**16))
-    entries = _entries(record)
-    if missing := [name for name in names if name not in entries]:
-        raise DownloadError(f"the record lists no {', '.join(missing)}")
-    with _create(output_file) as out:
-        out.write(record)
+def _read(response: requests.Response, is_encoded: bool) -> bytes:
+    """Read what has come, at once; `iter_content` would wait for a whole chunk."""
+    try:
+        chunk: bytes = response.raw.read1(2**16, decode_content=is_encoded)
+    except HTTPError as error:
+        raise requests.ConnectionError(error) from error
+    return chunk
 
 
 def _open(session: requests.Session, url: str) -> requests.Response:
@@ -423,35 +468,20 @@ def _open(session: requests.Session, url: str) -> requests.Response:
     raise DownloadError(f"the server answered {response.status_code} {response.reason}{hint}")
 
 
-def _create(output_file: str) -> BinaryIO:
-    # Pooch's temporary file is readable by its owner alone, but data folders are shared.
-    os.unlink(output_file)
-    return open(output_file, "xb")
-
-
 class _Retry(Retry):
-    """Waits as long as the server asks for, within bounds, and says so."""
+    """Waits as long as the server asks for, within bounds; ignores what is no time."""
 
     def parse_retry_after(self, retry_after: str) -> float:
         try:
             return super().parse_retry_after(retry_after)
-        except (InvalidHeader, ValueError, OverflowError):  # no number and no date
-            return 0  # so that it waits as if nothing had been asked
-
-    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
-        seconds = super().get_retry_after(response)
-        if not seconds:
-            return seconds
-        seconds = min(seconds, RETRY_AFTER_MAX)
-        pooch.get_logger().info("The server asks for a pause: waiting %.0f s.", seconds)
-        return seconds
+        except (InvalidHeader, ValueError, OverflowError):
+            return 0
 
 
 def _examine_redirect(response: requests.Response, **_options: Any) -> None:
-    """Refuse to be led away from TLS; and leave unread what comes with a redirect."""
+    """Refuse to be led away from TLS."""
     if not response.is_redirect:
         return
-    response.close()
     target = urljoin(response.url, response.headers["Location"])
     if response.url.startswith("https:") and not target.startswith("https:"):
         raise DownloadError("it was redirected from https to an address without")
@@ -468,7 +498,8 @@ def _session() -> requests.Session:
         total=RETRIES,
         other=0,  # TLS and the like, which no retry will mend
         backoff_factor=BACKOFF,
-        status_forcelist=(429, 500, 502, 503, 504),
+        status_forcelist=(408, 425, 429, 500, 502, 503, 504, *range(520, 528)),
+        retry_after_max=RETRY_AFTER_MAX,
         raise_on_status=False,
     )
     for scheme in ("http://", "https://"):
@@ -497,13 +528,23 @@ def _reason(error: Exception) -> str:
             return f"the server stalled: nothing came for {STALL_TIMEOUT:g} s"
         case requests.RequestException():
             return f"the connection failed ({cause})"
-        case OSError():
-            return (
-                f"it could not be written ({error.strerror}); free some space, or choose another "
-                "folder with path= or NAT4XR_DATA_DIR"
-            )
         case _:
             return str(error).rstrip(".")
+
+
+def _failure(url: str, error: OSError, folder: Path, wanted: tuple[str, ...]) -> DownloadError:
+    """Say what failed, why, and what to try."""
+    return DownloadError(
+        f"{url} could not be downloaded: {error}.\n"
+        "Try again; or set NAT4XR_ZENODO_URL to the root of a mirror; or choose another folder "
+        f"with path= or NAT4XR_DATA_DIR; or download {', '.join(wanted)} by hand from "
+        f"https://doi.org/{DOI} into {folder}"
+    )
+
+
+def _cause(error: OSError) -> BaseException | None:
+    """The error to show as the cause: a DownloadError is replaced by one that says more."""
+    return error.__cause__ if isinstance(error, DownloadError) else error
 
 
 def _innermost(error: Any) -> Any:

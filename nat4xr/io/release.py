@@ -52,14 +52,35 @@ class AreaFiles:
 
     def fingerprint(self) -> str:
         """Digest of the names, sizes and modification times of all files."""
-        digest = hashlib.sha256()
-        for part in (self.population, self.sites, self.table):
-            for file in sorted(files_below(part)) if part.is_dir() else [part]:
-                status = file.stat()
-                name = file.relative_to(part.parent).as_posix()
-                line = f"{name}\n{status.st_size}\n{status.st_mtime_ns}\n"
-                digest.update(os.fsencode(line))  # a name need not be UTF-8
-        return digest.hexdigest()[:16]
+        return _fingerprint(self.population, self.sites, self.table)
+
+
+def fingerprints(area: str, folder: Path) -> dict[str, str]:
+    """Return the fingerprint of each of an area's files, by its published name.
+
+    Parameters
+    ----------
+    area : {"A1", "PEG"}
+    folder : pathlib.Path
+
+    Returns
+    -------
+    dict of str to str
+        Without the files that are missing.
+    """
+    parts = {name: _find(folder, name) for name in FILES[area]}
+    return {name: _fingerprint(part) for name, part in parts.items() if part is not None}
+
+
+def _fingerprint(*parts: Path) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        for file in sorted(files_below(part)) if part.is_dir() else [part]:
+            status = file.stat()
+            name = file.relative_to(part.parent).as_posix()
+            line = f"{name}\n{status.st_size}\n{status.st_mtime_ns}\n"
+            digest.update(os.fsencode(line))  # a name need not be UTF-8
+    return digest.hexdigest()[:16]
 
 
 def check_options(area: str, subset: str = "all") -> None:
