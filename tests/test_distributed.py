@@ -116,3 +116,16 @@ def test_workers_that_open_cold_at_once_convert_once(
     one, other = client.run(opened_cold).values()
     assert {one[0], other[0]} == {0, 1}
     assert one[1] == other[1]
+
+
+def test_a_netcdf_file_is_written_by_this_process(val, client, tmp_path: Path) -> None:
+    nat4xr.to_netcdf(val, tmp_path / "val.nc")
+    back = nat4xr.set_labels(xr.load_dataset(tmp_path / "val.nc"))
+    xr.testing.assert_identical(back, val.compute(scheduler="synchronous"))
+
+
+def test_what_the_workers_hold_is_written_as_well(val, client, tmp_path: Path) -> None:
+    held = client.persist(val)
+    nat4xr.to_netcdf(held, tmp_path / "val.nc")
+    back = nat4xr.set_labels(xr.load_dataset(tmp_path / "val.nc"))
+    xr.testing.assert_identical(back, val.compute(scheduler="synchronous"))

@@ -29,6 +29,9 @@ KILLS = 25
 TIMED_KILLS = 10
 """And of each kind at any time."""
 
+INTERRUPTS = 12
+"""Interrupts of each kind."""
+
 OPEN = "nat4xr.open_area({area!r}, {folder!r}, download=False, progressbar=False)"
 SPIKES = "nat4xr.open_spikes('A1', {folder!r}, download=False, progressbar=False)"
 FETCH = "nat4xr.fetch({part!r}, {folder!r}, progressbar=False)"
@@ -241,6 +244,196 @@ def test_a_fetch_that_another_process_kills_is_made_good_by_the_next(
         nat4xr.fetch("PEG", folder, progressbar=False)
         assert listing(folder) == expected
     assert killed
+
+
+# --- Ctrl-C ------------------------------------------------------------------------------------
+
+# Raises KeyboardInterrupt at one of the calls of the main thread, and keeps it as IPython does,
+# with all the frames that it went through. Afterwards everything is used as if nothing had been.
+INTERRUPTED = """
+left, counts = {at}, {since!r} is None
+def count(frame, event, function):
+    global left, counts
+    counts = counts or frame.f_code.co_name == {since!r}
+    left -= counts and event != "return"  # where Python heeds no signal
+    if left == 0:
+        raise KeyboardInterrupt
+sys.setprofile(count)
+try:
+    {program}
+except KeyboardInterrupt as error:
+    kept = error
+sys.setprofile(None)
+open({log!r}, "w").write(str({at} - left))
+signal.alarm(60)
+assert float({area}["psth"].sum()) == {psth_sum}
+assert {spikes}["spike_time"].load().size == {n_spikes}
+nat4xr.to_netcdf({area}, {copy!r})
+assert float(xr.open_dataset({copy!r}, chunks={{}})["psth"].sum()) == {psth_sum}
+"""
+
+EXPORT = "nat4xr.to_netcdf(nat4xr.open_area('A1', {folder!r}, download=False), {folder!r} + '.nc')"
+
+
+@pytest.mark.reliability
+@pytest.mark.parametrize(
+    ("program", "since"),
+    [(OPEN, None), (OPEN, "alone"), (SPIKES, "write_spikes"), (EXPORT, "to_netcdf")],
+    ids=["open_area", "within netCDF", "open_spikes", "to_netcdf"],
+)
+def test_after_ctrl_c_at_any_moment_everything_works(
+    program: str, since: str | None, run: Run, reference: np.ndarray, tmp_path: Path
+) -> None:
+    def interrupted(at: int) -> str:
+        folder = str(write(tiny_release(), tmp_path / str(at)))
+        return INTERRUPTED.format(
+            at=at,
+            since=since,
+            program=program.format(area="A1", folder=folder),
+            log=f"{folder}.log",
+            area=OPEN.format(area="A1", folder=folder),
+            spikes=SPIKES.format(folder=folder),
+            copy=f"{folder}-copy.nc",
+            psth_sum=psth_sum,
+            n_spikes=n_spikes,
+        )
+
+    whole = write(tiny_release(), tmp_path / "whole")
+    psth_sum = float(nat4xr.open_area("A1", whole, download=False, progressbar=False)["psth"].sum())
+    n_spikes = nat4xr.open_spikes("A1", whole, download=False, progressbar=False).sizes["spike"]
+    assert run(interrupted(10**9)) == [0]
+    n_moments = int((tmp_path / "1000000000.log").read_text())
+    random_at = random.Random(0)
+    for _ in range(INTERRUPTS):
+        assert run(interrupted(random_at.randint(1, n_moments))) == [0]
+
+
+WAITING = """
+import threading, time
+from nat4xr.io.netcdf import NETCDF_LOCK
+from nat4xr.io.files import locked
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+release = threading.Event()
+def hold():
+    with NETCDF_LOCK if {lock!r} == "netCDF" else locked(Path({file!r})):
+        held.set()
+        release.wait(60)
+from pathlib import Path
+held, thread = threading.Event(), threading.Thread(target=hold)
+thread.start()
+held.wait()
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+try:
+    {area}
+    raise SystemExit("it did not wait")
+except KeyboardInterrupt as error:
+    kept = error
+release.set()
+thread.join()
+signal.signal(signal.SIGALRM, signal.SIG_DFL)
+signal.alarm(60)
+assert float({area}["psth"].sum()) == {psth_sum}
+"""
+
+
+@pytest.mark.reliability
+@pytest.mark.parametrize("lock", ["netCDF", "file"])
+def test_ctrl_c_while_waiting_for_a_lock_ends_the_waiting(
+    lock: str, run: Run, folder: Path, reference: np.ndarray, tmp_path: Path
+) -> None:
+    whole = write(tiny_release(), tmp_path / "whole")
+    psth_sum = float(nat4xr.open_area("A1", whole, download=False, progressbar=False)["psth"].sum())
+    area = OPEN.format(area="A1", folder=str(folder))
+    file = str(folder / f"A1_nat4xr-v{cache.SCHEMA}.nc")
+    assert run(WAITING.format(lock=lock, area=area, file=file, psth_sum=psth_sum)) == [0]
+
+
+# --- forked children ---------------------------------------------------------------------------
+
+FORKING = """
+import threading
+def read():
+    while not done.is_set():
+        {area}["psth"].isel(stim=0).values
+done, threads = threading.Event(), [threading.Thread(target=read) for _ in range(2)]
+for thread in threads:
+    thread.start()
+codes = []
+for _ in range(40):
+    if not (pid := os.fork()):
+        signal.alarm(30)
+        total = float({area}["psth"].sum(dtype="f8"))
+        os._exit(total != {psth_sum})
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+done.set()
+assert codes == [0] * 40, codes
+"""
+
+
+@pytest.mark.reliability
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forks beside threads
+def test_a_child_forked_while_other_threads_read_can_open_and_read(run: Run, folder: Path) -> None:
+    area = nat4xr.open_area("A1", folder, download=False, progressbar=False, chunks=None)
+    psth_sum = float(area["psth"].sum(dtype="f8"))
+    opened = OPEN.format(area="A1", folder=str(folder)).replace(")", ", chunks=None)")
+    assert run(FORKING.format(area=opened, psth_sum=psth_sum)) == [0]
+
+
+def test_a_child_does_not_hold_the_lock_of_a_file_that_its_parent_held(
+    run: Run, folder: Path
+) -> None:
+    program = f"""
+from pathlib import Path
+from nat4xr.io.files import locked
+with locked(Path({str(folder / "file")!r})):
+    if not (child := os.fork()):
+        signal.pause()
+signal.alarm(10)
+with locked(Path({str(folder / "file")!r})):
+    os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+"""
+    assert run(program) == [0]
+
+
+# --- threads -----------------------------------------------------------------------------------
+
+BESIDE = """
+import threading
+plain = xr.open_dataset({plain!r})
+def read():
+    while not done.is_set():
+        {area}["psth"].load()
+        plain["psth"].isel(stim=0).values
+done, threads = threading.Event(), [threading.Thread(target=read) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for i, chunks in enumerate([{{}}, None] * 2):
+    ds = nat4xr.open_area("A1", {folder!r}, download=False, progressbar=False, chunks=chunks)
+    nat4xr.to_netcdf(ds, f"{{{copy!r}}}{{i}}.nc")
+done.set()
+for thread in threads:
+    thread.join()  # plain xarray may open files again
+for i in range(4):
+    back = xr.load_dataset(f"{{{copy!r}}}{{i}}.nc")
+    assert back.drop_indexes(back.xindexes).equals(ds.load().drop_indexes(ds.xindexes))
+"""
+
+
+@pytest.mark.reliability
+def test_a_file_may_be_written_while_threads_read_others(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
+    area = nat4xr.open_area("A1", folder, download=False, progressbar=False)
+    nat4xr.to_netcdf(area["psth"].load().to_dataset(), tmp_path / "plain.nc")
+    program = BESIDE.format(
+        area=OPEN.format(area="A1", folder=str(folder)).replace(")", ", chunks=None)"),
+        folder=str(folder),
+        plain=str(tmp_path / "plain.nc"),
+        copy=str(tmp_path / "copy"),
+    )
+    for _ in range(3):
+        assert run(program) == [0]
 
 
 # --- a disk that is full -----------------------------------------------------------------------

@@ -527,3 +527,44 @@ def test_a_sound_that_begins_before_its_archive_is_damaged(
     (path / "wav.zip").write_bytes(content[:place] + claimed + content[place + 4 :])
     with pytest.raises(nat4xr.ReleaseError, match=r"a\.wav in wav\.zip is damaged or cut short"):
         open_waveforms(path).load()
+
+
+# --- a file that takes the place of what was opened ---------------------------------------------
+
+
+def unzipped(folder: Path) -> Path:
+    """The same sounds in a folder."""
+    with zipfile.ZipFile(folder / "wav.zip") as archive:
+        archive.extractall(folder / "wav")
+    (folder / "wav.zip").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("unpack", [False, True], ids=["zip", "folder"])
+@pytest.mark.parametrize("sent", [False, True], ids=["open", "pickled"])
+def test_sounds_that_were_replaced_are_not_read_under_the_old_names(
+    sent: bool, unpack: bool, with_sounds: Callable[[Mapping[str, bytes]], Path]
+) -> None:
+    names = ["cat1_rec1_rain_excerpt1.wav", "cat2_rec1_wind_excerpt1.wav"]
+    sounds = {name: as_wav(tone(hz)) for name, hz in zip(names, (200, 300), strict=True)}
+    folder = with_sounds(sounds)
+    if unpack:
+        unzipped(folder)
+    opened = open_waveforms(folder)
+    opened = pickle.loads(pickle.dumps(opened)) if sent else opened
+    folder = with_sounds({names[0]: sounds[names[1]], names[1]: sounds[names[1]]})
+    if unpack:
+        unzipped(folder)
+    with pytest.raises(OSError, match=rf"{names[0]} in wav.* has been replaced .*open_waveforms"):
+        opened.isel(stim=0).load()
+    if not unpack:  # the other is the same, in a zip: by its checksum
+        assert opened.isel(stim=1).any()
+
+
+def test_a_sound_that_is_gone_from_the_zip_is_named(
+    with_sounds: Callable[[Mapping[str, bytes]], Path],
+) -> None:
+    opened = open_waveforms(with_sounds({"cat1_rec1_rain_excerpt1.wav": SILENCE}))
+    with_sounds({"cat2_rec1_wind_excerpt1.wav": SILENCE})
+    with pytest.raises(OSError, match=r"rain_excerpt1\.wav in wav\.zip has been replaced"):
+        opened.load()

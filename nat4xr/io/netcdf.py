@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -180,6 +181,8 @@ def to_netcdf(obj: xr.Dataset | xr.DataArray, path: str | os.PathLike[str], **op
 
 def write_locked(obj: xr.Dataset | xr.DataArray, file: Path, **options: Any) -> None:
     """Write a netCDF file where it stands, also while other threads use the netCDF library."""
+    if "distributed" in sys.modules and sys.modules["distributed"].futures_of(obj):
+        obj = obj.compute()  # held by the workers of a cluster, which threads here cannot reach
     # All but the chunks of dask arrays is written at once; those take the lock one by one.
     with dask.config.set(scheduler="synchronous"):
         chunks: Any = alone(obj.to_netcdf, file, compute=False, **options)
