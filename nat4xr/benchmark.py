@@ -443,6 +443,8 @@ def _row(name: str, result: xr.Dataset) -> dict[str, Any]:
 
 def check_complete(ds: xr.Dataset) -> None:
     """Refuse a Dataset that lacks something that scoring needs."""
+    if not isinstance(ds, xr.Dataset):
+        raise TypeError(f"ds must be as nat4xr.open_area returns it, not a {type(ds).__name__}")
     for name in ("response", "n_reps", "subset", "auditory", "area"):
         if name not in ds.variables:
             raise ValueError(f"ds must be as nat4xr.open_area returns it, but lacks {name!r}")

@@ -273,6 +273,10 @@ def smooth(response: xr.DataArray, *, window_ms: float = 21) -> xr.DataArray:
     >>> smooth(response).values
     array([0., 1., 2., 1., 0.])
     """
+    if not isinstance(response, xr.DataArray):
+        raise TypeError(
+            f"this smooths a DataArray, such as ds.psth, not a {type(response).__name__}"
+        )
     if window_ms <= 0:
         raise ValueError(f"window_ms must be above 0, not {window_ms}")
     half_width = max(round((window_ms / _bin_width_ms(response) - 1) / 2), 0)

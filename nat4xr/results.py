@@ -16,7 +16,7 @@ from .errors import explained
 from .index import set_labels
 from .io import registry
 from .io.assemble import cell_coords, dataset_attrs
-from .io.release import auditory_flags, check_options
+from .io.release import auditory_flags, check_folder, check_options
 from .io.tables import MAX_TABLE, read_table
 
 __all__ = ["open_table"]
@@ -79,6 +79,7 @@ def open_table(
     5
     """
     check_options(area)
+    check_folder(path, area)
     folder = registry.data_dir(path)
     name = f"{area}_pred_correlation.csv"
     file = folder / name

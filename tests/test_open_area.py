@@ -386,6 +386,7 @@ OPENERS: dict[str, Callable[..., Any]] = {
     "open_area": lambda path, **options: nat4xr.open_area("A1", path, **options),
     "open_areas": nat4xr.open_areas,
     "open_spikes": lambda path, **options: nat4xr.open_spikes("A1", path, **options),
+    "open_table": lambda path, **options: nat4xr.open_table("A1", path, **options),
     "open_waveforms": lambda path, **options: nat4xr.open_waveforms(path=path, **options),
 }
 
@@ -398,6 +399,24 @@ def test_a_mistyped_folder_is_named_and_not_made(
     with pytest.raises(FileNotFoundError, match=r"(?s)mistyped.*nat4xr fetch \w+ --path"):
         opener(tmp_path / "mistyped" / "folder", download=download)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda ds: nat4xr.benchmark.evaluate(ds.psth, ds.response),
+        lambda ds: nat4xr.benchmark.run_strf(ds.response, "results"),
+        lambda ds: nat4xr.count_cells(ds.response),
+        lambda ds: nat4xr.preprocess.smooth(ds),
+        lambda ds: nat4xr.metrics.snr(ds),
+        lambda ds: nat4xr.rate(ds.psth.values),
+    ],
+)
+def test_a_dataset_for_an_array_or_the_other_way_round_is_said_to_be_that(
+    function: Callable[[xr.Dataset], Any], nems0_folder: Path
+) -> None:
+    with pytest.raises(TypeError, match=r"not (a )?(DataArray|Dataset|ndarray)"):
+        function(opened(nems0_folder))
 
 
 @pytest.mark.parametrize("opener", OPENERS.values(), ids=OPENERS)

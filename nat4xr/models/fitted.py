@@ -264,6 +264,8 @@ def as_input(spectrogram: xr.DataArray, config: dict[str, Any]) -> Tensor:
 
 
 def check(ds: xr.Dataset) -> None:
+    if not isinstance(ds, xr.Dataset):
+        raise TypeError(f"ds must be as nat4xr.open_area returns it, not a {type(ds).__name__}")
     for name in ("spectrogram", "psth", "subset", "freq"):
         if name not in ds.variables:
             raise ValueError(f"ds must be as nat4xr.open_area returns it, but lacks {name!r}")
