@@ -32,3 +32,19 @@ ax.set_xlim(0, 1)
 ax.set_xlabel(ceiling.attrs["long_name"])
 ax.set_title("A1 (simulated)")
 plt.show()
+
+# %%
+# Scores are taken over the bins of all sounds, and so is this ceiling. Within sounds, the ceiling
+# of a cell that prefers some sounds to others is lower. A score over all sounds may exceed it, and
+# is too high when it is divided by it.
+
+within = metrics.cc_max(ds.response, sounds="separate").compute()
+
+fig, ax = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
+ax.scatter(within.sel(neuron=ceiling.neuron.values), ceiling, s=16, alpha=0.6, linewidths=0)
+ax.axline((0, 0), slope=1, color="gray", linewidth=0.8)
+ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+ax.set_xlabel("noise ceiling within sounds")
+ax.set_ylabel("noise ceiling over all sounds")
+ax.set_title("A1 (simulated)")
+plt.show()
