@@ -230,6 +230,8 @@ class LabelIndex(xr.Index):
         if _is_mask(label):
             return self.names.mask(label)
         wanted = np.asarray(list(label) if isinstance(label, Set) else label)
+        if values.dtype == bool and wanted.dtype != bool:  # pandas would take 1 for True
+            wanted = wanted.astype(str)
         _check_known(name, wanted, pd.Index([False, True]) if values.dtype == bool else values)
         matches: np.ndarray = values.isin(wanted.ravel())
         return matches

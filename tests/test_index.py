@@ -372,9 +372,10 @@ class TestUnknownLabels:
         with pytest.raises(KeyError, match="no recording '29'"):
             ds.sel(recording="29")
 
-    def test_a_flag_is_true_or_false(self, ds):
-        with pytest.raises(KeyError, match="no auditory 'yes': there are False, True"):
-            ds.sel(auditory="yes")
+    @pytest.mark.parametrize("wanted", ["yes", 1, [1], [1, 0] * 5, np.ones(10)])
+    def test_a_flag_is_true_or_false(self, ds, wanted):
+        with pytest.raises(KeyError, match=r"no auditory .*: there are False, True"):
+            ds.sel(auditory=wanted)
 
     @pytest.mark.parametrize(
         "wanted", ["DRX008b-99-5", ["DRX008b-99-5"], slice("DRX008b-99-5", None)]
