@@ -21,6 +21,7 @@ from .io.netcdf import to_netcdf as to_netcdf
 from .io.registry import fetch as fetch
 from .population import latency as latency
 from .population import pairs as pairs
+from .recordings import epochs as epochs
 from .results import open_table as open_table
 from .simulation import simulate as simulate
 from .spikes import bin_spikes as bin_spikes

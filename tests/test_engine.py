@@ -1,7 +1,6 @@
 """NEMS recordings as Datasets: the layout, the laziness, and telling them from all else."""
 
 import ast
-import csv
 import gzip
 import io
 import json
@@ -10,14 +9,12 @@ import pickle
 import shutil
 import subprocess
 import sys
-import tarfile
 import threading
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -27,53 +24,9 @@ import nat4xr
 from nat4xr.io import nems
 from nat4xr.io.engine import NemsBackendEntrypoint, open_recording
 
+from .support.recordings import EPOCHS, Members, pack, raster, signal
+
 POPULATION = "A1_NAT4_ozgf.fs100.ch18.tgz"
-EPOCHS = [("TRIAL", 0.0, 1.5), ("STIM_a", 0.25, 1.25), ("TRIAL", 1.5, 3.0)]
-Members = dict[str, bytes]
-Epochs = Sequence[tuple[str, float, float]]
-
-
-def signal(
-    name: str,
-    data: NDArray[np.float64] | Mapping[str, Sequence[float]] | Mapping[str, NDArray[np.float64]],
-    *,
-    channels: Sequence[str],
-    fs: float = 100,
-    epochs: Epochs = EPOCHS,
-    meta: Any = None,
-    kind: str = "RasterizedSignal",
-    recording: str = "demo",
-) -> Members:
-    """The three files of a signal."""
-    about = {
-        "name": name,
-        "chans": list(channels),
-        "fs": fs,
-        "meta": meta,
-        "signal_type": f"<class 'nems0.signal.{kind}'>",
-    }
-    table = io.StringIO()
-    csv.writer(table).writerows([("name", "start", "end"), *epochs])
-    stem = f"{recording}/{recording}.{name}"
-    members = {f"{stem}.json": json.dumps(about).encode(), f"{stem}.epoch.csv": b""}
-    members[f"{stem}.epoch.csv"] = table.getvalue().encode()
-    content = io.BytesIO()
-    if kind == "RasterizedSignal":
-        np.savetxt(content, data, delimiter=",")
-        members[f"{stem}.csv"] = content.getvalue()
-    else:
-        with h5py.File(content, "w") as file:
-            for key, values in dict(data).items():  # type: ignore[arg-type]
-                file.create_dataset(key, data=np.asarray(values, float))
-        members[f"{stem}.h5"] = content.getvalue()
-    return members
-
-
-def raster(n_samples: int, n_channels: int, seed: int = 0) -> NDArray[np.float64]:
-    rng = np.random.default_rng(seed)
-    return rng.poisson(0.5, (n_samples, n_channels)) / np.array([1, 20])[rng.integers(0, 2)]
-
-
 RESP = signal("resp", raster(300, 3), channels=["c1", "c2", "c3"])
 STIM = signal("stim", raster(300, 2, seed=1), channels=["low", "high"])
 PUPIL = signal("pupil", raster(90, 1, seed=2), channels=["size"], fs=30)
@@ -91,15 +44,6 @@ RAGGED = signal(
 )
 META = {"demo/demo.meta.json": json.dumps({"animal": "ferret", "age": 2.5}).encode()}
 ALL = META | RESP | STIM | PUPIL | LICKS | TILED
-
-
-def pack(path: Path, members: Members, mode: str = "w:gz") -> Path:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
 
 
 def unpack(folder: Path, members: Members) -> Path:

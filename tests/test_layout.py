@@ -23,7 +23,7 @@ ROOMS = [
     ["io.cache"],
     ["index", "coverage"],
     ["bins"],
-    ["spikes", "waveforms"],
+    ["recordings", "spikes", "waveforms"],
     ["area", "results"],
     ["shifts", "sums"],
     ["metrics", "population", "preprocess"],

@@ -76,7 +76,7 @@ def open_recording(path: str | os.PathLike[str] | IO[bytes], *, chunks: Any = No
         What the recording's meta data hold is in the attributes, as JSON where it is neither text
         nor a number; those of a signal are the JSON in its attribute ``meta``. Its attributes
         ``normalization``, ``norm_baseline`` and ``norm_gain`` say how NEMS scaled it, which is
-        not undone.
+        not undone; ``segments`` says if parts were cut out of it.
 
     Warns
     -----
@@ -236,6 +236,8 @@ def _signal_variables(
         variables[name].attrs |= {"sampling_rate": signal.fs, **_normalization(signal)}
         if signal.meta:
             variables[name].attrs["meta"] = json.dumps(signal.meta)
+        if len(signal.segments) > 1:
+            variables[name].attrs["segments"] = json.dumps(signal.segments)
         others[f"{name}_channel"] = _names(f"{name}_channel", channels, f"channel of {name}")
     for dim, name in {dim: name for name, dim in time_dims.items()}.items():
         n_samples, fs = arrays[name].shape[0], signals[name].fs

@@ -87,6 +87,9 @@ class Signal:
         The further columns of the epochs: of bool, int or float, or else of str.
     n_samples : int or None
         Length of the recording in samples, where the file says it.
+    segments : list
+        What the JSON holds under ``segments``; more than one if parts of the recording were cut
+        out of the values, but not of the times of the epochs.
     inner : tuple of int
         The size of the further dims of a raster, between channel and time.
     meta : object
@@ -103,6 +106,7 @@ class Signal:
     epochs: pd.DataFrame
     epoch_columns: dict[str, NDArray[Any]]
     n_samples: int | None
+    segments: list[Any]
     inner: tuple[int, ...]
     meta: Any
     normalization: dict[str, Any]
@@ -544,6 +548,7 @@ def _signal(
         epochs=epochs,
         epoch_columns=epoch_columns,
         n_samples=data.n_samples if kind == "raster" else _last_sample(about.get("segments")),
+        segments=about["segments"] if isinstance(about.get("segments"), list) else [],
         inner=inner,
         meta=about.get("meta"),
         normalization={key: about[key] for key in norm if about.get(key) is not None},

@@ -1,11 +1,17 @@
 """Recordings that NEMS0 and NEMS wrote, and what these libraries read back from them."""
 
+import csv
+import io
 import json
+import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from . import DATA
 
@@ -72,3 +78,60 @@ def assert_holds(rec: xr.Dataset, case: Case) -> None:
             # NEMS takes some names for missing values, and some for numbers.
             missing = expected != expected and found in ("", "NA", "nan", "None")
             assert missing or found == str(expected)
+
+
+# --- recordings made for a test ------------------------------------------------------------------
+
+EPOCHS = [("TRIAL", 0.0, 1.5), ("STIM_a", 0.25, 1.25), ("TRIAL", 1.5, 3.0)]
+Members = dict[str, bytes]
+Epochs = Sequence[tuple[str, float, float]]
+
+
+def signal(
+    name: str,
+    data: NDArray[np.float64] | Mapping[str, Sequence[float]] | Mapping[str, NDArray[np.float64]],
+    *,
+    channels: Sequence[str],
+    fs: float = 100,
+    epochs: Epochs = EPOCHS,
+    meta: Any = None,
+    kind: str = "RasterizedSignal",
+    recording: str = "demo",
+) -> Members:
+    """The three files of a signal."""
+    about = {
+        "name": name,
+        "chans": list(channels),
+        "fs": fs,
+        "meta": meta,
+        "signal_type": f"<class 'nems0.signal.{kind}'>",
+    }
+    table = io.StringIO()
+    csv.writer(table).writerows([("name", "start", "end"), *epochs])
+    stem = f"{recording}/{recording}.{name}"
+    members = {f"{stem}.json": json.dumps(about).encode(), f"{stem}.epoch.csv": b""}
+    members[f"{stem}.epoch.csv"] = table.getvalue().encode()
+    content = io.BytesIO()
+    if kind == "RasterizedSignal":
+        np.savetxt(content, data, delimiter=",")
+        members[f"{stem}.csv"] = content.getvalue()
+    else:
+        with h5py.File(content, "w") as file:
+            for key, values in dict(data).items():  # type: ignore[arg-type]
+                file.create_dataset(key, data=np.asarray(values, float))
+        members[f"{stem}.h5"] = content.getvalue()
+    return members
+
+
+def raster(n_samples: int, n_channels: int, seed: int = 0) -> NDArray[np.float64]:
+    rng = np.random.default_rng(seed)
+    return rng.poisson(0.5, (n_samples, n_channels)) / np.array([1, 20])[rng.integers(0, 2)]
+
+
+def pack(path: Path, members: Members, mode: str = "w:gz") -> Path:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
