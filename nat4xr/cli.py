@@ -286,6 +286,8 @@ def demo(path: Path) -> None:
     from . import plot
     from .area import open_area
     from .coverage import drop_unrecorded
+    from .io.files import written
+    from .io.netcdf import to_netcdf
     from .simulation import simulate
 
     plt = plot.pyplot()
@@ -294,10 +296,11 @@ def demo(path: Path) -> None:
         simulate(release)
     ds = open_area("A1", release, download=False)  # never real data in place of these
     val = drop_unrecorded(ds.sel(subset="val", auditory=True)).load()
-    val.to_netcdf(path / "val.nc")
+    to_netcdf(val, path / "val.nc")
     best = val["psth"].std(("stim", "time")).idxmax("neuron").item()
     plot.cell_response(val.sel(neuron=best).isel(stim=0))
-    plt.savefig(path / "cell.png", dpi=150)
+    with written(path / "cell.png") as part:
+        plt.savefig(part, dpi=150)
     plt.close()
     click.echo(f"SIMULATED {ds.attrs['area']}, in {release}: {dict(ds.sizes)}")
     click.echo(f"One cell and one sound: {path / 'cell.png'}; the selection: {path / 'val.nc'}")

@@ -16,7 +16,6 @@ import io
 import json
 import os
 import tarfile
-import tempfile
 import wave
 import zipfile
 from collections import Counter
@@ -36,6 +35,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from . import __version__
+from .io.files import unfinished
 from .schema import SILENCE_S, SOUND_S, time_axis
 
 __all__ = ["simulate"]
@@ -1015,8 +1015,8 @@ def simulate(
     )
     cells = {area: _cells(area, scale, seed) for area in areas}
     # Whole files are moved into place at the end: nothing half-written bears its final name.
-    with tempfile.TemporaryDirectory(prefix=".simulate-", dir=path) as unfinished:
-        folder = Path(unfinished)
+    with unfinished(path / "truth.nc") as truth:
+        folder = truth.parent
         bar = tqdm(
             desc=f"Simulating {' and '.join(areas)}",
             # Each cell counts twice: as it is drawn, and in its population recording.
@@ -1029,7 +1029,7 @@ def simulate(
         with (
             bar,
             ThreadPoolExecutor(2) as writer,
-            _open_truth(folder / "truth.nc", release, cells) as write_truth,
+            _open_truth(truth, release, cells) as write_truth,
         ):
             written = [writer.submit(_write_wavs, folder / "wav.zip", release, bar.update)]
             for area in areas:

@@ -1,12 +1,15 @@
 """open_area: the Dataset that is promised, and the converted file behind it."""
 
+import errno
 import json
 import os
 import pickle
 import random
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +38,7 @@ from .support.releases import (
     write,
 )
 
+ROOT = Path(nat4xr.__file__).parents[1]
 STORE, RECORD = "A1_nat4xr-v1.nc", "A1_nat4xr-v1.json"
 LOCK = f".{STORE}.lock"
 
@@ -895,3 +899,162 @@ def test_threads_find_out_at_once_whether_a_folder_is_writable(tmp_path: Path) -
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(converted_files._is_writable, [tmp_path] * 2000))
     assert listing(tmp_path) == set()
+
+
+# --- machines as clusters have them ------------------------------------------------------------
+
+NO_LOCKS = """
+#include <errno.h>
+#include <stdlib.h>
+int flock(int file, int operation) { errno = atoi(getenv("FLOCK_ERRNO")); return -1; }
+"""
+
+OPENED = """
+import sys, nat4xr
+nat4xr.open_spikes("A1", sys.argv[1], download=False, progressbar=False).close()
+print(float(nat4xr.open_area("A1", sys.argv[1], download=False, progressbar=False).psth.sum()))
+"""
+
+
+@pytest.fixture(scope="module")
+def no_locks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that takes flock() from whoever loads it, HDF5 included."""
+    folder = tmp_path_factory.mktemp("no_locks")
+    (folder / "flock.c").write_text(NO_LOCKS)
+    command = ["cc", "-shared", "-fPIC", "-o", str(folder / "flock.so"), str(folder / "flock.c")]
+    if sys.platform != "linux" or not shutil.which("cc"):
+        pytest.skip("there is no C compiler, or no LD_PRELOAD")
+    subprocess.run(command, check=True)
+    return folder / "flock.so"
+
+
+def run_opened(folder: Path, **environment: str | None) -> subprocess.CompletedProcess[str]:
+    """Open a release cold in a process with another environment; None removes a variable."""
+    changed = {key: value for key, value in environment.items() if value is not None}
+    kept = {key: value for key, value in os.environ.items() if key not in environment}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, "-c", OPENED, str(folder)],
+        env={**kept, **changed, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=folder,
+    )
+
+
+def assert_opened(done: subprocess.CompletedProcess[str], folder: Path) -> None:
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(float(opened(folder)["psth"].sum()))
+
+
+@pytest.mark.reliability
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_works_once_hdf5_does_without(
+    number: int, folder: Path, no_locks: Path
+) -> None:
+    options = {"LD_PRELOAD": str(no_locks), "FLOCK_ERRNO": str(number)}
+    done = run_opened(folder, HDF5_USE_FILE_LOCKING="FALSE", **options)
+    assert_opened(done, folder)
+
+
+@pytest.mark.reliability
+@pytest.mark.parametrize("state", ["cold", "warm"])
+def test_where_hdf5_insists_on_locks_the_file_and_the_variable_are_named(
+    state: str, folder: Path, no_locks: Path
+) -> None:
+    if state == "warm":
+        nat4xr.open_spikes("A1", folder, download=False, progressbar=False).close()
+    options = {"LD_PRELOAD": str(no_locks), "FLOCK_ERRNO": str(errno.ENOLCK)}
+    done = run_opened(folder, HDF5_USE_FILE_LOCKING="TRUE", **options)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "_nat4xr-v1.nc" in last
+    assert "HDF5_USE_FILE_LOCKING to FALSE" in last
+    assert not list(folder.glob(".*.part"))
+
+
+@pytest.mark.reliability
+@pytest.mark.parametrize("home", [None, "/nonexistent", ""])
+def test_no_home_folder_is_needed_where_the_data_folder_can_be_written_to(
+    home: str | None, folder: Path
+) -> None:
+    assert_opened(run_opened(folder, HOME=home, XDG_CACHE_HOME=None), folder)
+    assert not (folder / "~").exists()
+
+
+# All that will be needed is imported first: Python itself may be closed to other users.
+NOBODY = """
+import os, sys, nat4xr
+float(nat4xr.open_area("A1", sys.argv[2], progressbar=False).psth.sum())
+nat4xr.open_spikes("A1", sys.argv[2], progressbar=False).close()
+os.setgroups([])
+os.setgid(54321)
+os.setuid(54321)  # whom /etc/passwd does not know
+"""
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A release that another user may read, in a folder like /tmp."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("only root can be anybody")
+    with tempfile.TemporaryDirectory() as shared:  # pytest's own are closed to others
+        folder = write(tiny_release(), Path(shared) / "release")
+        os.chmod(shared, 0o755)
+        os.chmod(folder, 0o1777)
+        yield folder
+
+
+def run_as_nobody(
+    code: str, folder: Path | str, tmp_path: Path
+) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "USER")}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    first = write(tiny_release(), tmp_path / "first")
+    return subprocess.run(
+        [sys.executable, "-c", NOBODY + code, str(folder), str(first)],
+        env=environment | {"PYTHONPATH": path, "LOGNAME": "", "XDG_CACHE_HOME": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd="/",
+    )
+
+
+@pytest.mark.reliability
+def test_an_unknown_user_without_a_home_folder_can_open(open_to_all: Path, tmp_path: Path) -> None:
+    assert_opened(run_as_nobody(OPENED, open_to_all, tmp_path), open_to_all)
+
+
+@pytest.mark.reliability
+def test_an_unknown_user_without_a_home_folder_is_told_to_name_one(
+    open_to_all: Path, tmp_path: Path
+) -> None:
+    done = run_as_nobody("import nat4xr; nat4xr.open_area('A1', download=False)", "", tmp_path)
+    assert re.search(r"no home folder.*NAT4XR_DATA_DIR", done.stderr.splitlines()[-1])
+
+
+@pytest.mark.reliability
+def test_an_unknown_user_reads_what_another_converted_and_is_told_whose_it_is_if_it_is_stale(
+    open_to_all: Path, tmp_path: Path
+) -> None:
+    content(open_to_all)
+    nat4xr.open_spikes("A1", open_to_all, download=False, progressbar=False).close()
+    assert_opened(run_as_nobody(OPENED, open_to_all, tmp_path), open_to_all)
+    os.utime(open_to_all / TABLE, (0, 0))
+    done = run_as_nobody(OPENED, open_to_all, tmp_path)
+    assert re.search(r"_nat4xr-v1\.\w+ could not be replaced .*another user", done.stderr)
+    content(open_to_all)  # its owner can
+    nat4xr.open_spikes("A1", open_to_all, download=False, progressbar=False).close()
+    assert_opened(run_as_nobody(OPENED, open_to_all, tmp_path), open_to_all)
+
+
+@pytest.mark.reliability
+def test_a_folder_that_only_another_user_can_write_to_without_a_home_names_both(
+    open_to_all: Path, tmp_path: Path
+) -> None:
+    open_to_all.chmod(0o755)
+    done = run_as_nobody(OPENED, open_to_all, tmp_path)
+    last = done.stderr.splitlines()[-1]
+    assert re.search(rf"{open_to_all} cannot be written to.*home.*NAT4XR_DATA_DIR", last)

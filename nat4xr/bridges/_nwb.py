@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from pynwb import NWBHDF5IO, NWBFile
 from pynwb.file import Subject
 from pynwb.misc import Units
 
+from ..io.files import written
 from ._session import Session, read_session
 
 # The release says neither when it was recorded nor how old the animals were. NWB demands the one,
@@ -88,14 +88,8 @@ def to_nwb(spikes: xr.Dataset, site: str, path: str | os.PathLike[str]) -> None:
             **{name: getattr(trial, name) for name in _TRIAL_COLUMNS},
         )
     _add_units(file, session, _electrodes(file, session.cells, site), spikes)
-    path = Path(path).expanduser()
-    part = path.with_name(f".{os.getpid()}.{path.name}")  # its own name when it is whole
-    try:
-        with NWBHDF5IO(part, "w") as io:
-            io.write(file)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written(path) as part, NWBHDF5IO(part, "w") as io:
+        io.write(file)
 
 
 def _file(spikes: xr.Dataset, session: Session, site: str) -> NWBFile:

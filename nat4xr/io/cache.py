@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import h5py
-import pooch
 
 from .. import __version__
 from . import ragged, registry
@@ -110,9 +109,8 @@ def _converted_file(
 def converted_paths(area: str, kind: str, folder: Path) -> list[Path]:
     """Return where a converted file may stand: in the data folder, or in the cache folder."""
     name = f"{area}{kind}_nat4xr-v{SCHEMA}.nc"
-    cache = Path(pooch.os_cache("nat4xr"))
-    # Without a home folder it begins with "~", and there is no cache folder.
-    return [folder / name, *([cache / _digest(folder) / name] if cache.is_absolute() else [])]
+    cache = registry.cache_dir()
+    return [folder / name, *([cache / _digest(folder) / name] if cache else [])]
 
 
 def path_to_write(area: str, kind: str, folder: Path) -> Path:

@@ -23,9 +23,14 @@ ABANDONED = 24 * 3600.0
 """What another machine was writing is removed after this many seconds without a change."""
 
 
-class _WriteError(OSError):
-    """Says already which file could not be written, and why."""
+class WriteError(OSError):
+    """A file could not be written, or what was to be read for it."""
 
+
+NO_LOCKS = (
+    "if the file system has no locks, set the environment variable HDF5_USE_FILE_LOCKING to FALSE "
+    "before Python starts"
+)
 
 _UNFINISHED: set[str] = set()  # names of the temporary folders of this process
 
@@ -89,7 +94,7 @@ def unfinished(target: Path) -> Iterator[Path]:
     try:
         folder.mkdir(0o700)
         yield folder / target.name
-    except (FileNotFoundError, DownloadError, _WriteError):
+    except (FileNotFoundError, DownloadError, WriteError):
         raise  # what was to be read is missing; or it says already what is wrong
     except (OSError, RuntimeError) as error:  # HDF5 raises either on a full disk
         if not isinstance(error, OSError) and type(error) is not RuntimeError:
@@ -100,24 +105,27 @@ def unfinished(target: Path) -> Iterator[Path]:
         _UNFINISHED.discard(folder.name)
 
 
-def _failure(error: OSError | RuntimeError, target: Path, folder: Path) -> _WriteError:
+def _failure(error: OSError | RuntimeError, target: Path, folder: Path) -> WriteError:
     """Put into words why a file could not be written, or read to be written."""
     if isinstance(error, OSError) and error.filename is not None:
         culprit = Path(os.fsdecode(error.filename))
         if folder not in (culprit, *culprit.parents) and culprit != target:
-            return _WriteError(f"{culprit} could not be read: {error.strerror}")
+            return WriteError(f"{culprit} could not be read: {error.strerror}")
     if isinstance(error, PermissionError) and error.filename2 is not None:
-        return _WriteError(
+        return WriteError(
             f"{target} could not be replaced ({error.strerror}): if it belongs to another user, "
             "ask them to remove it, or choose another folder"
         )
     if isinstance(error, OSError) and error.filename == str(folder):
-        return _WriteError(
+        return WriteError(
             f"{target} could not be written ({error.strerror}): change the permissions of "
             f"{target.parent}, or choose another folder"
         )
     free = shutil.disk_usage(target.parent).free
-    return _WriteError(f"{target} could not be written ({free:,} bytes of space are free): {error}")
+    message = f"{target} could not be written ({free:,} bytes of space are free): {error}"
+    if isinstance(error, PermissionError):  # in a folder of our own: HDF5 says so of its locks
+        message += f"; {NO_LOCKS}"
+    return WriteError(message)
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -23,7 +23,7 @@ from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, SerializableLock
 
 from ..schema import DISK_CHUNKS, FIELDS, attrs_of, simulated_attr
 from .assemble import AreaData
-from .files import crc32_of, status_of, written
+from .files import NO_LOCKS, crc32_of, status_of, written
 
 T = TypeVar("T")
 
@@ -139,10 +139,7 @@ def _open_unchanged(file: str, status: tuple[int, ...], crc32: int, mode: Any) -
 
 
 _OPEN_AGAIN = "open the area again (nat4xr.open_area or open_spikes)"
-_UNLOCK = (
-    "if another process is writing to it, wait for it to end; if the file system has no locks, "
-    "set the environment variable HDF5_USE_FILE_LOCKING to FALSE before Python starts"
-)
+_UNLOCK = f"if another process is writing to it, wait for it to end; {NO_LOCKS}"
 
 
 def to_netcdf(obj: xr.Dataset | xr.DataArray, path: str | os.PathLike[str], **options: Any) -> None:

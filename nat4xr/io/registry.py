@@ -92,8 +92,10 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
     >>> data_dir("data/NAT4").as_posix()
     'data/NAT4'
     """
-    name = path or os.environ.get("NAT4XR_DATA_DIR") or pooch.os_cache("nat4xr")
+    name = path or os.environ.get("NAT4XR_DATA_DIR") or cache_dir()
     choose = "choose another with path= or the environment variable NAT4XR_DATA_DIR."
+    if name is None:
+        raise OSError(f"There is no home folder, and so no default data folder: {choose}")
     try:
         folder = expanded(name)
     except OSError:
@@ -108,6 +110,21 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
             f"The name of the data folder, {whole!r}, is not UTF-8: rename it, or {choose}"
         ) from None
     return folder
+
+
+def cache_dir() -> Path | None:
+    """Return the user's cache folder of this package, which need not exist.
+
+    Returns
+    -------
+    pathlib.Path or None
+        None if the user has no home folder.
+    """
+    try:
+        folder = Path(pooch.os_cache("nat4xr"))
+    except RuntimeError:
+        return None
+    return folder if folder.is_absolute() else None  # older libraries leave a "~" in it
 
 
 def fetch(
