@@ -880,7 +880,7 @@ def assert_same_but_for_rounding(actual: xr.Dataset, expected: xr.Dataset, of: R
 
 @pytest.mark.reliability
 @given(recordings())
-@settings(max_examples=20)
+@settings(max_examples=12)
 def test_any_value_is_that_of_its_formula(recording: Recording) -> None:
     pred, response = recording
     cells = [
@@ -899,7 +899,7 @@ def test_any_value_is_that_of_its_formula(recording: Recording) -> None:
 
 
 @given(recordings())
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_any_value_is_finite_or_nan_and_in_its_range(recording: Recording) -> None:
     for name, value in scores(recording).items():
         assert not np.isinf(value).any(), name
@@ -917,7 +917,7 @@ def test_the_value_of_a_cell_does_not_depend_on_the_others(recording: Recording,
 
 
 @given(recordings(), st.data())
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_the_order_of_stimuli_and_of_presentations_changes_nothing(recording, data) -> None:
     pred, response = recording
     expected = scores(recording)
