@@ -30,6 +30,9 @@ def shift_p_values(response: Array, *, shifts: int, seed: int) -> Array:
     shape = response.shape[:-3]
     response = response.reshape(-1, *response.shape[-3:])
     power = np.zeros((shifts + 1, len(response)))  # the first as recorded
+    # Single precision holds the powers of any unit once the largest value is 1.
+    largest = np.abs(response).max(axis=(1, 2, 3), initial=0, where=~np.isnan(response))
+    scale = np.where(largest > 0, largest, 1).astype(np.float64)[:, None, None]
     for stim in range(response.shape[1]):
         missing = np.isnan(response[:, stim])
         presented = np.logical_not(missing.all(-1))
@@ -42,9 +45,8 @@ def shift_p_values(response: Array, *, shifts: int, seed: int) -> Array:
             cells = np.flatnonzero(pattern_of.ravel() == i)
             reps, bins = map(np.flatnonzero, np.split(pattern, [presented.shape[1]]))
             if len(reps) > 1 and len(bins) > 1:
-                trials = response[np.ix_(cells, np.array([stim]), reps, bins)][:, 0].astype(
-                    np.float64
-                )
+                trials = response[np.ix_(cells, np.array([stim]), reps, bins)][:, 0]
+                trials = trials / scale[cells]
                 rng = np.random.default_rng([seed, stim, len(reps), len(bins)])
                 power[:, cells] += _power_of_shifted(trials, shifts, rng)
     with np.errstate(invalid="ignore"):

@@ -319,7 +319,7 @@ def _ceiling(n: Array, x: Array, xz: Array, halves: list[Array], pooled: bool) -
     for s, splits in enumerate(halves):
         even = splits.shape[1]
         signs = np.resize(splits, (n_splits, even)) / even
-        between, bins = xz[:, s, :even, :even], n[:, s, None]
+        between, bins = xz[:, s, :even, :even], np.maximum(n[:, s, None], 1)
         with_mean = between.mean(-1)
         pairs_of_signs = np.einsum("ki,kj->ijk", signs, signs).reshape(-1, n_splits)
         sum_s, sum_d = x[:, s, :even].mean(-1)[:, None], x[:, s, :even] @ signs.T
@@ -340,6 +340,7 @@ def _ceiling(n: Array, x: Array, xz: Array, halves: list[Array], pooled: bool) -
             into += part
     ss, dd, sd, sum_s, sum_d = total
     bins = n.sum(-1)[:, None]
+    bins = np.where(bins > 0, bins, np.nan)
     var_s, var_d, cov = ss - sum_s**2 / bins, dd - sum_d**2 / bins, sd - sum_s * sum_d / bins
     first, second = var_s + var_d + 2 * cov, var_s + var_d - 2 * cov
     vary = np.minimum(first, second) > CANCELLED * size
