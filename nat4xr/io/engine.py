@@ -397,12 +397,15 @@ def _close(managers: list[CachingFileManager[_ParsedRaster]]) -> None:
 class _ParsedRaster:
     """The values of a raster, read from the recording: what `CachingFileManager` keeps open."""
 
-    def __init__(self, file: _File, name: str, channels: tuple[str, ...], mode: str) -> None:
+    def __init__(
+        self, file: _File, name: str, channels: tuple[str, ...], n_samples: int, mode: str
+    ) -> None:
         file.check_unchanged()
         recording = nems.read(file.source, signals=(name,), label=file.label)
         file.check_unchanged()
         signal = recording.signals[name]
-        if signal.kind != "raster" or tuple(signal.channels) != channels:
+        is_same = signal.kind == "raster" and tuple(signal.channels) == channels
+        if not is_same or signal.data.n_samples != n_samples:
             raise ReleaseError(f"{file.label} was replaced after it was opened: open it again")
         self.values: Raster = signal.data
 
@@ -414,9 +417,9 @@ class _RasterArray(BackendArray):
     """A raster that is read when first asked for; by its path it can be pickled."""
 
     def __init__(self, file: _File, signal: nems.Signal) -> None:
-        channels = tuple(signal.channels)
+        what = (signal.name, tuple(signal.channels), signal.data.n_samples)
         # Without a mode, an unpickled manager would not open anything.
-        self.manager = CachingFileManager(_ParsedRaster, file, signal.name, channels, mode="r")
+        self.manager = CachingFileManager(_ParsedRaster, file, *what, mode="r")
         self.inner = (len(signal.channels), *signal.inner)
         self.shape = (signal.data.n_samples, *self.inner)
         self.dtype = signal.data.dtype

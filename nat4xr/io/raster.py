@@ -129,7 +129,7 @@ def _parse(block: bytearray, n_channels: int, dtype: np.dtype[Any]) -> Raster:
     """Parse whole lines of text."""
     return (
         parse_fixed_width(block, n_channels, dtype)
-        or parse_fixed_width(block := _without_blank_lines(block), n_channels, dtype)
+        or parse_fixed_width(bytearray(b"\n").join([*_lines(block), b""]), n_channels, dtype)
         or parse_general(block, n_channels, dtype)
     )
 
@@ -237,17 +237,19 @@ def measure_raster(stream: Stream, size: int, dtype: Any = np.float64) -> Raster
         return RasterShape(n_samples, 0, dtype)
     n_channels, n_samples = _n_columns(head), 0
     for block in _whole_lines(stream, head, n_channels):
-        lines = _without_blank_lines(block)
-        n_samples += lines.count(b"\n") + bool(lines and lines[-1] != ord("\n"))
+        width = _VALUE.itemsize * n_channels
+        n_lines = block.count(b"\n")
+        if len(block) == n_lines * width and block[width - 1 :: width] == b"\n" * n_lines:
+            n_samples += n_lines  # of fixed width, so that none is blank
+        else:
+            n_samples += len(_lines(block))
         _check_shape(n_samples, n_channels)
     return RasterShape(n_samples, n_channels, dtype)
 
 
-def _without_blank_lines(block: bytearray) -> bytearray:
-    if block[0] not in b"\r\n" and b"\n\n" not in block and b"\n\r" not in block:
-        return block
-    lines = [line for line in block.split(b"\n") if line.strip(b"\r")]
-    return bytearray(b"\n").join([*lines, b""])
+def _lines(block: bytearray) -> list[bytearray]:
+    """The lines that are not blank."""
+    return [line for line in block.split(b"\n") if line and line != b"\r"]
 
 
 def _check_shape(n_samples: int, n_channels: int) -> None:
@@ -379,11 +381,9 @@ def _as_type(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     return converted
 
 
-def parse_general(
-    block: bytes | bytearray, n_channels: int, dtype: np.dtype[Any] = _FLOAT64
-) -> Raster:
-    """Parse lines of comma-separated numbers of any width."""
-    lines = bytes(block).removesuffix(b"\n").split(b"\n")
+def parse_general(block: bytearray, n_channels: int, dtype: np.dtype[Any] = _FLOAT64) -> Raster:
+    """Parse lines of comma-separated numbers of any width, passing over blank ones."""
+    lines = _lines(block)
     if any(line.count(b",") != n_channels - 1 for line in lines):
         raise ValueError(f"has a line that does not have {n_channels} columns")
     if b"_" in block:  # which Python allows in a number
