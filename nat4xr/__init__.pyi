@@ -2,8 +2,10 @@ from . import benchmark as benchmark
 from . import bridges as bridges
 from . import metrics as metrics
 from . import models as models
+from . import paper as paper
 from . import plot as plot
 from . import preprocess as preprocess
+from . import runs as runs
 from . import strf as strf
 from .area import open_area as open_area
 from .area import open_areas as open_areas

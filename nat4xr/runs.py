@@ -82,7 +82,7 @@ def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
         "scores.png": _scores_figure(scores, ds),
         "best.png": _best_cell_figure(scores, model, pred, ds),
     }
-    _save(results, out, _prefix(ds, "strf"))
+    save_results(results, out, _prefix(ds, "strf"))
     return table
 
 
@@ -159,7 +159,7 @@ def run(
     for seed, checkpoint in enumerate(checkpoints):
         fitted = models.fit(ds, model, prefilter, seed=seed, checkpoint=checkpoint, **options)
         pred = models.predict(fitted, val)
-        _save({f"seed{seed}.safetensors": fitted, f"seed{seed}.nc": pred}, out, prefix)
+        save_results({f"seed{seed}.safetensors": fitted, f"seed{seed}.nc": pred}, out, prefix)
         fits.append(fitted)
         scored.append(evaluate(pred, ds))
 
@@ -176,7 +176,7 @@ def run(
         "leaderboard.csv": table,
         "learning.png": _learning_figure(fits),
     }
-    _save(results, out, prefix)
+    save_results(results, out, prefix)
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
     return table
@@ -194,7 +194,7 @@ def _folder(out: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _save(results: Mapping[str, Any], out: str | os.PathLike[str], prefix: str) -> None:
+def save_results(results: Mapping[str, Any], out: str | os.PathLike[str], prefix: str) -> None:
     """Write results by their names; none takes its place before all are written."""
     folder = _folder(out)
     with ExitStack() as stack:
@@ -204,6 +204,8 @@ def _save(results: Mapping[str, Any], out: str | os.PathLike[str], prefix: str) 
                 write_locked(result, part)
             elif isinstance(result, pd.DataFrame):
                 result.to_csv(part, index=result.index.name is not None)
+            elif isinstance(result, str):
+                part.write_text(f"{result}\n", encoding="utf-8")
             elif name.endswith(".png"):
                 result.savefig(part, dpi=150)
             else:

@@ -32,6 +32,7 @@ ROOMS = [
     ["benchmark"],
     ["models", "bridges"],
     ["runs"],
+    ["paper"],
     ["simulation"],
     ["verification"],
     ["cli"],

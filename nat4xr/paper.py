@@ -1,0 +1,526 @@
+"""The claims of the data set's paper, one command each: fits, scores, a figure and a sentence.
+
+Pennington JR, David SV (2023). A convolutional neural network provides a generalizable model of
+natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol. 19(5): e1011110.
+doi:10.1371/journal.pcbi.1011110
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from . import metrics, models, plot
+from .benchmark import check_complete
+from .extras import require
+from .index import set_labels
+from .runs import save_results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .models import Fitted
+
+__all__ = ["FIGURES", "reproduce"]
+
+MAIN = "cnn1dx2"
+"""The paper's main model."""
+
+SIZES: dict[str, list[dict[str, Any]]] = {
+    "ln": [{"rank": rank} for rank in (1, 3, 5, 7, 11)],
+    "ln-pop": [{"channels": n} for n in (4, 12, 40, 120, 300)],
+    "cnn1d": [{"channels": n, "dense": n} for n in (5, 15, 50, 100, 150)],
+    "cnn1dx2": [
+        {"channels": [n, n + n // 7], "dense": round(1.4 * n)} for n in (4, 14, 35, 70, 120)
+    ],
+    "cnn": [{"filters": n, "dense": 9 * n} for n in (1, 3, 6, 10, 16)],
+}
+"""The sizes of each family in ``pareto``; quick runs take the second and the fourth."""
+
+FRACTIONS = (0.1, 0.15, 0.25, 0.5, 1.0)
+"""The fractions of the est sounds in ``data-limited``."""
+
+N_SNR_BINS = 40
+"""Bins of the signal-to-noise ratio by which areas are matched."""
+
+_QUICK_SITES = 3
+_QUICK_FIT = {"max_epochs": 60, "patience": 8}
+
+
+class Outcome(NamedTuple):
+    """What an analysis found."""
+
+    scores: xr.Dataset
+    figure: Figure
+    claim: str
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """Fits that go on from where they were when they are interrupted and asked for again."""
+
+    folder: Path
+    quick: bool
+    options: Mapping[str, Any]
+
+    def __call__(
+        self, key: str, ds: xr.Dataset, model: str | None = None, **options: Any
+    ) -> Fitted:
+        checkpoint = self.folder / f"{key}.checkpoint"
+        recipe = _QUICK_FIT if self.quick else {"recipe": "lab"}
+        chosen = {**recipe, **self.options, **options}
+        return models.fit(ds, model, checkpoint=checkpoint, **chosen)
+
+    def sites(self, ds: xr.Dataset) -> list[str]:
+        """The sites to analyse: all, or for a quick run the largest."""
+        names, n_cells = np.unique(ds["site"].values, return_counts=True)
+        if names.size < 2:
+            raise ValueError(f"this needs cells of two sites or more; ds has {names.size}")
+        largest_first: list[str] = names[np.argsort(-n_cells, kind="stable")].tolist()
+        return largest_first[:_QUICK_SITES] if self.quick else largest_first
+
+
+def reproduce(
+    figure: str,
+    ds: xr.Dataset,
+    out: str | os.PathLike[str],
+    *,
+    other: xr.Dataset | None = None,
+    quick: bool = False,
+    **options: Any,
+) -> xr.Dataset:
+    """Repeat an analysis of the data set's paper.
+
+    Writes four files into the folder `out`: the scores (netCDF and CSV), a figure (PNG), and the
+    claim with its statistic (text). Their names begin with the figure and the area, and with
+    ``SIMULATED`` for simulated data. If it is interrupted, the same call goes on from the last
+    fit.
+
+    Parameters
+    ----------
+    figure : {"pareto", "equivalence", "heldout", "transfer", "data-limited", "areas"}
+        - ``"pareto"``: accuracy against parameters per cell, for each family of models.
+        - ``"equivalence"``: how alike the predictions of different models are.
+        - ``"heldout"``: the core fitted without a site, its read-out then fitted to that site,
+          against the full fit and against a single-cell model.
+        - ``"transfer"``: the core of one area under the read-out of the other.
+        - ``"data-limited"``: fits to 10 to 100 % of the est sounds of a site, from nothing and
+          from a core that was fitted to the other sites.
+        - ``"areas"``: the two areas, as they are and matched by signal-to-noise ratio.
+    ds : xarray.Dataset
+        One area, as :func:`nat4xr.open_area` returns it.
+    out : path-like
+        The folder for the results; made if it does not exist.
+    other : xarray.Dataset, optional
+        The other area, for ``"transfer"`` and ``"areas"``.
+    quick : bool, default: False
+        Fit fewer models (the three largest sites, two sizes of a family) for fewer epochs, which
+        takes minutes on two cores for a small release. Otherwise models are fitted by the
+        recipe ``"lab"``, for which a full area wants a GPU.
+    **options
+        Passed to :func:`nat4xr.models.fit`, such as ``device`` or ``progressbar``.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``r_ceiling`` (model, neuron), float64: :func:`nat4xr.metrics.r_ceiling` over the val
+        sounds, of the cells that every model predicts significantly (a correlation with the
+        trial average of more than two standard errors); ``median`` and ``standard_error``
+        (model), over these cells, by jackknife over sounds. The attribute ``claim`` is the
+        sentence that is also written to the text file.
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure, `other` is missing, or `ds` has no val trials or too few sites.
+
+    References
+    ----------
+    Pennington JR, David SV (2023). A convolutional neural network provides a generalizable model
+    of natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol. 19(5):
+    e1011110. doi:10.1371/journal.pcbi.1011110
+
+    Examples
+    --------
+    >>> import nat4xr
+    >>> ds = nat4xr.open_area("PEG")
+    >>> options = {"quick": True, "max_epochs": 2, "progressbar": False}
+    >>> scores = nat4xr.paper.reproduce("heldout", ds, "results", **options)
+    >>> scores.model.values.tolist()
+    ['single-cell LN', 'held-out', 'full']
+    """
+    if figure not in FIGURES:
+        raise ValueError(f"figure must be one of {list(FIGURES)}, not {figure!r}")
+    areas = [ds] if other is None else [ds, other]
+    if figure in _BOTH_AREAS and other is None:
+        raise ValueError(f"figure {figure!r} compares two areas: give the second one as other=")
+    for area in areas:
+        check_complete(area)
+    simulated = any(area.attrs["simulated"] for area in areas)
+    names = "-".join(str(area["area"].values.flat[0]) for area in areas)
+    prefix = f"{'SIMULATED-' if simulated else ''}{names}-{figure}{'-quick' if quick else ''}"
+    folder = Path(out).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    fits = _Fits(folder / f"{prefix}-fits", quick, options)
+    fits.folder.mkdir(exist_ok=True)
+
+    scores, drawing, claim = FIGURES[figure](fits, *areas)
+    mark = "SIMULATED data. " if simulated else ""
+    scores.attrs |= {"claim": f"{mark}{claim}", "simulated": int(simulated), "figure": figure}
+    drawing.suptitle(f"{names}{' (simulated)' if simulated else ''}", fontsize="medium")
+    results = {".nc": scores, ".csv": _as_table(scores), ".png": drawing, ".txt": scores.claim}
+    save_results(results, folder, prefix)
+    for file in fits.folder.glob("*.checkpoint"):
+        file.unlink()
+    fits.folder.rmdir()
+    return scores
+
+
+# --- the analyses ------------------------------------------------------------------------------
+
+
+def _pareto(fits: _Fits, ds: xr.Dataset) -> Outcome:
+    predictions, about = {}, {}
+    for family, sizes in SIZES.items():
+        for number, size in enumerate(sizes[1:4:2] if fits.quick else sizes, 1):
+            name = f"{family} {number}"
+            fitted = fits(name.replace(" ", "-"), ds, family, sizes=size)
+            predictions[name] = _predict(fitted, ds)
+            about[name] = (family, fitted.network.n_parameters / len(fitted.config["neurons"]))
+    scores = _scores(predictions, ds)
+    families, n_parameters = zip(*(about[name] for name in scores["model"].values), strict=True)
+    scores = scores.assign_coords(
+        family=("model", list(families)),
+        parameters_per_cell=(
+            "model",
+            np.array(n_parameters),
+            {"long_name": "parameters per cell (total / cells)"},
+        ),
+    )
+    figure = plot.figure(figsize=(5, 3.8))
+    ax = figure.subplots()
+    for family, of_family in scores.groupby("family"):
+        of_family = of_family.sortby("parameters_per_cell")
+        ax.errorbar(
+            *(of_family["parameters_per_cell"], of_family["median"], of_family["standard_error"]),
+            fmt="o-",
+            capsize=2,
+            label=family,
+        )
+    ax.set(xscale="log", xlabel="parameters per cell", ylabel="median r_ceiling")
+    ax.legend(frameon=False, fontsize="small")
+    best = scores["median"].groupby("family").max()
+    ranked = ", ".join(
+        f"{name} {value:.3f}"
+        for name, value in sorted(
+            zip(best["family"].values, best.values, strict=True), key=lambda pair: -pair[1]
+        )
+    )
+    return Outcome(scores, figure, f"Best median r_ceiling of each family: {ranked}.")
+
+
+def _equivalence(fits: _Fits, ds: xr.Dataset) -> Outcome:
+    families = ["ln", "cnn1d", MAIN, "cnn"]
+    predictions = {name: _predict(fits(name, ds, name), ds) for name in families}
+    scores = _scores(predictions, ds)
+    kept = scores["neuron"].values
+    centred = {
+        name: pred.sel(neuron=kept) - pred.sel(neuron=kept).mean(["stim", "time"])
+        for name, pred in predictions.items()
+    }
+    linear = centred["ln"]
+    # What a model predicts beyond the linear one: the residual of a regression on it.
+    beyond = {
+        name: x - linear * (x * linear).sum(["stim", "time"]) / (linear**2).sum(["stim", "time"])
+        for name, x in centred.items()
+        if name != "ln"
+    }
+    alike = xr.concat(
+        [
+            xr.concat([metrics.corrcoef(a, b) for b in beyond.values()], "other_model")
+            for a in beyond.values()
+        ],
+        "model",
+    ).assign_coords(model=list(beyond), other_model=list(beyond))
+    alike.attrs = {"long_name": "correlation of predictions beyond LN", "units": "1"}
+    scores = scores.assign(equivalence=alike.reindex(model=scores["model"]))
+    medians = alike.median("neuron")
+    figure = plot.figure(figsize=(4.2, 3.6))
+    ax = figure.subplots()
+    image = ax.imshow(medians, vmin=0, vmax=1, cmap="viridis")
+    ax.set_xticks(range(len(beyond)), list(beyond))
+    ax.set_yticks(range(len(beyond)), list(beyond))
+    for (row, column), value in np.ndenumerate(medians.values):
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", color="white")
+    figure.colorbar(image, ax=ax, label="median correlation beyond LN")
+    pairs = medians.values[np.triu_indices(len(beyond), 1)]
+    claim = (
+        "Beyond what a linear-nonlinear model predicts, the predictions of two nonlinear models "
+        f"correlate by {pairs.min():.2f} to {pairs.max():.2f} (medians over {kept.size} cells)."
+    )
+    return Outcome(scores, figure, claim)
+
+
+def _heldout(fits: _Fits, ds: xr.Dataset) -> Outcome:
+    sites = fits.sites(ds)
+    tested = ds.sel(site=sites)
+    heldout = []
+    for site in sites:
+        core = fits(f"core-without-{site}", ds.isel(neuron=ds["site"].values != site), MAIN)
+        transferred = fits(f"readout-{site}", ds.sel(site=site), init=core, freeze="core")
+        heldout.append(_predict(transferred, ds.sel(site=site)))
+    predictions = {
+        "single-cell LN": _predict(fits("ln", tested, "ln"), tested),
+        "held-out": xr.concat(heldout, "neuron"),
+        "full": _predict(fits("full", ds, MAIN), tested),
+    }
+    scores = _scores(predictions, tested)
+    claim = (
+        _comparison(scores, "held-out", "full")
+        + " "
+        + _comparison(scores, "held-out", "single-cell LN")
+    )
+    return Outcome(scores, _scatter_and_bars(scores, "full", "held-out"), claim)
+
+
+def _transfer(fits: _Fits, ds: xr.Dataset, other: xr.Dataset) -> Outcome:
+    own, foreign = [], []
+    cores = {_area(area): fits(f"core-{_area(area)}", area, MAIN) for area in (ds, other)}
+    for area, source in ((ds, other), (other, ds)):
+        own.append(_predict(cores[_area(area)], area))
+        core = cores[_area(source)]
+        transferred = fits(f"readout-{_area(area)}", area, init=core, freeze="core")
+        foreign.append(_predict(transferred, area))
+    predictions = {
+        "other area's core": xr.concat(foreign, "neuron"),
+        "own core": xr.concat(own, "neuron"),
+    }
+    scores = _scores(predictions, ds, other)
+    figure = _scatter_and_bars(scores, "own core", "other area's core", colour="area")
+    return Outcome(scores, figure, _comparison(scores, "other area's core", "own core"))
+
+
+def _data_limited(fits: _Fits, ds: xr.Dataset) -> Outcome:
+    sites = fits.sites(ds)[:1] if fits.quick else fits.sites(ds)
+    est = ds["stim"].values[ds["subset"].values == "est"]
+    order = np.random.default_rng(0).permutation(np.sort(est))
+    predictions: dict[str, list[xr.DataArray]] = {}
+    for site in sites:
+        core = fits(f"core-without-{site}", ds.isel(neuron=ds["site"].values != site), MAIN)
+        at_site = ds.sel(site=site)
+        for fraction in FRACTIONS:
+            chosen = order[: max(2, round(fraction * order.size))]
+            part = at_site.isel(stim=np.isin(ds["stim"].values, chosen))
+            key = f"{site}-{fraction:g}"
+            fitted = {
+                "standard": fits(f"standard-{key}", part, MAIN),
+                "pre-trained": fits(f"pre-trained-{key}", part, init=core, freeze="core"),
+            }
+            for kind, model in fitted.items():
+                name = f"{kind} {100 * fraction:g} %"
+                predictions.setdefault(name, []).append(_predict(model, at_site))
+    scores = _scores(
+        {name: xr.concat(parts, "neuron") for name, parts in predictions.items()},
+        ds.sel(site=sites),
+    )
+    kinds, percents = zip(*(name.split()[:2] for name in scores["model"].values), strict=True)
+    percent = np.array(percents, float)
+    scores = scores.assign_coords(
+        kind=("model", list(kinds)),
+        percent=("model", percent, {"long_name": "est sounds fitted", "units": "%"}),
+    )
+    figure = plot.figure(figsize=(4.5, 3.5))
+    ax = figure.subplots()
+    for kind, style in (("standard", "o--"), ("pre-trained", "o-")):
+        line = scores.isel(model=scores["kind"].values == kind)
+        ax.errorbar(
+            line["percent"],
+            line["median"],
+            line["standard_error"],
+            fmt=style,
+            capsize=2,
+            label=kind,
+        )
+    ax.set(xlabel="est sounds fitted (%)", ylabel="median r_ceiling")
+    ax.legend(frameon=False)
+    claim = _comparison(
+        scores, f"pre-trained {100 * FRACTIONS[0]:g} %", f"standard {100 * FRACTIONS[0]:g} %"
+    )
+    return Outcome(scores, figure, claim)
+
+
+def _areas(fits: _Fits, ds: xr.Dataset, other: xr.Dataset) -> Outcome:
+    predictions = [_predict(fits(_area(area), area, MAIN), area) for area in (ds, other)]
+    scores = _scores({MAIN: xr.concat(predictions, "neuron")}, ds, other)
+    names = [_area(ds), _area(other)]
+    snr = scores["trial_snr"].values
+    area = scores["area"].values
+    matched = _matched(snr, area == names[0], area == names[1])
+    scores = scores.assign_coords(
+        snr_matched=("neuron", matched, {"long_name": "whether the cell is in the matched groups"})
+    )
+    figure = plot.figure(figsize=(6, 3.4))
+    claims = []
+    tests = require("scipy.stats", "analysis")
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, title, chosen in zip(
+        axes, ("all", "matched by SNR"), (snr == snr, matched), strict=True
+    ):
+        groups = [scores["r_ceiling"].values[0, chosen & (area == name)] for name in names]
+        ax.violinplot(groups, showmedians=True)
+        labels = [f"{n}\n{len(g)} cells" for n, g in zip(names, groups, strict=True)]
+        ax.set_xticks([1, 2], labels)
+        ax.set_title(title, fontsize="medium")
+        test = tests.mannwhitneyu(*groups)
+        medians = " and ".join(
+            f"{np.median(g):.3f} ({n})" for n, g in zip(names, groups, strict=True)
+        )
+        claims.append(f"{title}: median r_ceiling {medians}, Mann-Whitney p = {test.pvalue:.2g}")
+    axes[0].set_ylabel("r_ceiling")
+    return Outcome(scores, figure, "; ".join(claims) + ".")
+
+
+FIGURES: dict[str, Callable[..., Outcome]] = {
+    "pareto": _pareto,
+    "equivalence": _equivalence,
+    "heldout": _heldout,
+    "transfer": _transfer,
+    "data-limited": _data_limited,
+    "areas": _areas,
+}
+"""The analyses by the names that `reproduce` takes."""
+
+_BOTH_AREAS = ("transfer", "areas")
+
+
+# --- what they share ---------------------------------------------------------------------------
+
+
+def _area(ds: xr.Dataset) -> str:
+    return str(ds["area"].values.flat[0])
+
+
+def _val(ds: xr.Dataset) -> xr.Dataset:
+    return ds.isel(stim=ds["subset"].values == "val")
+
+
+def _predict(fitted: Fitted, ds: xr.Dataset) -> xr.DataArray:
+    """Predictions for the val sounds, with the names of sounds and cells alone."""
+    known = np.isin(ds["neuron"].values, fitted.config["neurons"])
+    pred = models.predict(fitted, _val(ds).isel(neuron=known))
+    coords = {dim: pred[dim].values for dim in pred.dims}
+    return xr.DataArray(pred.values, coords, pred.dims)
+
+
+def _scores(predictions: Mapping[str, xr.DataArray], *areas: xr.Dataset) -> xr.Dataset:
+    """Score predictions in the cells that all of them predict significantly."""
+    trials = [_val(area)["response"].load() for area in areas]
+    labels = [
+        {str(name): c.values for name, c in t.coords.items() if c.dims == ("neuron",)}
+        for t in trials
+    ]
+    plain = [xr.DataArray(t.values, {dim: t[dim].values for dim in t.dims}, t.dims) for t in trials]
+    response = xr.concat(plain, "neuron", join="inner")
+    cells = {name: np.concatenate([of_area[name] for of_area in labels]) for name in labels[0]}
+    stims = response["stim"].values
+    preds = {
+        name: pred.sel(stim=stims, neuron=response["neuron"].values)
+        for name, pred in predictions.items()
+    }
+    psth = response.mean("rep")
+    correlations = [metrics.jackknife(metrics.corrcoef, pred, psth) for pred in preds.values()]
+    significant = np.all([(c["value"] > 2 * c["standard_error"]).values for c in correlations], 0)
+    significant &= np.isfinite([metrics.r_ceiling(p, response).values for p in preds.values()]).all(
+        0
+    )
+    if not significant.any():
+        raise ValueError(
+            f"none of {significant.size} cells is predicted significantly by all of the models "
+            f"({', '.join(preds)}): fit for longer, or to more sounds"
+        )
+    response = response.isel(neuron=significant)
+    r_ceiling, median, error = [], [], []
+    for pred in preds.values():
+        pred = pred.isel(neuron=significant)
+        r_ceiling.append(metrics.r_ceiling(pred, response))
+        over_cells = metrics.jackknife(_median_r_ceiling, pred, response)
+        median.append(float(over_cells["value"]))
+        error.append(float(over_cells["standard_error"]))
+    scores = xr.Dataset(
+        {
+            "r_ceiling": xr.concat(r_ceiling, "model"),
+            "median": ("model", median, {"long_name": "median r_ceiling over cells", "units": "1"}),
+            "standard_error": ("model", error, {"long_name": "standard error over sounds"}),
+            "trial_snr": metrics.trial_snr(response),
+        },
+        {"model": list(preds)},
+    )
+    kept = {name: ("neuron", values[significant]) for name, values in cells.items()}
+    return set_labels(scores.assign_coords(kept))
+
+
+def _median_r_ceiling(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArray:
+    return metrics.r_ceiling(pred, response).median("neuron")
+
+
+def _comparison(scores: xr.Dataset, one: str, other: str) -> str:
+    """The medians of two models, and a paired test over cells."""
+    pair = [scores.isel(model=scores["model"].values == name).squeeze() for name in (one, other)]
+    test = require("scipy.stats", "analysis").wilcoxon(*(p["r_ceiling"].values for p in pair))
+    medians = [f"{float(p['median']):.3f} ± {float(p['standard_error']):.3f}" for p in pair]
+    return (
+        f"Median r_ceiling {medians[0]} ({one}) against {medians[1]} ({other}) over "
+        f"{scores.sizes['neuron']} cells, Wilcoxon signed-rank p = {test.pvalue:.2g}."
+    )
+
+
+def _scatter_and_bars(scores: xr.Dataset, x: str, y: str, *, colour: str | None = None) -> Figure:
+    """One model against another, cell by cell, beside the medians of all."""
+    figure = plot.figure(figsize=(7.5, 3.6))
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    by_model = {
+        name: scores["r_ceiling"].values[number]
+        for number, name in enumerate(scores["model"].values.tolist())
+    }
+    groups: Iterable[Any] = [None] if colour is None else np.unique(scores[colour].values)
+    for group in groups:
+        chosen = slice(None) if group is None else scores[colour].values == group
+        left.plot(by_model[x][chosen], by_model[y][chosen], ".", alpha=0.7, label=group)
+    if colour is not None:
+        left.legend(frameon=False)
+    high = max(1, *(values.max() for values in by_model.values()))
+    left.plot([0, high], [0, high], color="grey", linewidth=0.8)
+    left.set(xlabel=f"r_ceiling, {x}", ylabel=f"r_ceiling, {y}", aspect="equal")
+    positions = np.arange(scores.sizes["model"])
+    right.bar(positions, scores["median"], yerr=scores["standard_error"], color="0.7", capsize=3)
+    right.set_xticks(positions, [name.replace(" ", "\n", 1) for name in by_model])
+    right.set_ylabel("median r_ceiling")
+    return figure
+
+
+def _matched(snr: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Choose cells of two groups so that both have as many in each bin of the SNR."""
+    rng = np.random.default_rng(0)
+    edges = np.linspace(snr.min(), snr.max(), N_SNR_BINS + 1)
+    bins = np.clip(np.digitize(snr, edges) - 1, 0, N_SNR_BINS - 1)
+    chosen = np.zeros(snr.size, bool)
+    for number in range(N_SNR_BINS):
+        members = [np.flatnonzero(group & (bins == number)) for group in (one, other)]
+        n = min(map(len, members))
+        for cells in members:
+            chosen[rng.choice(cells, n, replace=False)] = True
+    return chosen
+
+
+def _as_table(scores: xr.Dataset) -> pd.DataFrame:
+    """A row per cell, a column per model."""
+    cells = pd.Index(scores["neuron"].values, name="neuron")
+    values = scores["r_ceiling"].transpose("neuron", "model").values
+    return pd.DataFrame(values, cells, scores["model"].values)
