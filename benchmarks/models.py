@@ -7,12 +7,14 @@
 ``scores`` fits every model, with and without AdapTrans, to a simulated PEG release of 64 cells and
 305 est sounds, and sets it beside the ridge STRF and the true rates. Fits run at the same time
 (``--jobs``), are kept in benchmarks/data, and go on where they were when they are interrupted.
-``speed`` times forward and backward passes of 16 sounds of 150 bins, for the 849 cells of A1.
+``speed`` times forward and backward passes of 16 sounds of 150 bins, for the 849 cells of A1, also of
+deepSTRF's modules where that package is installed.
 """
 
 import argparse
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -93,13 +95,19 @@ def speed(device: str | None, threads: int | None) -> None:
     on_gpu = where.type == "cuda"
     sounds = torch.rand(16, 1, 18, 150, device=where)
     counts = torch.rand(16, 849, 150, device=where)
+    networks: dict[str, Callable[[], torch.nn.Module]] = {
+        "+".join(filter(None, [model, front])): partial(
+            Network, model, front, torch.full((849,), 0.1), 18, 0.01
+        )
+        for model, front in product(MODELS, FRONTS)
+    }
     rows = []
-    for model, front in product(MODELS, FRONTS):
-        network = Network(model, front, torch.full((849,), 0.1), 18, 0.01).to(where)
+    for model, make in (networks | peers()).items():
+        network = make().to(where)
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
 
-        def step(network: Network = network) -> None:
+        def step(network: torch.nn.Module = network) -> None:
             network.zero_grad()
             mse(network(sounds), counts).backward()
 
@@ -107,8 +115,8 @@ def speed(device: str | None, threads: int | None) -> None:
         memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
         rows.append(
             {
-                "model": "+".join(filter(None, [model, front])),
-                "parameters": network.n_parameters,
+                "model": model,
+                "parameters": sum(p.numel() for p in network.parameters()),
                 "sounds a second": round(len(sounds) / seconds),
                 "seconds an epoch of 518 sounds": round(518 / len(sounds) * seconds, 2),
                 "peak GPU memory, MiB": memory and round(memory),
@@ -117,6 +125,31 @@ def speed(device: str | None, threads: int | None) -> None:
     name = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}, torch {torch.__version__}: forward and backward, 16 sounds of 150 bins\n")
     print(pd.DataFrame(rows).dropna(axis=1).to_string(index=False))
+
+
+def peers() -> dict[str, Callable[[], torch.nn.Module]]:
+    """The modules of deepSTRF that correspond to ours, if it is installed."""
+    try:
+        from deepSTRF.models.audio import ConvNet2D, StateNet, Transformer
+    except ImportError:
+        return {}
+    common = {"n_frequency_bands": 18, "out_neurons": 849}
+    return {
+        "deepSTRF StateNet": lambda: StateNet(
+            kernel_size=5,
+            stride=2,
+            hidden_channels=10,
+            connectivity="LC",
+            rnn_type="LSTM",
+            **common,
+        ),
+        "deepSTRF Transformer": lambda: Transformer(
+            time_patch_size=1, context_window=41, embedding_dim=48, n_layers=2, **common
+        ),
+        "deepSTRF ConvNet2D": lambda: ConvNet2D(
+            kernel_size=(3, 7), c_hidden=10, n_hidden=90, **common
+        ),
+    }
 
 
 def seconds_per_call(step: Callable[[], None], wait: Callable[[], None] | None) -> float:
