@@ -109,7 +109,7 @@ def speed(device: str | None, threads: int | None) -> None:
 
         def step(network: torch.nn.Module = network) -> None:
             network.zero_grad()
-            mse(network(sounds), counts).backward()
+            mse(network(sounds).reshape(counts.shape), counts).backward()
 
         seconds = seconds_per_call(step, torch.cuda.synchronize if on_gpu else None)
         memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
