@@ -7,8 +7,8 @@
 ``scores`` fits every model, with and without AdapTrans, to a simulated PEG release of 64 cells and
 305 est sounds, and sets it beside the ridge STRF and the true rates. Fits run at the same time
 (``--jobs``), are kept in benchmarks/data, and go on where they were when they are interrupted.
-``speed`` times forward and backward passes of 16 sounds of 150 bins, for the 849 cells of A1, also of
-deepSTRF's modules where that package is installed.
+``speed`` times forward and backward passes of 16 sounds of 150 bins, for the 849 cells of A1, and
+those of deepSTRF's modules where that package is installed.
 """
 
 import argparse

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 AREA = click.Choice(["A1", "PEG"], case_sensitive=False)
 PART = click.Choice(["A1", "PEG", "wav"], case_sensitive=False)
 # Those of nat4xr.models.MODELS, which needs PyTorch.
+PAPER_FIGURES = ["pareto", "equivalence", "heldout", "transfer", "data-limited", "areas"]
 NETWORKS = ["ln", "ln-pop", "cnn1d", "cnn1dx2", "cnn", "cnn-deepstrf", "statenet", "transformer"]
 data_path = click.option(
     "--path",
@@ -277,6 +278,30 @@ def _leaderboard_text(table: pd.DataFrame) -> str:
         shown[name] = table[count].map("{:.0f}".format, na_action="ignore")
     shown["remarks"] = table["remarks"].where(~table["simulated"], "SIMULATED")
     return shown.to_string(index=False, na_rep="")
+
+
+@main.command(short_help="Repeat an analysis of the paper.")
+@click.argument("figure", type=click.Choice(PAPER_FIGURES))
+@click.argument("area", metavar="A1|PEG", type=AREA)
+@click.option("--quick", is_flag=True, help="Fewer models and epochs: minutes on two cores.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("nat4xr-paper"),
+    show_default=True,
+    help="Folder for scores, figure and claim.",
+)
+@data_path
+def reproduce(figure: str, area: str, quick: bool, out: Path, path: Path | None) -> None:
+    """Fit models, and draw FIGURE of the data set's paper; goes on after an interruption."""
+    from .area import open_area
+    from .paper import BOTH_AREAS
+    from .paper import reproduce as reproduce_figure
+
+    ds = open_area(area, path)
+    other = open_area("PEG" if area == "A1" else "A1", path) if figure in BOTH_AREAS else None
+    scores = reproduce_figure(figure, ds, out, other=other, quick=quick)
+    click.echo(f"{scores.attrs['claim']}\nScores, figure and claim: {out}")
 
 
 @main.command(short_help="See the package at work.")

@@ -51,7 +51,7 @@ N_SNR_BINS = 40
 """Bins of the signal-to-noise ratio by which areas are matched."""
 
 _QUICK_SITES = 3
-_QUICK_FIT = {"max_epochs": 60, "patience": 8}
+_QUICK_FIT = {"max_epochs": 60, "patience": 6, "learning_rate": 5e-3}
 
 
 class Outcome(NamedTuple):
@@ -159,7 +159,7 @@ def reproduce(
     if figure not in FIGURES:
         raise ValueError(f"figure must be one of {list(FIGURES)}, not {figure!r}")
     areas = [ds] if other is None else [ds, other]
-    if figure in _BOTH_AREAS and other is None:
+    if figure in BOTH_AREAS and other is None:
         raise ValueError(f"figure {figure!r} compares two areas: give the second one as other=")
     for area in areas:
         check_complete(area)
@@ -397,7 +397,8 @@ FIGURES: dict[str, Callable[..., Outcome]] = {
 }
 """The analyses by the names that `reproduce` takes."""
 
-_BOTH_AREAS = ("transfer", "areas")
+BOTH_AREAS = ("transfer", "areas")
+"""The analyses that compare two areas."""
 
 
 # --- what they share ---------------------------------------------------------------------------

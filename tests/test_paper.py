@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 from nat4xr.paper import FIGURES, reproduce
 
-FAST = {"quick": True, "max_epochs": 12, "progressbar": False}
+FAST = {"quick": True, "max_epochs": 8, "progressbar": False}
 
 
 @pytest.fixture(scope="module")
