@@ -5,7 +5,6 @@ from . import models as models
 from . import paper as paper
 from . import plot as plot
 from . import preprocess as preprocess
-from . import runs as runs
 from . import strf as strf
 from .area import open_area as open_area
 from .area import open_areas as open_areas

@@ -190,8 +190,8 @@ def bin_width(obj: xr.Dataset | xr.DataArray) -> float:
         raise ValueError("the dim 'time' has no coordinate: assign the left edges of its bins in s")
     if obj.sizes["time"] < 2:
         raise ValueError(
-            f"the width of {obj.sizes['time']} time bin is unknown: it is the spacing of 'time', so "
-            "that this takes two bins or more"
+            f"the width of {obj.sizes['time']} time bin is unknown: bins are as wide as 'time' is "
+            "spaced, which takes two of them"
         )
     steps = np.diff(obj.coords["time"].values)
     if not np.allclose(steps, steps[0], rtol=1e-3, atol=0) or steps[0] <= 0:
