@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -398,3 +400,34 @@ def test_lines_beside_those_of_nems_run(
 
 def test_ten_lines_of_nems_and_more_are_on_the_page() -> None:
     assert len(nems_lines()) >= 10
+
+
+def test_an_area_is_the_same_from_rasters_in_hdf5_and_a_mask_of_one_column(
+    nems0_release: Path, tmp_path: Path
+) -> None:
+    """As NEMS writes population recordings since 2026."""
+    release, as_published = tmp_path / "release", tmp_path / "as_published"
+    for folder in (release, as_published):
+        shutil.copytree(nems0_release, folder)
+    population = release / "PEG_NAT4_ozgf.fs100.ch18.tgz"
+    members: dict[str, bytes] = {}
+    with tarfile.open(population) as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            members[member.name] = b"" if content is None else content.read()
+    cells = json.loads(next(c for n, c in members.items() if n.endswith(".resp.json")))["chans"]
+    for name in [name for name in members if name.endswith(".csv") and "epoch" not in name]:
+        table = np.loadtxt(io.BytesIO(members.pop(name)), delimiter=",", ndmin=2)
+        if ".mask_est." in name:
+            table = table[:, :1] > 0
+            about = json.loads(members[name.replace(".csv", ".json")]) | {"chans": cells}
+            members[name.replace(".csv", ".json")] = json.dumps(about).encode()
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
+            file.create_dataset("raster", data=table.T, compression="gzip")
+        members[name.replace(".csv", ".h5")] = content.getvalue()
+    pack(population, members)
+    found = nat4xr.open_area("PEG", release, download=False, progressbar=False).load()
+    known = nat4xr.open_area("PEG", as_published, download=False, progressbar=False).load()
+    xr.testing.assert_identical(found, known)
+    assert open_recording(population).mask_est.dtype == bool
