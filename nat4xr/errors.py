@@ -1,6 +1,7 @@
 """What can go wrong with the release, in words for its user."""
 
 import errno
+import lzma
 import struct
 import tarfile
 import zipfile
@@ -15,6 +16,7 @@ from isal import isal_zlib
 _DAMAGE: tuple[Any, ...] = (
     EOFError,
     isal_zlib.error,
+    lzma.LZMAError,
     struct.error,
     tarfile.TarError,
     zipfile.BadZipFile,

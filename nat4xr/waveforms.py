@@ -19,17 +19,11 @@ from numpy.typing import NDArray
 from .errors import ReleaseError, explained
 from .extras import require
 from .index import set_labels
-from .io import labels, registry
+from .io import labels, limits, registry
 from .io.assemble import sound_coords
 from .io.files import status_of
 from .io.release import check_folder, files_below, opened_zip, read_member
 from .schema import SILENCE_S, SOUND_S
-
-MAX_SOUNDS = 10_000
-"""A ``wav.zip`` of more files than this is refused; the real one holds 593."""
-
-MAX_SOUND = 2**26
-"""The file of one sound may have this many bytes; a real one has 88 thousand."""
 
 _STEM = re.compile(r"(?:STIM_)?(.*?)(?:\.wav)?", re.IGNORECASE | re.DOTALL)
 
@@ -191,8 +185,8 @@ def _list(source: Path) -> dict[str, _File]:
     else:
         with explained(source.name), opened_zip(source) as archive:
             versions = {file.filename: _version(file) for file in archive.infolist()}
-    if len(versions) > MAX_SOUNDS:
-        raise ReleaseError(f"{source.name} holds more than {MAX_SOUNDS} files")
+    with explained(source.name):
+        limits.check("zip_files", len(versions))
     files: dict[str, _File] = {}
     for path, version in versions.items():
         name = path.rpartition("/")[2]
@@ -288,24 +282,20 @@ def _content(source: Path, file: _File, label: str) -> bytes:
     """The bytes of a file that `_list` found, if it is still the same."""
     if source.is_dir():
         path = source / file.path
-        _check_size(path.stat().st_size, label)
+        with explained(label):
+            limits.check("sound_file", path.stat().st_size)
         if _version(path) == file.version:
             return path.read_bytes()
     else:
         with explained(label), opened_zip(source) as archive:
             member = archive.NameToInfo.get(file.path)
             if member is not None and _version(member) == file.version:
-                _check_size(member.file_size, label)
+                limits.check("sound_file", member.file_size)
                 return read_member(archive, member)
     raise OSError(
         f"{label} has been replaced since it was opened: open the sounds again "
         "(nat4xr.open_waveforms)"
     )
-
-
-def _check_size(size: int, label: str) -> None:
-    if size > MAX_SOUND:
-        raise ReleaseError(f"{label} has {size:,} bytes; a sound may have {MAX_SOUND:,}")
 
 
 def _decode(content: bytes, label: str) -> tuple[int, NDArray[Any]]:

@@ -13,7 +13,8 @@ PACKAGE = Path(nat4xr.__file__).parent
 # From the ground up. Modules on one line do not import each other.
 ROOMS = [
     ["errors", "extras", "chunks", "schema"],
-    ["io.files", "io.tables", "io.labels", "io.raster", "io.notes", "io.limits"],
+    ["io.files", "io.limits", "io.labels", "io.notes"],
+    ["io.tables", "io.raster"],
     ["io.registry", "io.nems"],
     ["io.release", "io.engine"],
     ["io.trials"],

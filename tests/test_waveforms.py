@@ -454,8 +454,7 @@ def test_names_are_never_paths(with_sounds: Callable[..., Path]) -> None:
         ({"=1+1.wav": SILENCE}, ": holds the unsafe name"),
         ({"cat1_rec1_=1+1_excerpt1.wav": SILENCE}, ": holds the unsafe name"),
         ({"_rec1_" * 10**4 + ".wav": SILENCE}, ": holds the unsafe name"),
-        ({f"{i:060000}": b"" for i in range(80)}, ": lists files in more than 4,194,304 bytes"),
-        (dict.fromkeys(map(str, range(10_001)), b""), "holds more than 10000 files"),
+        (dict.fromkeys(map(str, range(20_001)), b""), ": 20,001 files in a zip"),
     ],
 )
 def test_a_zip_that_cannot_be_wav_zip_is_refused(
@@ -468,20 +467,17 @@ def test_a_zip_that_cannot_be_wav_zip_is_refused(
 def test_a_file_that_claims_to_be_huge_is_not_read(
     with_sounds: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nat4xr.waveforms.MAX_SOUND", len(SILENCE) - 1)
+    monkeypatch.setenv("NAT4XR_LIMITS", "1e-3")
     path = with_sounds({"a.wav": SILENCE})
-    with pytest.raises(nat4xr.ReleaseError, match="has 88,244 bytes; a sound may have 88,243"):
+    with pytest.raises(nat4xr.ReleaseError, match=r"88,244 bytes.*NAT4XR_LIMITS=1"):
         open_waveforms(path).load()
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_sound_that_is_compressed_as_none_of_the_release_is_refused(
-    tmp_path: Path, method: int
-) -> None:
+def test_a_sound_may_be_compressed_by_any_method(tmp_path: Path, method: int) -> None:
     with zipfile.ZipFile(tmp_path / "wav.zip", "w", method) as archive:
         archive.writestr("a.wav", SILENCE)
-    with pytest.raises(nat4xr.ReleaseError, match=r"a\.wav in wav\.zip: is compressed in an unus"):
-        open_waveforms(tmp_path).load()
+    assert (open_waveforms(tmp_path) == 0).all()
 
 
 def test_a_sound_that_is_larger_than_it_claims_is_not_inflated(tmp_path: Path) -> None:
@@ -513,7 +509,7 @@ def test_an_encrypted_sound_is_named(with_sounds: Callable[..., Path]) -> None:
     content = (path / "wav.zip").read_bytes()
     entry = content.rindex(b"PK\1\2")  # the flags of the member are 8 bytes further on
     (path / "wav.zip").write_bytes(content[: entry + 8] + b"\1" + content[entry + 9 :])
-    with pytest.raises(nat4xr.ReleaseError, match=r"a\.wav in wav\.zip: is encrypted"):
+    with pytest.raises(nat4xr.ReleaseError, match=r"a\.wav in wav\.zip: .* encrypted"):
         open_waveforms(path).load()
 
 

@@ -23,17 +23,11 @@ from numpy.typing import NDArray
 from .. import __version__, schema
 from ..errors import ReleaseError, explained
 from ..schema import BIN_S, N_REPEATS, N_VAL
-from . import labels, nems, notes, registry
+from . import labels, limits, nems, notes, registry
 from .notes import Notes
 from .raster import Raster
 from .release import AreaFiles, auditory_flags
 from .trials import Trials, find_trials, read_sites, samples_per_bin, sound_epochs, val_bins
-
-MAX_GRID = 2**28
-"""This many bins of all val trials and cells are held at most; A1 has 46 million."""
-
-MAX_SOUNDS = 2**14
-"""A population recording of more sounds than this is refused; A1 has 593."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +274,8 @@ def _count_val_trials(
             )
             cuts += _cuts(trials, is_val, samples_per_bin(site.fs), columns)
         position = ((rep * n_val + val_number[stim]) * n_time + time) * len(cells) + neuron
-        positions.append(position.astype(np.int32))  # MAX_GRID is below 2**31
+        fits = position.max(initial=0) < 2**31
+        positions.append(position.astype(np.int32) if fits else position)
     _note_missing(label, trials_cell_id, noted)
     shape = (max(N_REPEATS, int(n_reps.max(initial=0))), n_val, n_time, len(cells))
     _check_grid(label, *shape)
@@ -311,7 +306,7 @@ def _note_missing(label: str, trials_cell_id: dict[str, str], noted: Notes) -> N
 
 
 def _histogram(
-    label: str, positions: list[NDArray[np.int32]], shape: tuple[int, ...]
+    label: str, positions: list[NDArray[Any]], shape: tuple[int, ...]
 ) -> NDArray[np.uint16]:
     """Count how often each position occurs."""
     counts = np.zeros(shape, np.uint16)
@@ -424,8 +419,7 @@ def _sounds(signal: nems.Signal, label: str, noted: Notes) -> pd.DataFrame:
     epochs = sound_epochs(signal, label, noted)
     if not len(epochs):
         raise ValueError(f"signal {signal.name!r} has no sound (STIM_...) among its epochs")
-    if len(epochs) > MAX_SOUNDS:
-        raise ValueError(f"signal {signal.name!r} has more than {MAX_SOUNDS:,} sounds")
+    limits.check("sounds", len(epochs))
     if epochs["name"].duplicated().any():
         raise ValueError(f"signal {signal.name!r} presents a sound twice")
     assert signal.n_samples is not None  # a raster counts its samples
@@ -435,11 +429,8 @@ def _sounds(signal: nems.Signal, label: str, noted: Notes) -> pd.DataFrame:
 
 def _check_grid(label: str, n_reps: int, n_stims: int, n_time: int, n_channels: int) -> None:
     """Refuse what would take gigabytes once its zeros are written out."""
-    if n_reps * max(N_VAL, n_stims) * n_time * n_channels > MAX_GRID:
-        raise ReleaseError(
-            f"{label}: {n_channels:,} channels, and sounds of {n_time:,} bins, are more than can "
-            "be held"
-        )
+    with explained(f"{label}: {n_channels:,} channels, and sounds of {n_time:,} bins"):
+        limits.check("val_bins", n_reps * max(N_VAL, n_stims) * n_time * n_channels)
 
 
 def _samples(raster: Raster, start: int, stop: int, n_time: int) -> NDArray[np.float32]:

@@ -32,7 +32,8 @@ from .raster import (
     read_hdf5_raster,
     read_raster,
 )
-from .tables import MAX_TABLE, parse_numbers, read_table
+from . import limits
+from .tables import parse_numbers, read_table
 
 MAX_MEMBERS = 10_000
 """A recording of more files and folders than this is refused; a real one has some 20."""
@@ -384,7 +385,7 @@ def _read_part(part: str, stream: Stream, size: int, rasters: bool, dtype: Any) 
         text_type = np.float32 if dtype == np.float32 else np.float64
         return (read_raster if rasters else measure_raster)(stream, size, text_type)
     if part == "epoch.csv":
-        return _read_epochs(_content(stream, size, MAX_TABLE))
+        return _read_epochs(_content(stream, size, limits.most("table_bytes")))
     if part == "json":
         return _read_json(_content(stream, size, MAX_JSON))
     return _content(stream, size, MAX_HDF5)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -14,22 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ReleaseError, explained, shown
+from . import limits
 from .labels import match_cells
 from .nems import is_archive_name
 from .registry import FILES, data_dir, missing_error
-from .tables import MAX_TABLE, read_table
+from .tables import read_table
 
 AREAS = ("A1", "PEG")
 SUBSETS = ("all", "est", "val")
-
-MAX_SITE_ARCHIVE = 2**28
-"""The archive of one site may have this many bytes; a real one has about 5 million."""
-
-MAX_FILES = 1000
-"""A zip of more files than this is refused; a real one has some 20."""
-
-MAX_DIRECTORY = 4 * 2**20
-"""The list of what a zip holds may have this many bytes; that of the sounds has 60 thousand."""
 
 
 @dataclass(frozen=True)
@@ -166,33 +156,16 @@ def files_below(part: Path) -> list[Path]:
 
 @contextmanager
 def opened_zip(file: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip, refusing one that lists millions of files before they are all held."""
-    with _ZipSource(io.FileIO(file)) as source, zipfile.ZipFile(source) as archive:
-        source.most = sys.maxsize
+    """Open a zip; one that holds too many files is refused."""
+    with zipfile.ZipFile(file) as archive:
+        limits.check("zip_files", len(archive.infolist()))
         yield archive
 
 
-class _ZipSource(io.BufferedReader):
-    """A zip for zipfile, which reads the list of files in one piece."""
-
-    most = MAX_DIRECTORY
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is not None and size > self.most:
-            raise ValueError(f"lists files in more than {self.most:,} bytes")
-        return super().read(size)
-
-
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Read a file of a zip: of the size that was claimed, and stored as the release stores."""
-    if member.flag_bits & 1:
-        raise ValueError("is encrypted")
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("is compressed in an unusual way")
-    if member.header_offset < 0:  # the disk would be blamed for seeking there
-        raise zipfile.BadZipFile("it begins before its archive")
+    """Read a file of a zip: no more of it than its size says."""
     with archive.open(member) as file:
-        return file.read(member.file_size)  # read() would inflate all there is
+        return file.read(member.file_size)
 
 
 def site_recordings(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
@@ -233,8 +206,12 @@ def count_sites(sites: Path) -> int:
 
 def _is_site(name: str) -> bool:
     """Whether a file of a zip is a site recording, by its name."""
-    name = name.rpartition("/")[2]
-    return not name.startswith(".") and is_archive_name(name)
+    return is_archive_name(name) and not _is_left_behind(name.rpartition("/")[2])
+
+
+def _is_left_behind(name: str) -> bool:
+    """Whether a file is one that macOS leaves behind."""
+    return name.startswith((".", "__MACOSX"))
 
 
 def _in_folder(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
@@ -246,22 +223,17 @@ def _in_folder(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
 
 def _visible(folder: Path) -> list[Path]:
     """What a folder holds, without what macOS leaves behind."""
-    return [p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "__MACOSX"))]
+    return [p for p in sorted(folder.iterdir()) if not _is_left_behind(p.name)]
 
 
 def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
     with opened_zip(sites) as archive:
-        if len(archive.infolist()) > MAX_FILES:
-            raise ValueError(f"holds more than {MAX_FILES:,} files")
         for member in archive.infolist():
-            name = member.filename.rpartition("/")[2]
             if not _is_site(member.filename):
-                archive.open(member).close()  # is it called so, or is the directory damaged?
                 continue
-            label = f"{shown(name)} in {sites.name}"
+            label = f"{shown(member.filename.rpartition('/')[2])} in {sites.name}"
             with explained(label):
-                if member.file_size > MAX_SITE_ARCHIVE:
-                    raise ValueError(f"claims {member.file_size:,} bytes")
+                limits.check("site_archive", member.file_size)
                 content = read_member(archive, member)
             yield label, content
 
@@ -285,11 +257,11 @@ def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
         The table is broken, or lacks one of the two columns.
     """
     with explained(table.name):
-        if table.stat().st_size > MAX_TABLE:
-            raise ValueError(f"has {table.stat().st_size:,} bytes; a table may have {MAX_TABLE:,}")
+        limits.check("table_bytes", table.stat().st_size)
         rows = read_table(table.read_bytes(), ["cellid", "sig_auditory"])
         flags: dict[str, bool] = {}
-        for cell_id, text in zip(rows["cellid"], rows["sig_auditory"], strict=True):
+        cells_of_rows = map(str.strip, rows["cellid"])
+        for cell_id, text in zip(cells_of_rows, rows["sig_auditory"], strict=True):
             flag = _FLAGS.get(text.strip().lower())
             if flag is None:
                 raise ValueError(f"sig_auditory of {cell_id!r} is {text!r}")
@@ -305,5 +277,9 @@ def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
     return [flags[listed[cell_id]] if cell_id in listed else False for cell_id in cell_ids]
 
 
-# Empty, as pandas writes what is missing, is like a row that is missing.
-_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
+_FLAGS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0", "0.0"), False),
+    # As pandas and others write what is missing: like a row that is missing.
+    **dict.fromkeys(("", "nan", "na", "n/a", "none", "null"), False),
+}

@@ -4,11 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-MAX_TABLE = 4 * 2**20
-"""A table may have this many bytes; the real ones of cells and epochs have less than 1 million."""
-
-MAX_ROWS = 2**18
-"""A table of more rows than this is refused; a real one of epochs has some 12,000."""
+from . import limits
 
 
 def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
@@ -17,7 +13,8 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
     Parameters
     ----------
     content : bytes
-        UTF-8 text. Columns come in any order, and there may be others.
+        UTF-8 text, with or without a byte order mark. Columns come in any order, and there may be
+        others. Blank lines and spaces around the names of columns do not matter.
     columns : sequence of str
 
     Returns
@@ -36,9 +33,10 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
     >>> read_table(b"end,name\n1.5,a\n3,b", ["name", "end"])
     {'name': ['a', 'b'], 'end': ['1.5', '3']}
     """
+    most = limits.most("table_rows")
     reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
     try:
-        header = next(reader, [])
+        header = [name.strip() for name in next((row for row in reader if _holds_text(row)), [])]
         for column in columns:
             if header.count(column) != 1:
                 wrong = "twice a" if column in header else "no"
@@ -47,9 +45,9 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
         for row in reader:
             if len(row) == len(header):
                 rows.append(row)
-                if len(rows) > MAX_ROWS:
-                    raise ValueError(f"has more than {MAX_ROWS:,} rows")
-            elif row:  # nothing is a blank line
+                if len(rows) > most:
+                    limits.check("table_rows", len(rows))
+            elif _holds_text(row):
                 raise ValueError(
                     f"has a line of {len(row)} fields under a header of {len(header)}: "
                     f"line {reader.line_num}"
@@ -58,6 +56,11 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
         raise ValueError(f"is not CSV: {error}, line {reader.line_num}") from error
     places = {column: header.index(column) for column in columns}
     return {column: [row[place] for row in rows] for column, place in places.items()}
+
+
+def _holds_text(row: Sequence[str]) -> bool:
+    """Whether a row is more than a blank line."""
+    return any(field.strip() for field in row)
 
 
 def parse_numbers(texts: Sequence[str]) -> list[float]:

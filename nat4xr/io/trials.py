@@ -13,15 +13,9 @@ from tqdm.auto import tqdm
 
 from ..errors import ReleaseError, explained
 from ..schema import BIN_S
-from . import labels, nems, notes
+from . import labels, limits, nems, notes
 from .notes import Notes
 from .release import AreaFiles, count_sites, site_recordings
-
-MAX_SITE = 2**31
-"""The files of a site recording may have this many bytes; those of a real one have millions."""
-
-MAX_SPIKES = 2**27
-"""This many spikes of all sites are held at most; A1 has some 10 million."""
 
 MAX_TIME = 1e9
 """Epochs and spikes at this many seconds or later lie outside any recording."""
@@ -87,13 +81,14 @@ def read_sites(
     n_spikes = 0
     digests = set()
     for label, source in sites:
-        recording = nems.read(source, signals=("resp",), label=label, most=MAX_SITE)
+        most = limits.most("site_files")
+        recording = nems.read(source, signals=("resp",), label=label, most=most)
         resp = recording.signals["resp"]
         if resp.kind != "points":
             raise ReleaseError(f"{label}: signal 'resp' holds no spike times")
         n_spikes += sum(times.size for times in resp.data.values())
-        if n_spikes > MAX_SPIKES:
-            raise ReleaseError(f"{files.sites.name}: holds more than {MAX_SPIKES:,} spikes")
+        with explained(files.sites.name):
+            limits.check("spikes", n_spikes)
         with explained(label):
             labels.check_names(resp.channels)
         if (digest := _digest(resp)) in digests:

@@ -1,0 +1,105 @@
+"""Limits on the size of what is read: one table, and one way to raise all of them."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import NamedTuple
+
+VARIABLE = "NAT4XR_LIMITS"
+"""The environment variable by whose value all limits are multiplied."""
+
+
+class Limit(NamedTuple):
+    """How much of something is read at most.
+
+    Attributes
+    ----------
+    most : int
+        Reading more is refused.
+    largest : int
+        What the largest file known to us holds, or an estimate of it.
+    what : str
+        What is counted.
+    """
+
+    most: int
+    largest: int
+    what: str
+
+
+LIMITS = {
+    "zip_files": Limit(20_000, 593, "files in a zip"),
+    "site_archive": Limit(2**28, 6_000_000, "bytes of a site's archive"),
+    "sound_file": Limit(2**26, 88_244, "bytes of a sound file"),
+    "site_files": Limit(2**31, 50_000_000, "bytes of a site's files"),
+    "table_bytes": Limit(2**26, 1_000_000, "bytes of a table of cells or epochs"),
+    "table_rows": Limit(2**20, 12_000, "rows of a table of cells or epochs"),
+    "sounds": Limit(2**15, 593, "sounds in a population recording"),
+    "val_bins": Limit(2**29, 45_846_000, "bins of all val trials and cells, 849 x 20 x 18 x 150"),
+    "spikes": Limit(2**28, 12_000_000, "spikes of all sites"),
+}
+"""Every limit by its name. None is less than ten times what the largest file needs."""
+
+
+def most(name: str) -> int:
+    """Return a limit, multiplied by the environment variable ``NAT4XR_LIMITS``.
+
+    Parameters
+    ----------
+    name : str
+        A key of `LIMITS`.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If the environment variable is not a positive number.
+
+    Examples
+    --------
+    >>> most("zip_files")
+    20000
+    """
+    text = os.environ.get(VARIABLE, "1")
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not 0 < factor < math.inf:
+        raise ValueError(f"the environment variable {VARIABLE} is {text!r}, not a positive number")
+    return int(LIMITS[name].most * factor)
+
+
+def check(name: str, amount: int) -> None:
+    """Refuse an amount that is over a limit.
+
+    Parameters
+    ----------
+    name : str
+        A key of `LIMITS`.
+    amount : int
+        How much there is, or as much of it as was counted.
+
+    Raises
+    ------
+    ValueError
+        If it is too much. The message names the limit and how to raise it.
+
+    Examples
+    --------
+    >>> check("zip_files", 593)
+    >>> check("zip_files", 30_000)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ValueError: 30,000 files in a zip are over the limit of 20,000 (zip_files): ...
+    """
+    if amount > (limit := most(name)):
+        factor = math.ceil(amount / LIMITS[name].most)
+        raise ValueError(
+            f"{amount:,} {LIMITS[name].what} are over the limit of {limit:,} ({name}): if the file "
+            f"is right, set {VARIABLE}={factor} in the environment, which multiplies all limits"
+        )
