@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 import nat4xr
 from nat4xr import ReleaseError
-from nat4xr.io import limits, nems
+from nat4xr.io import nems
 from nat4xr.io.assemble import AreaData, assemble, read_sites
 from nat4xr.io.release import AreaFiles, find_area
 
+from .support import set_limits
 from .support.releases import (
     EST,
     N_TIME,
@@ -253,8 +254,9 @@ def test_sites_of_more_spikes_than_can_be_held_are_refused(
     assembled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_spikes = sum(len(t) for site in tiny_sites().values() for t in site.spikes.values())
-    fewer = limits.LIMITS["spikes"]._replace(most=n_spikes - 1)
-    monkeypatch.setitem(limits.LIMITS, "spikes", fewer)
+    set_limits(monkeypatch, spikes=n_spikes)
+    assembled(tiny_release())
+    set_limits(monkeypatch, spikes=n_spikes - 1)
     with pytest.raises(ReleaseError, match=rf"{n_spikes:,} spikes.*\(spikes\)"):
         assembled(tiny_release())
 
@@ -520,7 +522,7 @@ BAD = {
     "a rate below the bins'": (lambda: about_site(1e-9), SITE, "1e-09 Hz"),
     "a rate without end": (lambda: about_site(1e300), SITE, "fs"),
     "a length without end": (lambda: about_site(1000, 10**400), SITE, "."),
-    "a site of gigabytes": (lambda: huge_site(), SITE, "more than 2,147,483,648 bytes"),
+    "a site of gigabytes": (lambda: huge_site(), SITE, "2,147,483,649 bytes"),
     "a site of rasters": (lambda: raster_site(), SITE, "no spike times"),
     "a cell at two sites": (lambda: same_cells_at_two_sites(), "A1_ARM030a", CELLS[0]),
     "a cell under two names": (

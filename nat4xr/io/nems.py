@@ -24,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import explained, shown
+from . import limits
 from .raster import (
     Raster,
     fill,
@@ -32,29 +33,10 @@ from .raster import (
     read_hdf5_raster,
     read_raster,
 )
-from . import limits
-from .tables import parse_numbers, read_table
-
-MAX_MEMBERS = 10_000
-"""A recording of more files and folders than this is refused; a real one has some 20."""
-
-MAX_RECORDING = 64 * 2**30
-"""The files of a recording are streamed, up to this many bytes in all; those of A1 have 2 GB."""
-
-MAX_JSON = 32 * 2**20
-"""JSON can take a hundred times its size in memory: it may have this many bytes in all."""
-
-MAX_EPOCHS = 2**22
-"""The signals of a recording may have this many epochs in all; those of A1 have some 7,000."""
+from .tables import parse_numbers, read_header, read_table
 
 MAX_NAME = 1000
 """Channels and epochs with names of more characters are refused: arrays pad all to the longest."""
-
-MAX_HDF5 = 4 * 2**30
-"""An HDF5 file may have this many bytes, and its event times or tiles may take as many."""
-
-MAX_DATASETS = 2**16
-"""An HDF5 file may have this many datasets; that of a site has one a cell."""
 
 MAX_FS = 1e9
 """Rates in Hz beyond this are refused: the number of a sample is an integer."""
@@ -143,7 +125,7 @@ def read(
     label: str | None = None,
     rasters: bool = True,
     dtype: Any = None,
-    most: int = MAX_RECORDING,
+    limit: str = "recording_bytes",
 ) -> Recording:
     """Read a NEMS recording.
 
@@ -161,8 +143,8 @@ def read(
     dtype : numpy.dtype, optional
         Type of the values of rasters, ``float32`` or ``float64``. Default: the type that the file
         says; numbers in text are ``float64``.
-    most : int, optional
-        The bytes that the files may have in all.
+    limit : str, optional
+        Which of the `limits` holds for the bytes of all files.
 
     Returns
     -------
@@ -177,7 +159,7 @@ def read(
     """
     label = label or (source.name if isinstance(source, Path) else "recording")
     with explained(label):
-        parts, meta = _read_parts(source, signals, label, rasters, dtype, most)
+        parts, meta = _read_parts(source, signals, label, rasters, dtype, limit)
         n_views = Counter(view[1] for stem in parts if (view := _view_of(stem, parts)))
         found: dict[str, Signal] = {}
         recordings: dict[str, str] = {}
@@ -214,7 +196,7 @@ def _read_parts(
     label: str,
     rasters: bool,
     dtype: Any,
-    most: int,
+    limit: str,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Read the files of each signal, by ``<recording>.<signal>``, and the meta data."""
     parts: dict[str, dict[str, Any]] = {}
@@ -224,8 +206,7 @@ def _read_parts(
     with closing(_members(source)) as members:
         for member, stream, size in members:
             total += size
-            if total > most:
-                raise ValueError(f"claims more than {most:,} bytes")
+            limits.check(limit, total)
             parsed = _parse_name(member)
             if parsed is None:
                 continue
@@ -233,13 +214,12 @@ def _read_parts(
             if not stem.isprintable():
                 raise ValueError(f"holds a file with the unsafe name {member!r}")
             n_json += size if part.endswith("json") else 0
-            if n_json > MAX_JSON:
-                raise ValueError(f"holds more than {MAX_JSON:,} bytes of JSON")
+            limits.check("json_bytes", n_json)
             if part == "meta.json":
                 if meta is not None:
                     raise ValueError(f"holds {shown(member)} twice")
                 with explained(f"{shown(member)} in {label}"):
-                    meta = _read_meta(_content(stream, size, MAX_JSON))
+                    meta = _read_meta(_content(stream, size, "json_bytes"))
                 continue
             if signals is not None and not any(stem.endswith(f".{name}") for name in signals):
                 continue
@@ -253,8 +233,7 @@ def _read_parts(
             with explained(f"{shown(member)} in {label}"):
                 files[part] = _read_part(part, stream, size, rasters, dtype)
             n_epochs += len(files[part][0]) if part == "epoch.csv" else 0
-            if n_epochs > MAX_EPOCHS:
-                raise ValueError(f"holds more than {MAX_EPOCHS:,} epochs")
+            limits.check("epochs", n_epochs)
     return parts, meta or {}
 
 
@@ -309,8 +288,7 @@ def _folder_members(folder: Path) -> Generator[tuple[str, Stream, int]]:
         if found and place != folder and place.is_symlink():
             raise ValueError(f"{shown(place.name)} is a link")
         files += found
-    if len(files) > MAX_MEMBERS:
-        raise ValueError(f"holds more than {MAX_MEMBERS:,} files")
+    limits.check("recording_files", len(files))
     for file in files:
         if file.is_symlink() or not file.is_file():
             raise ValueError(f"{shown(file.name)} is not a plain file")
@@ -341,8 +319,7 @@ def _plain_files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The files of a tar, without what else it holds: folders, labels of volumes, links."""
     for count, member in enumerate(iter(tar.next, None), 1):
         tar.members.clear()  # type: ignore[attr-defined]  # or all would be held
-        if count > MAX_MEMBERS:
-            raise ValueError(f"holds more than {MAX_MEMBERS:,} files")
+        limits.check("recording_files", count)
         if member.size < 0:
             raise ValueError(f"{member.name!r} claims {member.size:,} bytes")
         if member.isreg():
@@ -371,9 +348,8 @@ class _Section(io.RawIOBase):
         return n_read
 
 
-def _content(stream: Stream, size: int, most: int) -> bytes:
-    if size > most:
-        raise ValueError(f"claims {size:,} bytes; at most {most:,} are read")
+def _content(stream: Stream, size: int, limit: str) -> bytes:
+    limits.check(limit, size)
     content = bytearray(size)
     del content[fill(stream, memoryview(content)) :]
     return bytes(content)
@@ -385,10 +361,10 @@ def _read_part(part: str, stream: Stream, size: int, rasters: bool, dtype: Any) 
         text_type = np.float32 if dtype == np.float32 else np.float64
         return (read_raster if rasters else measure_raster)(stream, size, text_type)
     if part == "epoch.csv":
-        return _read_epochs(_content(stream, size, limits.most("table_bytes")))
+        return _read_epochs(_content(stream, size, "table_bytes"))
     if part == "json":
-        return _read_json(_content(stream, size, MAX_JSON))
-    return _content(stream, size, MAX_HDF5)
+        return _read_json(_content(stream, size, "json_bytes"))
+    return _content(stream, size, "hdf5_bytes")
 
 
 def _read_json(content: bytes) -> dict[str, Any]:
@@ -419,7 +395,7 @@ def _check_names(names: Iterable[str]) -> None:
 def _read_epochs(content: bytes) -> tuple[pd.DataFrame, dict[str, NDArray[Any]]]:
     """The names and times of epochs, and their further columns that have a name."""
     required = ["name", "start", "end"]
-    header = Counter(_read_header(content))
+    header = Counter(read_header(content))
     further = [name for name, n in header.items() if name and n == 1 and name not in required]
     table = read_table(content, [*required, *further])
     _check_names(table["name"])
@@ -432,13 +408,6 @@ def _read_epochs(content: bytes) -> tuple[pd.DataFrame, dict[str, NDArray[Any]]]
         }
     )
     return epochs, {name: _as_array(table[name]) for name in further}
-
-
-def _read_header(content: bytes) -> list[str]:
-    import csv
-
-    text = io.StringIO(content.decode("utf-8-sig"), newline="")
-    return next(csv.reader(text), [])
 
 
 def _as_array(texts: list[str]) -> NDArray[Any]:
@@ -463,8 +432,7 @@ def _opened_hdf5(content: bytes) -> Iterator[dict[str, Any]]:
 
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
-            if len(file) > MAX_DATASETS:
-                raise ValueError(f"holds more than {MAX_DATASETS:,} datasets")
+            limits.check("hdf5_datasets", len(file))
             _check_names(file)
             datasets = {}
             for name in file:
@@ -487,8 +455,7 @@ def _read_arrays(content: bytes) -> dict[str, NDArray[Any]]:
     with _opened_hdf5(content) as datasets:
         # HDF5 reads whole chunks, which can be larger than their dataset.
         sizes = [max(d.size, math.prod(d.chunks or ())) for d in datasets.values()]
-        if 8 * sum(sizes) > MAX_HDF5:
-            raise ValueError(f"claims more than {MAX_HDF5:,} bytes of numbers")
+        limits.check("hdf5_bytes", 8 * sum(sizes))
         return {name: _native(dataset[()]) for name, dataset in datasets.items()}
 
 

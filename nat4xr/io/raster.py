@@ -11,17 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_CHANNELS = 2**16
-"""A raster of more channels than this is refused; the largest known has 2,128."""
-
-MAX_SAMPLES = 2**26
-"""A raster of more samples than this is refused; A1 has 88,950."""
-
-MAX_VALUES = 2**28
-"""A raster may have this many values other than zero, which are held; A1 has some 8 million."""
-
-MAX_HDF5_VALUES = 2**32
-"""A raster in HDF5 may have this many values in all, read in blocks; A1 has 76 million."""
+from . import limits
 
 _BLOCK = 2 * 2**20
 _FLOAT64 = np.dtype(np.float64)
@@ -166,8 +156,7 @@ def measure_hdf5_raster(dataset: Any) -> RasterShape:
     """Tell the size of a dataset that `read_hdf5_raster` would read."""
     n_samples, n_channels = dataset.shape[-1], math.prod(dataset.shape[:-1])
     _check_shape(n_samples, n_channels)
-    if n_samples * n_channels > MAX_HDF5_VALUES:
-        raise ValueError(f"has more than {MAX_HDF5_VALUES:,} values")
+    limits.check("hdf5_values", n_samples * n_channels)
     return RasterShape(n_samples, n_channels, dataset.dtype.newbyteorder("="))
 
 
@@ -185,12 +174,11 @@ def _joined(
         n_values += len(part.values)
         n_samples += part.n_samples
         _check_shape(n_samples, n_channels)
-        if n_values > MAX_VALUES:
-            raise ValueError(f"has more than {MAX_VALUES:,} values other than zero")
+        limits.check("values", n_values)
     return Raster(
         n_channels,
         np.concatenate(starts),
-        np.frombuffer(channels, np.uint16),
+        np.frombuffer(channels, _channel_dtype(n_channels)),
         np.frombuffer(values, dtype),
     )
 
@@ -202,7 +190,11 @@ def _raster(
     first = np.arange(n_samples + 1) * n_channels
     starts = np.searchsorted(positions, first)
     channels = positions - np.repeat(first[:-1], np.diff(starts))
-    return Raster(n_channels, starts, channels.astype(np.uint16), values)
+    return Raster(n_channels, starts, channels.astype(_channel_dtype(n_channels)), values)
+
+
+def _channel_dtype(n_channels: int) -> type[np.unsignedinteger[Any]]:
+    return np.uint16 if n_channels <= 2**16 else np.uint32
 
 
 def _first_line(stream: Stream) -> tuple[bytes, int]:
@@ -253,15 +245,12 @@ def _lines(block: bytearray) -> list[bytearray]:
 
 
 def _check_shape(n_samples: int, n_channels: int) -> None:
-    if n_channels > MAX_CHANNELS:
-        raise ValueError(f"has more than {MAX_CHANNELS:,} columns")
-    if n_samples > MAX_SAMPLES:
-        raise ValueError(f"has more than {MAX_SAMPLES:,} samples")
+    limits.check("channels", n_channels)
+    limits.check("samples", n_samples)
 
 
 def _check_line(n_bytes: int) -> None:
-    if n_bytes > 64 * MAX_CHANNELS:
-        raise ValueError(f"has a line of more than {64 * MAX_CHANNELS:,} bytes")
+    limits.check("line_bytes", n_bytes)
 
 
 def _whole_lines(stream: Stream, head: bytes, n_channels: int) -> Iterator[bytearray]:

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from . import limits
 
@@ -34,9 +35,9 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
     {'name': ['a', 'b'], 'end': ['1.5', '3']}
     """
     most = limits.most("table_rows")
-    reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+    reader = _reader(content)
     try:
-        header = [name.strip() for name in next((row for row in reader if _holds_text(row)), [])]
+        header = _next_header(reader)
         for column in columns:
             if header.count(column) != 1:
                 wrong = "twice a" if column in header else "no"
@@ -56,6 +57,34 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
         raise ValueError(f"is not CSV: {error}, line {reader.line_num}") from error
     places = {column: header.index(column) for column in columns}
     return {column: [row[place] for row in rows] for column, place in places.items()}
+
+
+def read_header(content: bytes) -> list[str]:
+    r"""Read the names of a table's columns.
+
+    Parameters
+    ----------
+    content : bytes
+        As for `read_table`.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> read_header(b"end, name\n1.5,a\n")
+    ['end', 'name']
+    """
+    return _next_header(_reader(content))
+
+
+def _reader(content: bytes) -> Any:
+    return csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+
+
+def _next_header(reader: Iterator[list[str]]) -> list[str]:
+    return [name.strip() for name in next(filter(_holds_text, reader), [])]
 
 
 def _holds_text(row: Sequence[str]) -> bool:

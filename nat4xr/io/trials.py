@@ -81,8 +81,7 @@ def read_sites(
     n_spikes = 0
     digests = set()
     for label, source in sites:
-        most = limits.most("site_files")
-        recording = nems.read(source, signals=("resp",), label=label, most=most)
+        recording = nems.read(source, signals=("resp",), label=label, limit="site_bytes")
         resp = recording.signals["resp"]
         if resp.kind != "points":
             raise ReleaseError(f"{label}: signal 'resp' holds no spike times")

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from nat4xr.io.limits import LIMITS
+
 DATA = Path(__file__).parents[1] / "data"
+
+
+def set_limits(monkeypatch: pytest.MonkeyPatch, **limits: int) -> None:
+    """Lower limits on what is read, by their names."""
+    for name, most in limits.items():
+        monkeypatch.setitem(LIMITS, name, LIMITS[name]._replace(most=most))
 
 
 def skip_but_in_ci(reason: str) -> None:
