@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +12,10 @@ from numpy.typing import NDArray
 
 from .errors import explained
 from .index import set_labels
-from .io import registry
+from .io import limits, registry
 from .io.assemble import cell_coords, dataset_attrs
 from .io.release import auditory_flags, check_folder, check_options
-from .io.tables import MAX_TABLE, read_table
+from .io.tables import read_header, read_table
 
 __all__ = ["open_table"]
 
@@ -88,21 +86,17 @@ def open_table(
             raise registry.missing_error(area, [name], folder)
         registry.fetch(area, path, progressbar=progressbar)
     with explained(name):
-        if file.stat().st_size > MAX_TABLE:
-            raise ValueError(f"has {file.stat().st_size:,} bytes; a table may have {MAX_TABLE:,}")
+        limits.check("table_bytes", file.stat().st_size)
         content = file.read_bytes()
-        header = next(csv.reader(io.StringIO(content.decode("utf-8-sig"))), [])
-        columns = read_table(content, [column for column in header if column.strip()])
-        names = columns.pop("cellid", [])
-        cells = [name.strip() for name in names]
+        columns = read_table(content, [column for column in read_header(content) if column])
+        cells = [name.strip() for name in columns.pop("cellid", [])]
         if not cells:
             raise ValueError("has no column cellid, or no rows")
         rows = dict(zip(cells, zip(*columns.values(), strict=True), strict=True))
         for cell, row in zip(cells, zip(*columns.values(), strict=True), strict=True):
             if row != rows[cell]:
                 raise ValueError(f"has two rows for {cell}, which differ")
-    names = list(dict.fromkeys(names))
-    flags = dict(zip(rows, auditory_flags(file, names), strict=True))
+    flags = dict(zip(rows, auditory_flags(file, list(rows)), strict=True))
     columns = dict(zip(columns, map(list, zip(*rows.values(), strict=True)), strict=True))
     simulated = "truth_test" in columns  # a column that nat4xr.simulate writes
     variables = {

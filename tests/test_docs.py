@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 import nat4xr
+from nat4xr.io.limits import LIMITS
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -53,6 +54,20 @@ def test_dataset_page_lists_every_coordinate_with_its_dtype(
     listed = {name: dtype for name, dtype, *_ in table("dataset.md", title)}
     there = {k: kind(c.variable) for k, c in ds.coords.items() if c.dims[0] in dims}
     assert listed == there
+
+
+def test_release_page_lists_every_limit() -> None:
+    page = (DOCS / "release.md").read_text()
+    listed = re.findall(r"^\| (.*) \| ([0-9,]+) \| ([0-9,]+) \| `(\w+)` \|$", page, re.MULTILINE)
+    assert listed == [
+        (limit.what, f"{limit.most:,}", f"{limit.largest:,}", name)
+        for name, limit in LIMITS.items()
+    ]
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_no_limit_is_below_ten_times_the_largest_file(name: str) -> None:
+    assert LIMITS[name].most >= 10 * LIMITS[name].largest
 
 
 def test_dataset_page_lists_every_attribute(ds: xr.Dataset) -> None:
