@@ -1,6 +1,7 @@
 """Verification: what it finds, and that it finds nothing where nothing is wrong."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -464,7 +465,7 @@ def run(*arguments: object) -> Any:
 def test_the_command_succeeds_when_all_checks_hold(tmp_path: Path) -> None:
     result = run("--path", write(tiny_release(), tmp_path))
     assert result.exit_code == 0
-    assert "None of 21 checks failed" in result.stdout
+    assert re.search(r"None of \d+ checks failed", result.stdout)
 
 
 def test_the_command_fails_when_a_check_fails(tmp_path: Path) -> None:
@@ -479,7 +480,7 @@ def test_the_command_says_at_the_end_that_the_release_is_not_whole(tmp_path: Pat
     assert last.startswith("This is not the whole release: 3 of the 849 published cells")
     assert "judged" in last
     last = run("--path", write(simulated(), tmp_path / "simulated")).stdout.splitlines()[-1]
-    assert last == "None of 21 checks failed (-: not judged)."
+    assert re.fullmatch(r"None of \d+ checks failed \(-: not judged\)\.", last)
 
 
 def test_machines_read_as_json_that_the_disk_is_full(tmp_path: Path) -> None:
