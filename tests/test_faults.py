@@ -578,6 +578,7 @@ def test_eight_processes_that_open_both_areas_at_once_fetch_and_convert_each_onc
     run: Run, release_server: ReleaseServer, tmp_path: Path
 ) -> None:
     folder = tmp_path / "data"
+    folder.mkdir()
     orders = [["A1", "PEG"], ["PEG", "A1"]] * 4
     programs = [reader(release_server.folder, folder, areas) for areas in orders]
     assert run(*programs) == [0] * 8
