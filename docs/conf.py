@@ -9,6 +9,8 @@ release that is kept in docs/_build/simulated.
 """
 
 import os
+from collections.abc import Mapping
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,8 +18,10 @@ from urllib.parse import unquote, urlsplit
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
 
 import nat4xr
+from nat4xr import schema
 
 RELEASE = Path(__file__).parent / "_build" / "simulated"
 os.environ["NAT4XR_DATA_DIR"] = str(RELEASE)
@@ -35,6 +39,8 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "jupyter_execute", "examples", "gallery/*.ipynb"]
@@ -54,6 +60,9 @@ nb_execution_show_tb = True
 nb_merge_streams = True
 nb_output_stderr = "remove-warn"  # a page that warns its reader is a page to be mended
 nb_mime_priority_overrides = [("html", "text/html", 0)]
+
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and outputs
+copybutton_prompt_text = "$ "
 
 # -- API --------------------------------------------------------------------------------
 
@@ -127,6 +136,31 @@ def link_own_names(app: Sphinx, env: object, node: nodes.Node, contnode: nodes.N
     return contnode if node["reftype"] == "obj" or len(found) > 1 else None
 
 
+class Contract(SphinxDirective):
+    """A table of variables or coordinates, from the module that they are made by."""
+
+    required_arguments = 1  # the name of a table of nat4xr.schema
+
+    def run(self) -> list[nodes.Node]:
+        fields: Mapping[str, schema.Field] = getattr(schema, self.arguments[0])
+        rows = ["| name | dims | dtype | units | meaning |", "|---|---|---|---|---|"]
+        for name, field in fields.items():
+            dims = ", ".join(f"`{dim}`" for dim in field.dims)
+            meaning = "; ".join(text for text in (field.long_name, field.comment) if text)
+            rows.append(f"| `{name}` | {dims} | {field.dtype} | {field.units} | {meaning} |")
+        return self.parse_text_to_nodes("\n".join(rows))
+
+
+def describe(
+    app: Sphinx, page: str, template: str, context: dict[str, object], doctree: nodes.document
+) -> None:
+    """Give each page a description for search engines: its first paragraph."""
+    paragraph = next(iter(doctree.findall(nodes.paragraph)), None) if doctree else None
+    if paragraph:
+        text = " ".join(paragraph.astext().split())
+        context["metatags"] += f'<meta name="description" content="{escape(text)}">'
+
+
 class _Page(HTMLParser):
     """The links of a page, and what can be linked to in it."""
 
@@ -167,6 +201,8 @@ def check_links(app: Sphinx, exception: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Hook in what this site needs."""
+    app.add_directive("contract", Contract)
     app.connect("config-inited", simulate_release, priority=100)
+    app.connect("html-page-context", describe)
     app.connect("missing-reference", link_own_names)
     app.connect("build-finished", check_links)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,31 +139,35 @@ def info(area: str, path: Path | None, as_json: bool) -> None:
 @click.argument("area", metavar="A1|PEG", type=AREA)
 @click.argument("file", type=click.Path(path_type=Path))
 @subset_option
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["netcdf", "zarr"]),
-    help="Default: zarr if FILE ends in .zarr, else netcdf.",
-)
 @click.option("--spikes", is_flag=True, help="Export the spike times instead.")
 @data_path
-def export(
-    area: str, file: Path, subset: Any, form: str | None, spikes: bool, path: Path | None
-) -> None:
-    """Write an area to FILE: netCDF for any reader of it, or zarr for xarray."""
+def export(area: str, file: Path, subset: Any, spikes: bool, path: Path | None) -> None:
+    """Write an area to FILE: .nc (netCDF), for any reader of it, or .zarr, for xarray."""
+    from dask.diagnostics.progress import ProgressBar
+
     from .area import open_area
+    from .io import cache
     from .io.files import written
     from .io.netcdf import to_netcdf
     from .spikes import open_spikes
 
+    if file.suffix not in (".nc", ".zarr"):
+        raise click.UsageError(f"{file}: the name must end in .nc (netCDF) or .zarr")
     if file.exists():
         raise click.ClickException(f"{file} is there already; remove it or choose another name")
     ds = (open_spikes if spikes else open_area)(area, path, subset=subset)
-    if (form or ("zarr" if file.suffix == ".zarr" else "netcdf")) == "zarr":
-        with written(file) as part:
-            ds.to_zarr(part)
-    else:
-        to_netcdf(ds, file)
+    with ProgressBar(minimum=1, out=sys.stderr):
+        if file.suffix == ".zarr":
+            warnings.filterwarnings("ignore", "The data type .FixedLengthUTF32")
+            with written(file) as part:
+                ds.to_zarr(part, consolidated=False)
+        elif subset == "all":  # the converted file as it is: written in a second
+            converted = cache.spikes_file if spikes else cache.area_file
+            source = converted(area, path, download=False, progressbar=False)
+            with written(file) as part:
+                shutil.copyfile(source.path, part)
+        else:
+            to_netcdf(ds, file)
     click.echo(file)
 
 

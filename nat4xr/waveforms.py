@@ -121,8 +121,8 @@ def open_waveforms(
     onset = round(SILENCE_S * fs)
     n_samples = round((SOUND_S + 2 * SILENCE_S) * fs) if trial else round(SOUND_S * fs)
     table = np.array(members, dtype=object).reshape(-1, 2)
-    rows = da.from_array(table, chunks=(1, 2))  # type: ignore[no-untyped-call]
-    data = da.map_blocks(  # type: ignore[no-untyped-call]
+    rows = da.from_array(table, chunks=(1, 2))
+    data = da.map_blocks(
         _read_sounds,
         rows,
         source=source.absolute(),

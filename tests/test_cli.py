@@ -78,10 +78,35 @@ def test_export_writes_what_plain_xarray_reads(release, tmp_path):
         np.testing.assert_array_equal(trials, known["PEG_trials"])
 
 
-def test_export_writes_zarr(release, tmp_path):
-    result = run("export", "PEG", tmp_path / "peg.zarr", "--format", "zarr", "--path", release)
+@pytest.mark.filterwarnings("default")
+def test_export_writes_zarr_without_a_warning(release, tmp_path):
+    result = run("export", "PEG", tmp_path / "peg.zarr", "--path", release)
     assert result.exit_code == 0
-    assert xr.open_zarr(tmp_path / "peg.zarr").sizes["neuron"] == 6
+    assert "Warning" not in result.stderr
+    known = nat4xr.open_area("PEG", release)
+    again = nat4xr.set_labels(xr.open_zarr(tmp_path / "peg.zarr", consolidated=False))
+    xr.testing.assert_identical(again, known)
+
+
+@pytest.mark.parametrize("spikes", [(), ("--spikes",)], ids=["area", "spikes"])
+def test_a_whole_area_is_the_converted_file_as_it_is(spikes, release, tmp_path):
+    result = run("export", "PEG", tmp_path / "peg.nc", "--path", release, *spikes)
+    assert result.exit_code == 0
+    (converted,) = release.glob("PEG_spikes_*.nc" if spikes else "PEG_nat4xr-*.nc")
+    assert (tmp_path / "peg.nc").read_bytes() == converted.read_bytes()
+    known = (nat4xr.open_spikes if spikes else nat4xr.open_area)("PEG", release)
+    with xr.open_dataset(tmp_path / "peg.nc") as ds:
+        assert set(ds.variables) == set(known.variables)
+        for name in known.variables:
+            np.testing.assert_array_equal(ds[name], known[name], err_msg=name)
+            assert ds[name].attrs == known[name].attrs
+
+
+def test_export_refuses_a_name_that_says_no_format(tmp_path):
+    result = run("export", "PEG", tmp_path / "peg.mat")
+    assert result.exit_code == 2
+    assert "peg.mat" in result.output
+    assert ".zarr" in result.output
 
 
 def test_export_writes_spike_times(release, tmp_path):

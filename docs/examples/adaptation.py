@@ -3,21 +3,23 @@ Drift over the session
 ======================
 
 Do cells respond less the longer the session lasts? Trials are taken in the order in which they were
-presented; each response is divided by the cell's average over the 20 presentations of that sound.
-
-Simulated cells drift slowly, each by itself. They also adapt to the trials before, which tells most
-in the first of all trials. The dashed line is the truth.
+presented, and each response is divided by the cell's average over the 20 presentations of that
+sound. These simulated cells drift slowly, each by itself, and adapt to the trials before. The
+dashed line is the truth.
 """
 
-import os
 from pathlib import Path
+from tempfile import mkdtemp
 
 import matplotlib.pyplot as plt
 import xarray as xr
 
 import nat4xr
 
-spikes = nat4xr.open_spikes("A1").sel(subset="val", site="TNC018a", auditory=True)
+release = Path(mkdtemp(), "simulated")
+nat4xr.simulate(release, areas=["A1"], scale=0.1, sound_scale=0.02, progressbar=False)
+spikes = nat4xr.open_spikes("A1", release, progressbar=False)
+spikes = spikes.sel(subset="val", site="TNC018a", auditory=True)
 trials = nat4xr.session_trials(spikes, "TNC018a")
 
 # %%
@@ -28,7 +30,7 @@ order = dict(stim=trials.stim.to_xarray(), rep=trials.rep.to_xarray())
 relative = (counts / counts.mean("rep")).sel(order)
 minutes = trials.onset.to_numpy() / 60
 
-truth = xr.open_dataset(Path(os.environ["NAT4XR_DATA_DIR"]) / "truth.nc")
+truth = xr.open_dataset(release / "truth.nc")
 gain = (truth.drift * truth.adaptation).sel(neuron=counts.neuron.values).sel(order)
 
 # %%

@@ -2,12 +2,12 @@
 STRF of one cell
 ================
 
-Fit the spectro-temporal receptive field to est sounds, and predict a val sound with it. Since the
-data are simulated, the true one can be drawn beside it.
+Fit the spectro-temporal receptive field to est sounds, and predict a val sound with it. The data
+are simulated, so that the true one can be drawn beside it.
 """
 
-import os
 from pathlib import Path
+from tempfile import mkdtemp
 
 import matplotlib.pyplot as plt
 import xarray as xr
@@ -15,7 +15,9 @@ import xarray as xr
 import nat4xr
 from nat4xr import plot, preprocess, strf
 
-ds = nat4xr.open_area("A1").sel(neuron=["ARM029a-07-6"])
+release = Path(mkdtemp(), "simulated")
+nat4xr.simulate(release, areas=["A1"], sound_scale=0.3, progressbar=False)
+ds = nat4xr.open_area("A1", release, progressbar=False).sel(neuron=["ARM029a-07-6"])
 est, val = ds.sel(subset="est"), ds.sel(subset="val")
 x_est = preprocess.log_minmax(est.spectrogram)
 x_val = preprocess.log_minmax(val.spectrogram, reference=est.spectrogram)
@@ -25,10 +27,9 @@ predicted = strf.predict(model, x_val)
 
 # %%
 # Red excites, blue suppresses. The two are in different units: the true kernel drives a rate
-# through a nonlinearity, and the fitted one predicts the rate itself. The truth is a file in the
-# folder of a simulated release, which the environment variable ``NAT4XR_DATA_DIR`` names here.
+# through a nonlinearity, and the fitted one predicts the rate itself.
 
-truth = xr.open_dataset(Path(os.environ["NAT4XR_DATA_DIR"]) / "truth.nc").sel(neuron="ARM029a-07-6")
+truth = xr.open_dataset(release / "truth.nc").sel(neuron="ARM029a-07-6")
 
 fig, axes = plt.subplot_mosaic(
     [["fitted", "true"], ["prediction", "prediction"]], figsize=(8, 6), layout="constrained"
