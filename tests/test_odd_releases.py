@@ -400,3 +400,10 @@ def test_an_odd_release_of_nems0_is_read_as_nems0_reads_it(area: str, tmp_path: 
     np.testing.assert_array_equal(counts, trials)
     assert not (checks["ok"] == False).any()  # noqa: E712
     assert {notes.CUT, notes.LONG, notes.TWICE, notes.OVERLAPPING} <= set(checks["check"])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="there is no odd release of NEMS0 beside it")
+@pytest.mark.parametrize("area", ["A1", "PEG"])
+def test_a_mask_of_an_odd_release_is_the_one_channel_that_it_is(area: str) -> None:
+    population = nat4xr.open_recording(SHARED / f"{area}_NAT4_ozgf.fs100.ch18.tgz")
+    assert population["mask_est"].shape == (1050, 1)
