@@ -45,7 +45,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "jupyter_execute", "examples", "gallery/*.ipynb"]
 nitpicky = True
-nitpick_ignore_regex = [("py:class", r"(?!nat4xr\b).*")]  # types in words, and of other packages
+nitpick_ignore_regex = [("py:.*", r"(?!nat4xr\b).*")]  # types in words, and other packages
 show_warning_types = True
 
 # -- Pages ------------------------------------------------------------------------------
@@ -137,18 +137,25 @@ def link_own_names(app: Sphinx, env: object, node: nodes.Node, contnode: nodes.N
 
 
 class Contract(SphinxDirective):
-    """A table of variables or coordinates, from the module that they are made by."""
+    """A table of variables or coordinates, from the module that they are made by.
+
+    Columns that have the same in each row, such as the dims of labels, are left out.
+    """
 
     required_arguments = 1  # the name of a table of nat4xr.schema
 
     def run(self) -> list[nodes.Node]:
         fields: Mapping[str, schema.Field] = getattr(schema, self.arguments[0])
-        rows = ["| name | dims | dtype | units | meaning |", "|---|---|---|---|---|"]
-        for name, field in fields.items():
-            dims = ", ".join(f"`{dim}`" for dim in field.dims)
-            meaning = "; ".join(text for text in (field.long_name, field.comment) if text)
-            rows.append(f"| `{name}` | {dims} | {field.dtype} | {field.units} | {meaning} |")
-        return self.parse_text_to_nodes("\n".join(rows))
+        columns = {
+            "name": [f"`{name}`" for name in fields],
+            "dims": [", ".join(field.dims) for field in fields.values()],
+            "dtype": [field.dtype for field in fields.values()],
+            "units": [field.units for field in fields.values()],
+            "meaning": ["; ".join(filter(None, field[2:5:2])) for field in fields.values()],
+        }
+        columns = {head: column for head, column in columns.items() if len(set(column)) > 1}
+        rows = [columns, ["---"] * len(columns), *zip(*columns.values(), strict=True)]
+        return self.parse_text_to_nodes("\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 
 def describe(
