@@ -867,6 +867,31 @@ def test_groups_beside_the_datasets_are_passed_over() -> None:
     assert read(recording() | {"R/R.spikes.h5": content}).signals["spikes"].channels == ["x", "y"]
 
 
+def test_a_channel_with_a_slash_in_its_name_has_its_events() -> None:
+    """HDF5 keeps what is called ``a/b`` in a group ``a``."""
+    content = hdf5(lambda f: f.update({"x": [0.5], "a/b": [1.5, 2.5], "a/c": ["a word"]}))
+    members = changed(recording(), "spikes.json", chans=["a/b", "x", "a/d", "x/y"])
+    signal = read(members | {"R/R.spikes.h5": content}).signals["spikes"]
+    assert {name: list(times) for name, times in signal.data.items()} == {
+        "a/b": [1.5, 2.5], "x": [0.5], "y": [1.0],
+    }  # fmt: skip
+
+
+def test_a_tile_of_an_epoch_with_a_slash_in_its_name_is_read() -> None:
+    members = tiled() | {
+        "R/R.stim.h5": h5({"STIM_a/b.wav": np.ones((2, 3))}),
+        "R/R.stim.epoch.csv": epochs([("STIM_a/b.wav", 0.0)]),
+    }
+    assert list(read(members).signals["stim"].data) == ["STIM_a/b.wav"]
+
+
+def test_a_link_below_a_slash_is_refused() -> None:
+    content = hdf5(lambda f: f.create_group("a").update(b=h5py.ExternalLink("other.h5", "x")))
+    members = changed(recording(), "spikes.json", chans=["a/b"])
+    with pytest.raises(ReleaseError, match="'b' is a link"):
+        read(members | {"R/R.spikes.h5": content})
+
+
 ODD_TIMES = [[0.5, np.nan], [0.5, np.inf], [-0.1, 0.5], [2.0, 1.0, 0.5], [1e300], []]
 
 
@@ -1111,6 +1136,13 @@ def test_further_columns_of_epochs_are_kept_with_their_types() -> None:
         "n": [5, 6], "note": ["x", ""], "ok": [True, False],
         "x": [0.5, pytest.approx(np.nan, nan_ok=True)],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("codes", [["1_1", "12"], ["\u0663", "4"], ["1_0.5", "2"]])
+def test_a_column_of_codes_that_only_python_takes_for_numbers_is_text(codes: list[str]) -> None:
+    rows = [f"a,0,1,{codes[0]}", f"b,1,2,{codes[1]}"]
+    found = read(epoch_rows(*rows, header="name,start,end,code")).signals["resp"]
+    assert found.epoch_columns["code"].tolist() == codes
 
 
 @pytest.mark.parametrize(

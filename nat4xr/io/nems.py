@@ -415,19 +415,22 @@ def _as_array(texts: list[str]) -> NDArray[Any]:
     if set(texts) <= {"True", "False"}:
         return np.array([text == "True" for text in texts])
     try:
-        return np.array([int(text) for text in texts], np.int64)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        return np.array(parse_numbers([text or "nan" for text in texts]), np.float64)
+        numbers = parse_numbers([text or "nan" for text in texts])
     except ValueError:
         _check_names(texts)
         return np.array(texts, np.str_)
+    try:
+        return np.array([int(text) for text in texts], np.int64)
+    except (ValueError, OverflowError):
+        return np.array(numbers, np.float64)
 
 
 @contextmanager
-def _opened_hdf5(content: bytes) -> Iterator[dict[str, Any]]:
-    """Open the datasets of an HDF5 file, in which nothing may point to another file."""
+def _opened_hdf5(content: bytes, names: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+    """Open the datasets of an HDF5 file, in which nothing may point to another file.
+
+    Of those in groups only the ones that have one of the `names`, such as ``"group/dataset"``.
+    """
     import h5py
 
     try:
@@ -435,9 +438,9 @@ def _opened_hdf5(content: bytes) -> Iterator[dict[str, Any]]:
             limits.check("hdf5_datasets", len(file))
             _check_names(file)
             datasets = {}
-            for name in file:
-                if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                    raise ValueError(f"{name!r} is a link, not a dataset")
+            in_groups = [name for name in names if "/" in name and _has_dataset(file, name)]
+            for name in dict.fromkeys([*file, *in_groups]):
+                _refuse_link(file, name)
                 if not isinstance(dataset := file[name], h5py.Dataset):
                     continue  # a group, of which NEMS has no use
                 if dataset.is_virtual or dataset.external:
@@ -450,9 +453,32 @@ def _opened_hdf5(content: bytes) -> Iterator[dict[str, Any]]:
         raise ValueError(f"is not a readable HDF5 file: {error}") from error
 
 
-def _read_arrays(content: bytes) -> dict[str, NDArray[Any]]:
-    """Read all datasets of an HDF5 file: floats as float64, integers and bool as they are."""
-    with _opened_hdf5(content) as datasets:
+def _has_dataset(file: Any, name: str) -> bool:
+    """Whether a file has a dataset in a group, such as ``"group/dataset"``, and no link to one."""
+    *groups, last = name.split("/")
+    for group in groups:
+        if group in ("", ".") or file.get(group, getlink=True) is None:
+            return False
+        _refuse_link(file, group)
+        file = file[group]
+        if not hasattr(file, "keys"):  # a dataset
+            return False
+    if last in ("", ".") or file.get(last, getlink=True) is None:
+        return False
+    _refuse_link(file, last)
+    return True
+
+
+def _refuse_link(file: Any, name: str) -> None:
+    import h5py
+
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name!r} is a link, not a dataset")
+
+
+def _read_arrays(content: bytes, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Read the datasets of an HDF5 file: floats as float64, integers and bool as they are."""
+    with _opened_hdf5(content, names) as datasets:
         # HDF5 reads whole chunks, which can be larger than their dataset.
         sizes = [max(d.size, math.prod(d.chunks or ())) for d in datasets.values()]
         limits.check("hdf5_bytes", 8 * sum(sizes))
@@ -483,6 +509,7 @@ def _signal(
     if kind == "raster" and {"csv", "h5"} <= set(files):
         raise ValueError("has its values in a .csv and in a .h5 file")
     listed = _listed(about)
+    epochs, epoch_columns = files.get("epoch.csv") or _read_epochs(b"name,start,end\n")
     with explained(f"{shown(f'{stem}.{extension}')} in {label}"):
         inner: tuple[int, ...] = ()
         data = files[extension]
@@ -491,7 +518,7 @@ def _signal(
                 data, inner = _hdf5_raster(data, rasters)
             data = _as_type(data, dtype or _declared_dtype(about))
         else:
-            data = _read_arrays(data)
+            data = _read_arrays(data, [*(listed or ()), *epochs["name"]])
     channels: list[str]
     if kind == "raster":
         if extension == "csv" and not data.n_channels:
@@ -505,7 +532,6 @@ def _signal(
         channels = _channels(name, listed, _n_channels_of_tiles(data, listed))
         declared = _declared_dtype(about)
         data = {epoch: tile.astype(declared or tile.dtype) for epoch, tile in data.items()}
-    epochs, epoch_columns = files.get("epoch.csv") or _read_epochs(b"name,start,end\n")
     norm = ("normalization", "norm_baseline", "norm_gain")
     return Signal(
         name=name,
