@@ -17,9 +17,9 @@ from .errors import ReleaseError as ReleaseError
 from .index import LabelIndex as LabelIndex
 from .index import drop_label_index as drop_label_index
 from .index import set_labels as set_labels
+from .io.download import fetch as fetch
 from .io.engine import open_recording as open_recording
 from .io.netcdf import to_netcdf as to_netcdf
-from .io.registry import fetch as fetch
 from .population import latency as latency
 from .population import pairs as pairs
 from .recordings import epochs as epochs

@@ -66,7 +66,7 @@ def main() -> None:
 @data_path
 def fetch(parts: tuple[str, ...], path: Path | None) -> None:
     """Download the files of areas, or the sounds (wav), from Zenodo, and verify them."""
-    from .io.registry import fetch
+    from .io.download import fetch
 
     for part in parts:
         for file in fetch(part, path):

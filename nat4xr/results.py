@@ -84,7 +84,9 @@ def open_table(
     if not file.is_file():
         if not download:
             raise registry.missing_error(area, [name], folder)
-        registry.fetch(area, path, progressbar=progressbar)
+        from .io.download import fetch
+
+        fetch(area, path, progressbar=progressbar)
     with explained(name):
         limits.check("table_bytes", file.stat().st_size)
         content = file.read_bytes()

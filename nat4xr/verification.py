@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pooch
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -203,9 +202,9 @@ def _checksums(area: str, files: AreaFiles, folder: Path) -> Iterator[_Check]:
         if file.is_dir():
             yield _Check(check, "not known", "a folder", None, "unpacked files have no md5")
         elif entry is None:
-            yield _Check(check, "not known", pooch.file_hash(file, alg="md5"), None, unknown)
+            yield _Check(check, "not known", registry.md5_of(file), None, unknown)
         else:
-            found = pooch.file_hash(file, alg="md5")
+            found = registry.md5_of(file)
             yield _Check(
                 check, entry.md5, found, found == entry.md5, registry.flaw(file, entry) or ""
             )

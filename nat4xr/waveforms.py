@@ -114,7 +114,9 @@ def open_waveforms(
     if source is None and not download:
         raise registry.missing_error("wav", list(registry.FILES["wav"]), folder)
     if source is None:
-        (source,) = registry.fetch("wav", path, progressbar=progressbar)
+        from .io.download import fetch
+
+        (source,) = fetch("wav", path, progressbar=progressbar)
     files = _list(source)
     coords = _stim_coords(stims, files)
     members = _locate(coords["stim"].values.tolist(), files, source.name)

@@ -14,7 +14,7 @@ import xarray as xr
 
 import nat4xr
 from nat4xr import bins, metrics, preprocess
-from nat4xr.io import assemble, cache, nems
+from nat4xr.io import assemble, nems
 
 from .support.releases import POPULATION, SITES, TABLE
 
@@ -85,7 +85,7 @@ def full_size(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     for file in (POPULATION, SITES, TABLE):
         (folder / file).touch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "assemble", lambda *_args, **_options: data)
+        patch.setattr(assemble, "assemble", lambda *_args, **_options: data)
         return opened(folder)
 
 

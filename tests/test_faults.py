@@ -547,12 +547,12 @@ def test_the_data_folder_may_be_on_another_file_system(
 # Opens areas, holds what it reads to the reference, and logs each conversion that it makes.
 READER = """
 import time
-assemble = nat4xr.io.cache.assemble
+assemble = nat4xr.io.assemble.assemble
 def logged(area, *args, **options):
     with open({log!r}, "a") as file:
         file.write(f"{{area}} v{{nat4xr.io.cache.SCHEMA}}\\n")
     return assemble(area, *args, **options)
-nat4xr.io.cache.assemble = logged
+nat4xr.io.assemble.assemble = logged
 nat4xr.io.cache.SCHEMA = {schema}
 reference = np.load({reference!r})
 for area in {areas!r}:

@@ -16,6 +16,7 @@ ROOMS = [
     ["io.files", "io.limits", "io.labels", "io.notes"],
     ["io.tables", "io.raster"],
     ["io.registry", "io.nems"],
+    ["io.download"],
     ["io.release", "io.engine"],
     ["io.trials"],
     ["io.assemble"],

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pooch
 import pytest
 import xarray as xr
 
 import nat4xr
 from nat4xr import ReleaseError
+from nat4xr.io import assemble as assembling
 from nat4xr.io import cache as converted_files
 
 from .support import skip_but_in_ci
@@ -74,7 +74,7 @@ def converted(_converted: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that stands in for a data folder that is read-only."""
-    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: tmp_path / "cache" / name)
     return tmp_path / "cache" / "nat4xr"
 
 
@@ -470,13 +470,13 @@ def test_a_broken_file_is_named_and_leaves_nothing_behind(file: str, folder: Pat
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The areas that were converted, in order."""
     areas = []
-    assemble = converted_files.assemble
+    assemble = assembling.assemble
 
     def counted(area: str, *args: object, **options: object) -> object:
         areas.append(area)
         return assemble(area, *args, **options)
 
-    monkeypatch.setattr(converted_files, "assemble", counted)
+    monkeypatch.setattr(assembling, "assemble", counted)
     return areas
 
 

@@ -27,8 +27,9 @@ import pooch
 import pytest
 
 import nat4xr
-from nat4xr.io import registry
-from nat4xr.io.registry import FILES, data_dir, fetch, missing_error, pinned
+from nat4xr.io import download
+from nat4xr.io.download import fetch
+from nat4xr.io.registry import FILES, data_dir, missing_error, pinned
 
 from .support import DATA
 from .support.server import ReleaseServer
@@ -36,15 +37,15 @@ from .support.server import ReleaseServer
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 CERTIFICATE = DATA / "tls" / "127.0.0.1.pem"
-defaults = dict(vars(registry))  # before they are hurried
+defaults = dict(vars(download))  # before they are hurried
 
 PEG_TGZ, PEG_ZIP, PEG_CSV = FILES["PEG"]
-FETCH = "import sys, nat4xr.io.registry as r; sys.stdin.readline(); r.fetch(*sys.argv[1:])"
+FETCH = "import sys, nat4xr.io.download as r; sys.stdin.readline(); r.fetch(*sys.argv[1:])"
 
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "BACKOFF", 0.01)
+    monkeypatch.setattr(download, "BACKOFF", 0.01)
     # Pooch waits for seconds between its attempts.
     monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda _s: None), raising=False)
 
@@ -614,7 +615,7 @@ def test_retry_after_is_honoured(
 def test_retry_after_is_bounded(
     release_server: ReleaseServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "RETRY_AFTER_MAX", 0.01)
+    monkeypatch.setattr(download, "RETRY_AFTER_MAX", 0.01)
     release_server.instead["wav.zip"] = [status(429, Retry_After="36000")]
     fetch("wav")
     assert names(release_server) == ["record", "wav.zip", "wav.zip"]
@@ -629,7 +630,7 @@ def test_retry_after_that_is_no_time_is_ignored(
     nems0_release: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "RETRY_AFTER_MAX", 0.05)  # some are more than any machine waits
+    monkeypatch.setattr(download, "RETRY_AFTER_MAX", 0.05)  # some are more than any machine waits
     release_server.instead["wav.zip"] = [status(429, Retry_After=asked)]
     fetch("wav")
     assert names(release_server) == ["record", "wav.zip", "wav.zip"]
@@ -673,7 +674,7 @@ def test_a_slow_server_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # In all it takes longer than the time-out, which is for silence alone.
-    monkeypatch.setattr(registry, "STALL_TIMEOUT", 0.6)
+    monkeypatch.setattr(download, "STALL_TIMEOUT", 0.6)
     release_server.instead["wav.zip"] = [slow]
     fetch("wav")
     assert names(release_server) == ["record", "wav.zip"]
@@ -688,7 +689,7 @@ def test_a_stalled_connection_is_begun_again(
     hold: Hold,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "STALL_TIMEOUT", 0.5)
+    monkeypatch.setattr(download, "STALL_TIMEOUT", 0.5)
     release_server.instead["wav.zip"] = [hold]
     fetch("wav")
     assert hold.reached.is_set()
@@ -782,8 +783,8 @@ def test_what_no_retry_will_mend_is_asked_for_once(
 def test_a_server_that_stalls_each_time_is_given_up(
     release_server: ReleaseServer, folder: Path, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "STALL_TIMEOUT", 0.3)
-    monkeypatch.setattr(registry, "RETRIES", 1)
+    monkeypatch.setattr(download, "STALL_TIMEOUT", 0.3)
+    monkeypatch.setattr(download, "RETRIES", 1)
     release_server.instead["wav.zip"] = [hold] * 99
     with pytest.raises(nat4xr.DownloadError, match=r"nothing came for 0\.3 s"):
         fetch("wav")
@@ -803,8 +804,8 @@ def test_a_server_that_sends_byte_after_byte_is_given_up(
                 request.wfile.flush()
                 time.sleep(0.01)
 
-    monkeypatch.setattr(registry, "PATIENCE", 0.2)
-    monkeypatch.setattr(registry, "MIN_SPEED", 1e9)
+    monkeypatch.setattr(download, "PATIENCE", 0.2)
+    monkeypatch.setattr(download, "MIN_SPEED", 1e9)
     release_server.instead[name] = [drip]
     with pytest.raises(nat4xr.DownloadError, match=r"too slowly: \d+ bytes"):
         fetch("wav")
@@ -887,7 +888,7 @@ def tls_server(release_server: ReleaseServer, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(release_server, "get_request", counted)
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # as some networks have them
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(registry, "STALL_TIMEOUT", 2)
+    monkeypatch.setattr(download, "STALL_TIMEOUT", 2)
     release_server.url = release_server.url.replace("http:", "https:")
     monkeypatch.setenv("NAT4XR_ZENODO_URL", release_server.url)
     return release_server
@@ -929,9 +930,9 @@ def test_a_redirect_away_from_tls_is_refused(
 def test_a_server_that_takes_connections_and_says_nothing_is_given_up(
     part_of_tls: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "RETRIES", 1)
-    monkeypatch.setattr(registry, "STALL_TIMEOUT", 0.2)
-    monkeypatch.setattr(registry, "CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "RETRIES", 1)
+    monkeypatch.setattr(download, "STALL_TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "CONNECT_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         scheme = "https" if part_of_tls else "http"
         monkeypatch.setenv("NAT4XR_ZENODO_URL", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}")
@@ -943,8 +944,8 @@ def test_a_server_that_takes_connections_and_says_nothing_is_given_up(
 def test_a_server_that_takes_no_connection_is_given_up(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "RETRIES", 1)
-    monkeypatch.setattr(registry, "CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "RETRIES", 1)
+    monkeypatch.setattr(download, "CONNECT_TIMEOUT", 0.2)
     with ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(3):  # whom it does not take; what comes next is not answered at all

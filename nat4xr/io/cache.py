@@ -9,11 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
-
 from .. import __version__
-from . import ragged, registry
-from .assemble import assemble
+from . import registry
 from .files import crc32_of, locked, written
 from .netcdf import open_with_labels, write_area
 from .release import AreaFiles, find_area, fingerprints
@@ -35,6 +32,8 @@ def area_file(
     """Return the converted file of an area at 10 ms, made first if needed."""
 
     def write(files: AreaFiles, target: Path) -> None:
+        from .assemble import assemble  # conversion alone needs the modules that read
+
         data = assemble(area, files, progressbar=progressbar)
         data.notes.warn(area)
         write_area(data, target)
@@ -48,9 +47,11 @@ def spikes_file(
     """Return the converted file of an area's spike times, made first if needed."""
 
     def write(files: AreaFiles, target: Path) -> None:
+        from .ragged import write_spikes
+
         converted = area_file(area, path, download=False, progressbar=progressbar)
         with open_with_labels(*converted) as header:
-            ragged.write_spikes(header, files, target, progressbar)
+            write_spikes(header, files, target, progressbar)
 
     return _converted_file(area, path, "_spikes", write, download=download, progressbar=progressbar)
 
@@ -84,7 +85,9 @@ def _converted_file(
                 if unfit
                 else error
             )
-        registry.fetch(area, path, progressbar=progressbar)
+        from .download import fetch
+
+        fetch(area, path, progressbar=progressbar)
         return _converted_file(area, path, kind, write, download=False, progressbar=progressbar)
     file = path_to_write(area, kind, folder)
     with locked(file):
@@ -169,6 +172,8 @@ def checksum_if_whole(file: Path, sources: dict[str, str]) -> int | None:
 
 def _refuse_while_written(file: Path) -> None:
     """Raise a BlockingIOError if another process has a file open for writing."""
+    import h5py
+
     try:
         h5py.File(file).close()
     except BlockingIOError:

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from filelock import lock_descriptor
 from isal import isal_zlib
 
 from ..errors import DownloadError
@@ -218,6 +217,8 @@ def locked(file: Path) -> FileIO:
     >>> with locked(Path("scores.txt")):
     ...     _ = Path("scores.txt").write_text("0.5")
     """
+    from filelock import lock_descriptor
+
     lock = _open_lock(file.with_name(f".{file.name.removeprefix('.')}.lock"))
     if lock is None:
         return FileIO(os.devnull)

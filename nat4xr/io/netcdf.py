@@ -8,22 +8,24 @@ from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dask
-import h5py
 import netCDF4
 import numpy as np
 import xarray as xr
-from h5py._objects import phil
 from isal import isal_zlib
 from numpy.typing import NDArray
 from xarray.backends import CachingFileManager, NetCDF4DataStore
 from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, SerializableLock
 
 from ..schema import DISK_CHUNKS, FIELDS, attrs_of, simulated_attr
-from .assemble import AreaData
 from .files import NO_LOCKS, crc32_of, status_of, written
+
+if TYPE_CHECKING:
+    import h5py
+
+    from .assemble import AreaData
 
 T = TypeVar("T")
 
@@ -45,13 +47,26 @@ for _lock in (NETCDFC_LOCK, HDF5_LOCK):
     with _lock.lock:
         _lock.lock = SerializableLock._locks[_lock.token] = NETCDF_LOCK
 
+_held: list[Any] = []
+
+
+def _before_fork() -> None:
+    """Wait until no other thread uses the libraries: a child would find them locked for ever."""
+    h5py = sys.modules.get("h5py._objects")
+    _held[:] = [NETCDF_LOCK, *([h5py.phil] if h5py else [])]
+    for lock in _held:
+        lock.acquire()
+
+
+def _after_fork() -> None:
+    for lock in reversed(_held):
+        lock.release()
+
+
 if hasattr(os, "register_at_fork"):
-    # A process is forked when no other thread is within the libraries: a child would find them,
-    # and their locks, as that thread left them. (`phil` is the lock of h5py.)
-    for _lock in (phil, NETCDF_LOCK):  # taken in reverse order
-        os.register_at_fork(
-            before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-        )
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )
 
 
 def alone(function: Callable[..., T], *args: Any, **options: Any) -> T:
@@ -237,6 +252,8 @@ def _add_variable(
 def _write_chunks(data: AreaData, target: Path) -> None:
     """Write ``response`` and ``psth`` chunk by chunk, compressed on two cores."""
     n_cores = min(2, os.cpu_count() or 1)  # more would hold more blocks
+    import h5py
+
     with h5py.File(target, "r+") as file, ThreadPoolExecutor(n_cores) as cores:
         response, psth = file["response"], file["psth"]
         count_chunk, psth_chunk = (np.zeros(v.chunks, v.dtype) for v in (response, psth))

@@ -1,32 +1,20 @@
-"""What the release consists of, and fetching it from Zenodo.
+"""What the release consists of, where it is kept, and what the Zenodo record says of it.
 
 The sizes and checksums of the files are nowhere in this package: they are what the Zenodo record
-itself says on first contact, kept in the data folder as ``registry.json``. Every file is held to
-them from then on.
+itself says on first contact, kept in the data folder as ``registry.json``. Every file is checked
+against them from then on.
 """
 
+import hashlib
 import json
 import os
 import re
 import shlex
-import time
-import warnings
-from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import unquote, urljoin
+from typing import NamedTuple
 
-import pooch
-import requests
-from requests.adapters import HTTPAdapter
-from tqdm.auto import tqdm
-from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
-from urllib3.util import Retry
-
-from .. import __version__
-from ..errors import DownloadError
-from .files import expanded, locked, unfinished, written
+from .files import expanded
 
 CREATORS = "Stephen V. David and Jacob R. Pennington"
 RECORD = "8044773"
@@ -46,18 +34,6 @@ FILES: dict[str, tuple[str, ...]] = {
 """The file names of the release, by the part of it that they make up."""
 
 PIN = "registry.json"
-LOCK = "nat4xr-download"
-
-USER_AGENT = f"nat4xr/{__version__} (+https://doi.org/{DOI})"
-CONNECT_TIMEOUT = 10.0  # s
-STALL_TIMEOUT = 30.0  # s without a byte
-RETRIES = 3
-BACKOFF = 0.5  # s, doubled from retry to retry
-RETRY_AFTER_MAX = 60  # s that a server may ask to wait before a retry
-MAX_REDIRECTS = 5
-PATIENCE = 60.0  # s for a file in all its attempts, and as long again as it takes at this speed:
-MIN_SPEED = 10_000  # bytes/s
-MAX_RECORD = 2**20  # bytes of the record's JSON; there are some 10,000
 
 
 class Entry(NamedTuple):
@@ -120,94 +96,13 @@ def cache_dir() -> Path | None:
     pathlib.Path or None
         None if the user has no home folder.
     """
+    import platformdirs
+
     try:
-        folder = Path(pooch.os_cache("nat4xr"))
+        folder = Path(platformdirs.user_cache_dir("nat4xr"))
     except RuntimeError:
         return None
     return folder if folder.is_absolute() else None  # older libraries leave a "~" in it
-
-
-def fetch(
-    part: str, path: str | os.PathLike[str] | None = None, *, progressbar: bool = True
-) -> list[Path]:
-    """Download one part of the release, unless it is there and whole already.
-
-    The files come from Zenodo record 8044773, or from the mirror whose root the environment
-    variable ``NAT4XR_ZENODO_URL`` names. Each is checked against the size and md5 that the record
-    states, and takes its place in the folder only when it is whole. Files put there by hand are
-    checked in the same way. With everything in place no network is touched.
-
-    Parameters
-    ----------
-    part : {"A1", "PEG", "wav"}
-        ``"A1"`` (108 MB) or ``"PEG"`` (50 MB), the recordings of one area, or ``"wav"``, the
-        source sounds.
-    path : path-like, optional
-        The data folder; by default see `data_dir`.
-    progressbar : bool, optional
-        Show the progress of each download.
-
-    Returns
-    -------
-    list of pathlib.Path
-        The files of the part, in the order of ``FILES[part]``.
-
-    Raises
-    ------
-    ValueError
-        If there is no such part.
-    DownloadError
-        If a file cannot be had whole, or the folder not be written to; the message says what
-        happened and what to try.
-    OSError
-        If the name of the data folder is not UTF-8, or a file in it cannot be read.
-
-    Warns
-    -----
-    UserWarning
-        If a file in the folder is not the file of the release and is therefore replaced.
-
-    Examples
-    --------
-    >>> import nat4xr
-    >>> nat4xr.fetch("PEG")  # doctest: +SKIP
-    [PosixPath('/home/me/.cache/nat4xr/PEG_NAT4_ozgf.fs100.ch18.tgz'), ...]
-    >>> nat4xr.fetch("V1")
-    Traceback (most recent call last):
-    ...
-    ValueError: The release has no part 'V1': choose one of 'A1', 'PEG', 'wav'.
-    """
-    if part not in FILES:
-        valid = ", ".join(map(repr, FILES))
-        raise ValueError(f"The release has no part {part!r}: choose one of {valid}.")
-    folder = data_dir(path)
-    files = {name: folder / name for name in FILES[part]}
-
-    # Before the lock, so that a folder that cannot be written to serves whoever may read it.
-    pin = pinned(folder)
-    if all(name in pin and flaw(file, pin[name]) is None for name, file in files.items()):
-        return list(files.values())
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DownloadError(
-            f"The data folder {folder} cannot be written to ({error.strerror}): choose another "
-            "with path= or the environment variable NAT4XR_DATA_DIR."
-        ) from error
-    # Of processes that fetch at once, one downloads and the others wait.
-    with locked(folder / LOCK), _session() as session:
-        pin = pinned(folder)
-        if not all(name in pin for name in files):
-            pin = _fetch_record(session, folder, FILES[part])
-        for name, file in files.items():
-            wrong = flaw(file, pin[name])
-            if wrong is None:
-                continue
-            if file.exists():
-                warnings.warn(f"{file} {wrong}: downloading it anew.", stacklevel=2)
-            _fetch_file(session, part, file, pin, progressbar)
-    return list(files.values())
 
 
 def pinned(folder: Path) -> dict[str, Entry]:
@@ -224,7 +119,7 @@ def pinned(folder: Path) -> dict[str, Entry]:
         By file name; empty if the record was never asked, or if its pin cannot be read.
     """
     try:
-        return _entries((folder / PIN).read_bytes())
+        return entries_of((folder / PIN).read_bytes())
     except (OSError, ValueError):
         return {}
 
@@ -250,9 +145,15 @@ def flaw(file: Path, entry: Entry) -> str | None:
         return "is not a file"
     if (size := file.stat().st_size) != entry.size:
         return f"has {size} bytes where the record says {entry.size}"
-    if (md5 := pooch.file_hash(file, alg="md5")) != entry.md5:
+    if (md5 := md5_of(file)) != entry.md5:
         return f"has md5 {md5} where the record says {entry.md5}"
     return None
+
+
+def md5_of(file: Path) -> str:
+    """Return the md5 of a file in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
 
 
 def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundError:
@@ -280,28 +181,17 @@ def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundEr
     """
     where = folder if folder.is_dir() else f"{folder}, which is no folder"
     return FileNotFoundError(
-        f"{', '.join(missing)} not found in {where}. Fetch with:\n    {_command(part, folder)}"
+        f"{', '.join(missing)} not found in {where}. Fetch with:\n    {command_of(part, folder)}"
     )
 
 
-def _command(part: str, folder: Path) -> str:
+def command_of(part: str, folder: Path) -> str:
     """The command that fetches a part into a folder."""
     where = "" if folder == data_dir() else f" --path {shlex.quote(str(folder))}"
     return f"nat4xr fetch {part}{where}"
 
 
-def _root_url() -> tuple[str, tuple[str, str] | None]:
-    """Where Zenodo is, without the name and password for it, which nobody need see; and those."""
-    url = (os.environ.get("NAT4XR_ZENODO_URL") or "https://zenodo.org").rstrip("/")
-    scheme, _, rest = url.rpartition("://")
-    host, slash, path = rest.partition("/")
-    user, at, host = host.rpartition("@")
-    root = f"{scheme}://{host}{slash}{path}" if at else url
-    name, _, password = user.partition(":")
-    return root, (unquote(name), unquote(password)) if at else None
-
-
-def _entries(record: bytes) -> dict[str, Entry]:
+def entries_of(record: bytes) -> dict[str, Entry]:
     """Read the release's files out of a record's JSON; a ValueError says what is wrong with it."""
     try:
         listed = {file["key"]: file for file in json.loads(record)["files"]}
@@ -319,252 +209,3 @@ def _entries(record: bytes) -> dict[str, Entry]:
                 )
             entries[name] = Entry(size, checksum.removeprefix("md5:"))
     return entries
-
-
-def _record_url() -> str:
-    return f"{_root_url()[0]}/api/records/{RECORD}"
-
-
-def _fetch_record(
-    session: requests.Session, folder: Path, wanted: tuple[str, ...]
-) -> dict[str, Entry]:
-    """Download the record and keep it, if it holds what is wanted."""
-    try:
-        with written(folder / PIN) as part:
-            entries = _download_record(session, part)
-            if missing := [name for name in wanted if name not in entries]:
-                raise DownloadError(f"the record lists no {', '.join(missing)}")
-    except OSError as error:
-        raise _failure(_record_url(), error, folder, wanted) from _cause(error)
-    return entries
-
-
-def _fetch_file(
-    session: requests.Session, part: str, file: Path, pin: dict[str, Entry], progressbar: bool
-) -> None:
-    """Download a file of the release, and put it in its place when it is what the pin says."""
-    url = f"{_record_url()}/files/{file.name}/content"
-    size, md5 = pin[file.name]
-    try:
-        with written(file) as unfinished_file:
-            _download(session, url, unfinished_file, f"md5:{md5}", size, progressbar)
-    except OSError as error:
-        cause = _cause(error)
-        if cause is None or isinstance(cause, ValueError):  # the server answered, but not so
-            _check_unchanged(session, part, file.parent, pin)
-        raise _failure(url, error, file.parent, (file.name,)) from cause
-
-
-def _check_unchanged(
-    session: requests.Session, part: str, folder: Path, pin: dict[str, Entry]
-) -> None:
-    """Raise a DownloadError if the record is no longer what was pinned, where it can be asked."""
-    try:
-        with unfinished(folder / PIN) as new:
-            now = _download_record(session, new)
-    except OSError:
-        return
-    changes = [
-        f"{name}: {_described(pin.get(name))}, now {_described(now.get(name))}"
-        for name in chain.from_iterable(FILES.values())
-        if pin.get(name) != now.get(name)
-    ]
-    if changes:
-        raise DownloadError(
-            f"The record {_record_url()} has changed since {folder / PIN} was written:\n    "
-            + "\n    ".join(changes)
-            + "\nYour files are as they were. To accept the new release, remove the old record and "
-            f"fetch again:\n    rm {shlex.quote(str(folder / PIN))} && {_command(part, folder)}"
-        )
-
-
-def _described(entry: Entry | None) -> str:
-    return f"{entry.size:,} bytes, md5 {entry.md5}" if entry else "not listed"
-
-
-def _download_record(session: requests.Session, target: Path) -> dict[str, Entry]:
-    """Download the record's JSON and read it."""
-    _download(session, _record_url(), target, None, None, progressbar=False)
-    try:
-        return _entries(target.read_bytes())
-    except ValueError as error:
-        raise DownloadError(str(error)) from error
-
-
-def _download(
-    session: requests.Session,
-    url: str,
-    target: Path,
-    known_hash: str | None,
-    size: int | None,
-    progressbar: bool,
-) -> None:
-    """Let Pooch download one file and verify it."""
-    seconds = PATIENCE + (MAX_RECORD if size is None else size) / MIN_SPEED
-    downloader = partial(
-        _stream,
-        session=session,
-        size=size,
-        end=time.monotonic() + seconds,
-        progressbar=progressbar,
-    )
-    pup = pooch.create(
-        path=target.parent,
-        base_url=_root_url()[0],
-        registry={target.name: known_hash},
-        urls={target.name: url},
-        retry_if_failed=RETRIES,
-    )
-    try:
-        pup.fetch(target.name, downloader=downloader)
-    except (requests.RequestException, ValueError) as error:
-        raise DownloadError(_reason(error)) from error
-
-
-def _stream(
-    url: str,
-    output_file: str,
-    _pooch: pooch.Pooch,
-    *,
-    session: requests.Session,
-    size: int | None,
-    end: float,
-    progressbar: bool,
-) -> None:
-    """Download one file for Pooch, which begins again on a ValueError or RequestException."""
-    name = url.split("/")[-2]
-    received = 0
-    os.unlink(output_file)  # readable by its owner alone, but data folders are shared
-    with (
-        _open(session, url) as response,
-        open(output_file, "xb") as out,
-        tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=not progressbar) as bar,
-    ):
-        # Some servers call a .tgz gzip-encoded, and send it as it is.
-        is_encoded = response.headers.get("Content-Length") != str(size)
-        while chunk := _read(response, is_encoded):
-            received += len(chunk)
-            if received > (limit := MAX_RECORD if size is None else size):
-                raise ValueError(f"wrong length: more came than the {limit} bytes of the record")
-            if time.monotonic() > end:
-                raise DownloadError(
-                    f"it came too slowly: {received:,} bytes, at less than {MIN_SPEED:,} a second"
-                )
-            out.write(chunk)
-            bar.update(len(chunk))
-    if size is not None and received < size:
-        raise ValueError(f"wrong length: {received} bytes came, the record says {size}")
-
-
-def _read(response: requests.Response, is_encoded: bool) -> bytes:
-    """Read what has come, at once; `iter_content` would wait for a whole chunk."""
-    try:
-        chunk: bytes = response.raw.read1(2**16, decode_content=is_encoded)
-    except HTTPError as error:
-        raise requests.ConnectionError(error) from error
-    return chunk
-
-
-def _open(session: requests.Session, url: str) -> requests.Response:
-    """Get a response whose body is worth reading; here a failure is final, the session retried."""
-    try:
-        response = session.get(url, stream=True, timeout=(CONNECT_TIMEOUT, STALL_TIMEOUT))
-    except requests.RequestException as error:
-        raise DownloadError(_reason(error)) from error
-    html = "html" in response.headers.get("Content-Type", "").lower()
-    if response.status_code == 200 and not html:
-        return response
-    response.close()
-    if response.status_code == 200:
-        raise DownloadError("an HTML page came in its place (from a login page or a proxy?)")
-    hint = {
-        403: " (it refuses this client or network)",
-        404: " (is NAT4XR_ZENODO_URL right, if it is set?)",
-        429: " (wait some minutes)",
-    }.get(response.status_code, "")
-    raise DownloadError(f"the server answered {response.status_code} {response.reason}{hint}")
-
-
-class _Retry(Retry):
-    """Waits as long as the server asks for, within bounds; ignores what is no time."""
-
-    def parse_retry_after(self, retry_after: str) -> float:
-        try:
-            return super().parse_retry_after(retry_after)
-        except (InvalidHeader, ValueError, OverflowError):
-            return 0
-
-
-def _examine_redirect(response: requests.Response, **_options: Any) -> None:
-    """Refuse to be led away from TLS."""
-    if not response.is_redirect:
-        return
-    target = urljoin(response.url, response.headers["Location"])
-    if response.url.startswith("https:") and not target.startswith("https:"):
-        raise DownloadError("it was redirected from https to an address without")
-
-
-def _session() -> requests.Session:
-    session = requests.Session()
-    session.max_redirects = MAX_REDIRECTS
-    session.auth = _root_url()[1]
-    session.hooks["response"].append(_examine_redirect)
-    # identity: a body that is compressed on its way would not have the length of the file.
-    session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
-    retries = _Retry(
-        total=RETRIES,
-        other=0,  # TLS and the like, which no retry will mend
-        backoff_factor=BACKOFF,
-        status_forcelist=(408, 425, 429, 500, 502, 503, 504, *range(520, 528)),
-        retry_after_max=RETRY_AFTER_MAX,
-        raise_on_status=False,
-    )
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retries))
-    return session
-
-
-def _reason(error: Exception) -> str:
-    """Put into words why a download failed."""
-    cause = _innermost(error)
-    match error:
-        case DownloadError():
-            return str(error)
-        case requests.TooManyRedirects():
-            return f"it was redirected more than {MAX_REDIRECTS} times"
-        case requests.exceptions.SSLError():
-            return (
-                f"the TLS connection failed ({cause}); certificates of your own are named by "
-                "REQUESTS_CA_BUNDLE"
-            )
-        case requests.exceptions.ProxyError():
-            return f"the proxy failed ({cause}); see the variables HTTP_PROXY and HTTPS_PROXY"
-        case requests.ConnectTimeout():
-            return f"no connection within {CONNECT_TIMEOUT:g} s"
-        case requests.RequestException() if isinstance(cause, ReadTimeoutError):
-            return f"the server stalled: nothing came for {STALL_TIMEOUT:g} s"
-        case requests.RequestException():
-            return f"the connection failed ({cause})"
-        case _:
-            return str(error).rstrip(".")
-
-
-def _failure(url: str, error: OSError, folder: Path, wanted: tuple[str, ...]) -> DownloadError:
-    """Say what failed, why, and what to try."""
-    return DownloadError(
-        f"{url} could not be downloaded: {error}.\n"
-        "Try again; or set NAT4XR_ZENODO_URL to the root of a mirror; or choose another folder "
-        f"with path= or NAT4XR_DATA_DIR; or download {', '.join(wanted)} by hand from "
-        f"https://doi.org/{DOI} into {folder}"
-    )
-
-
-def _cause(error: OSError) -> BaseException | None:
-    """The error to show as the cause: a DownloadError is replaced by one that says more."""
-    return error.__cause__ if isinstance(error, DownloadError) else error
-
-
-def _innermost(error: Any) -> Any:
-    """Dig out the error that requests and urllib3 wrapped."""
-    inner = getattr(error, "reason", None) or (error.args[-1] if error.args else None)
-    return _innermost(inner) if isinstance(inner, Exception) else error
