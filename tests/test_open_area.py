@@ -499,10 +499,10 @@ def test_it_is_converted_again_when_a_source_changes(
     content(converted)
     assert len(conversions) == 1
     with opened(converted) as ds:
+        assert len(conversions) == 1
         data = nat4xr.io.assemble.assemble("A1", nat4xr.io.release.find_area("A1", converted))
         np.testing.assert_array_equal(ds["psth"], data.psth(slice(0, 4)))
         np.testing.assert_array_equal(ds["response"].isel(rep=5), data.response(slice(0, 4), 5))
-    assert len(conversions) == 1
 
 
 def test_it_is_converted_again_for_another_schema_and_the_old_file_is_left_be(
