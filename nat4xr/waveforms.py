@@ -21,7 +21,7 @@ from .extras import require
 from .index import set_labels
 from .io import labels, limits, registry
 from .io.assemble import sound_coords
-from .io.files import status_of
+from .io.files import crc32_of
 from .io.release import check_folder, files_below, opened_zip, read_member
 from .schema import SILENCE_S, SOUND_S
 
@@ -175,7 +175,7 @@ class _File(NamedTuple):
 def _version(file: Path | zipfile.ZipInfo) -> str:
     if isinstance(file, zipfile.ZipInfo):
         return f"{file.file_size} bytes, CRC-32 {file.CRC:08x}"
-    return "{1} bytes, changed {2}".format(*status_of(file))
+    return f"{file.stat().st_size} bytes, CRC-32 {crc32_of(file):08x}"
 
 
 def _list(source: Path) -> dict[str, _File]:

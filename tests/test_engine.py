@@ -429,6 +429,26 @@ def test_a_replaced_recording_of_the_same_size_and_time_is_known_by_its_channels
         rec.resp.load()
 
 
+@pytest.mark.parametrize("form", ["demo.tar", "folder"])
+def test_a_replaced_recording_of_the_same_size_time_and_channels_is_known_by_its_values(
+    tmp_path: Path, form: str
+) -> None:
+    def write(members: Members) -> Path:
+        path = tmp_path / form
+        unpack(path, members) if form == "folder" else pack(path, members, "w")
+        for file in [path, *path.rglob("*")]:
+            os.utime(file, ns=(0, 0))
+        return path
+
+    path = write(RESP)
+    rec = open_recording(path)
+    before = path.stat().st_size
+    write(signal("resp", raster(300, 3)[::-1], channels=["c1", "c2", "c3"]))
+    assert path.stat().st_size == before
+    with pytest.raises(nat4xr.ReleaseError, match=f"{form} was replaced"):
+        rec.resp.load()
+
+
 def test_what_was_read_before_a_recording_was_replaced_is_kept(tmp_path: Path) -> None:
     rec = open_recording(pack(tmp_path / "demo.tgz", RESP))
     rec.resp[0].load()

@@ -557,6 +557,22 @@ def test_sounds_that_were_replaced_are_not_read_under_the_old_names(
         assert opened.isel(stim=1).any()
 
 
+def test_a_replaced_sound_of_the_same_size_and_time_is_known_by_its_content(
+    with_sounds: Callable[[Mapping[str, bytes]], Path],
+) -> None:
+    def write(hz: int) -> Path:
+        folder = with_sounds({"cat1_rec1_rain_excerpt1.wav": as_wav(tone(hz))})
+        unzipped(folder)
+        for file in (folder / "wav").rglob("*.wav"):
+            os.utime(file, ns=(0, 0))
+        return folder
+
+    opened = open_waveforms(write(200))
+    write(300)
+    with pytest.raises(OSError, match=r"rain_excerpt1\.wav in wav has been replaced"):
+        opened.load()
+
+
 def test_a_sound_that_is_gone_from_the_zip_is_named(
     with_sounds: Callable[[Mapping[str, bytes]], Path],
 ) -> None:

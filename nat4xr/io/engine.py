@@ -24,6 +24,7 @@ from nat4xr_engine import NemsBackendEntrypoint, local_path
 from ..errors import ReleaseError, explained, shown
 from ..extras import require
 from . import nems
+from .files import crc32_of
 from .raster import Raster
 
 BLOCK = 2**22
@@ -120,6 +121,7 @@ def recording_dataset(source: Any, unwanted: Collection[str]) -> xr.Dataset:
     """Open a recording lazily, without the variables that are not wanted."""
     file = _located(source)
     recording = nems.read(file.source, rasters=False, label=file.label)
+    file = file.with_checksums()
     arrays = {
         name: _RasterArray(file, signal)
         for name, signal in recording.signals.items()
@@ -142,9 +144,21 @@ class _File(NamedTuple):
     source: Path | bytes
     label: str
     state: tuple[tuple[str, int, int], ...]
+    checksums: tuple[int, ...] = ()
+
+    def with_checksums(self) -> _File:
+        """Add the checksums of the content: sizes and times may stay when it is replaced."""
+        if not isinstance(self.source, Path):
+            return self
+        checksums = _checksums(self.source)
+        self.check_unchanged()
+        return self._replace(checksums=checksums)
 
     def check_unchanged(self) -> None:
-        if isinstance(self.source, Path) and _state(self.source) != self.state:
+        if isinstance(self.source, Path) and (
+            _state(self.source) != self.state
+            or (self.checksums and _checksums(self.source) != self.checksums)
+        ):
             raise ReleaseError(
                 f"{self.source} was replaced or changed after it was opened: open it again"
             )
@@ -182,13 +196,24 @@ def _download(address: str) -> bytes:
 
 def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and modification times of a file, or of the files that a folder holds."""
-    files = [path]
-    if path.is_dir():
-        inside = sorted(path.iterdir())
-        folders = [folder for folder in inside if folder.is_dir()]
-        files = [*inside, *(file for folder in folders for file in sorted(folder.iterdir()))]
-    states = [(str(file), file.stat()) for file in files if not file.is_dir()]
+    states = [(str(file), file.stat()) for file in _files(path)]
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in states)
+
+
+def _checksums(path: Path) -> tuple[int, ...]:
+    """The CRC-32 of a file, or of each file of a recording that a folder holds."""
+    files = [file for file in _files(path) if file == path or nems.is_part(file.name)]
+    return tuple(crc32_of(file) for file in files)
+
+
+def _files(path: Path) -> list[Path]:
+    """A file itself, or the files in a folder and in the folders in it."""
+    if not path.is_dir():
+        return [path]
+    inside = sorted(path.iterdir())
+    folders = [folder for folder in inside if folder.is_dir()]
+    files = [*inside, *(file for folder in folders for file in sorted(folder.iterdir()))]
+    return [file for file in files if not file.is_dir()]
 
 
 def _warn(recording: nems.Recording) -> None:

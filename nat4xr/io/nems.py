@@ -185,6 +185,11 @@ def read(
     return Recording(recording, found, meta, label, views)
 
 
+def is_part(name: str) -> bool:
+    """Whether a file is called as one of the files of a recording."""
+    return _parse_name(name) is not None
+
+
 def is_archive_name(name: str) -> bool:
     """Whether a file is called as an archive that may hold a recording."""
     return name.lower().endswith((".tgz", ".tar.gz", ".tar"))
