@@ -230,9 +230,12 @@ def evaluate(
         result[f"{name}_jackknife"] = without.assign_attrs(
             long_name=f"{name} without one of the sounds", units="1"
         )
+    if simulated:
+        for variable in result.data_vars.values():
+            variable.attrs["simulated"] = 1
     result = result.assign_coords(stim_left_out=("left_out", response["stim"].values))
     result.attrs = {
-        "title": "Scores of predictions of NAT4 val responses",
+        "title": f"Scores of predictions of {'SIMULATED' if simulated else 'NAT4'} val responses",
         "area": str(result["area"].values[0]),
         "cells": cells,
         "cc_norm": CC_NORM,

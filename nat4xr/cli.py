@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import warnings
@@ -14,6 +15,7 @@ import click
 
 from . import __version__
 from .errors import DownloadError, ReleaseError
+from .extras import require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,8 +87,11 @@ def where(path: Path | None) -> None:
     variable = os.environ.get("NAT4XR_DATA_DIR")
     named = "--path" if path else "$NAT4XR_DATA_DIR" if variable else "the user's cache folder"
     click.echo(f"{folder.absolute()} ({named})")
+    missing = []
     for area in ("A1", "PEG"):
         files = find_area(area, folder)
+        if isinstance(files, list):
+            missing.append(area)
         click.echo(f"{area}: {f'no {files[0]}' if isinstance(files, list) else 'complete'}")
         for kind, what in (("", "converted"), ("_spikes", "converted spikes")):
             for file in converted_paths(area, kind, folder):
@@ -95,6 +100,11 @@ def where(path: Path | None) -> None:
     (wav,) = FILES["wav"]
     there = (folder / wav).exists() or (folder / "wav").is_dir()
     click.echo(f"wav: {'complete' if there else f'no {wav}'}")
+    if not there:
+        missing.append("wav")
+    if missing:
+        into = f" --path {shlex.quote(str(path))}" if path else ""
+        click.echo(f"Fetch what is missing with:\n    nat4xr fetch {' '.join(missing)}{into}")
 
 
 @main.command(short_help="Count cells, sounds and spikes.")
@@ -123,7 +133,7 @@ def info(area: str, path: Path | None, as_json: bool) -> None:
         by = {f"by_{key}": json.loads(t.to_json(orient="index")) for key, t in tables.items()}
         _echo_json(about | counts | by)
         return
-    click.echo(f"{ds.attrs['title']}\n{ds.attrs['source']}\n")
+    click.echo(f"{ds.attrs['title']}\nSource: {ds.attrs['source']}\n")
     click.echo(
         "{cells} cells, {auditory} of them auditory; {est} est and {val} val sounds\n".format(
             **counts
@@ -155,6 +165,8 @@ def export(area: str, file: Path, subset: Any, spikes: bool, path: Path | None) 
         raise click.UsageError(f"{file}: the name must end in .nc (netCDF) or .zarr")
     if file.exists():
         raise click.ClickException(f"{file} is there already; remove it or choose another name")
+    if file.suffix == ".zarr":
+        require("zarr", "zarr")
     ds = (open_spikes if spikes else open_area)(area, path, subset=subset)
     with ProgressBar(minimum=1, out=sys.stderr):
         if file.suffix == ".zarr":

@@ -1054,6 +1054,8 @@ def _sums(response: xr.DataArray, pred: xr.DataArray | None = None, least: int =
 
 def _psth_sums(pred: xr.DataArray, psth: xr.DataArray) -> xr.Dataset:
     """The same of a PSTH: one presentation."""
+    if "rep" in getattr(psth, "dims", ()):
+        raise ValueError("psth has the dim 'rep': average it, as in response.mean('rep')")
     return _sums(_checked(psth, "psth", ("stim", "time"), ()).expand_dims("rep"), pred, least=1)
 
 

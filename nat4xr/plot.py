@@ -723,7 +723,8 @@ def scores(
     ax.spines[["top", "right"]].set_visible(False)
     if len(animals) > 1:
         ax.legend(frameon=False, fontsize="small", loc="upper left", handletextpad=0)
-    _set_title(ax, _title(score, _shared(y, "area"), _count(len(y), "cell")))
+    source = score if score.attrs.get("simulated") else ceiling
+    _set_title(ax, _title(source, _shared(y, "area"), _count(len(y), "cell")))
     return points
 
 

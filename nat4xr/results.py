@@ -109,10 +109,14 @@ def open_table(
     coords = cell_coords(area, list(rows), [flags[cell] for cell in rows], [""] * len(rows))
     del coords["trials_cell_id"]
     attrs = dataset_attrs(area, {})
-    title = (
-        f"{'SIMULATED results' if simulated else 'Results of the authors'} for each cell ({area})"
-    )
-    attrs |= {"title": title, "simulated": int(simulated)}
+    attrs["title"] = f"Results of the authors for each cell ({area})"
+    if simulated:
+        attrs |= {
+            "title": f"SIMULATED results for each cell ({area})",
+            "source": "nat4xr.simulate",
+            "simulated": 1,
+        }
+        del attrs["creator"], attrs["license"]
     return set_labels(xr.Dataset(variables, coords, attrs))
 
 

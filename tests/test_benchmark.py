@@ -153,7 +153,10 @@ def test_a_sound_that_a_cell_never_heard_does_not_count_in_its_errors(pred, ds) 
 
 
 def test_the_result_says_that_data_are_simulated(pred) -> None:
-    assert benchmark.evaluate(pred, recorded(simulated=1)).attrs["simulated"] == 1
+    result = benchmark.evaluate(pred, recorded(simulated=1))
+    assert result.attrs["simulated"] == 1
+    assert "SIMULATED" in result.attrs["title"]
+    assert {score.attrs["simulated"] for score in result.data_vars.values()} == {1}
 
 
 def test_the_result_has_the_labels_of_the_cells_and_can_be_saved(pred, ds, tmp_path) -> None:

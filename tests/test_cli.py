@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import matplotlib.image
@@ -52,7 +53,10 @@ def test_where_names_the_folder_and_what_is_missing(release, tmp_path, monkeypat
     assert "PEG: no PEG_single_sites.zip" in lines
     assert "wav: complete" in lines
     assert f"     converted: {next(release.glob('A1_nat4xr-*.nc'))}" in lines
-    assert run("where", "--path", tmp_path / "none").output.splitlines()[0].endswith("(--path)")
+    assert lines[-1].split() == ["nat4xr", "fetch", "PEG"]
+    lines = run("where", "--path", tmp_path / "none").output.splitlines()
+    assert lines[0].endswith("(--path)")
+    assert lines[-1].split() == f"nat4xr fetch A1 PEG wav --path {tmp_path / 'none'}".split()
 
 
 def test_info_counts_cells_sounds_and_spikes(release):
@@ -107,6 +111,13 @@ def test_export_refuses_a_name_that_says_no_format(tmp_path):
     assert result.exit_code == 2
     assert "peg.mat" in result.output
     assert ".zarr" in result.output
+
+
+def test_export_to_zarr_says_which_extra_it_needs(release, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    result = run("export", "PEG", tmp_path / "peg.zarr", "--path", release)
+    assert result.exit_code == 1
+    assert "nat4xr[zarr]" in result.output
 
 
 def test_export_writes_spike_times(release, tmp_path):

@@ -1058,6 +1058,12 @@ def test_a_missing_dim_of_the_prediction_is_named(rate, name: str, dim: str) -> 
         getattr(metrics, name)(rate.isel({dim: 0}), rate)
 
 
+@pytest.mark.parametrize("name", ["corrcoef", "fve"])
+def test_trials_in_place_of_the_psth_are_named(rate, response, name: str) -> None:
+    with pytest.raises(ValueError, match=r"'rep'.*mean\('rep'\)"):
+        getattr(metrics, name)(rate, response)
+
+
 @pytest.mark.parametrize("dim", ["stim", "rep", "time"])
 @every_ceiling
 def test_a_missing_dim_of_the_response_is_named(response, metric, dim: str) -> None:

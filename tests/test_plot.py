@@ -640,6 +640,14 @@ def test_scores_of_an_evaluation_are_its_raw_correlations(
     assert labels(ax) == ("A1, 9 cells (simulated)", "noise ceiling", "CCraw")
 
 
+def test_scores_are_simulated_if_their_ceiling_is(
+    score_and_ceiling: tuple[xr.DataArray, xr.DataArray], ax: Axes
+) -> None:
+    score, ceiling = score_and_ceiling
+    plot.scores(score, ceiling.assign_attrs(simulated=1), ax=ax)
+    assert ax.get_title() == "A1, 9 cells (simulated)"
+
+
 def test_scores_leave_out_cells_that_lack_the_score_or_the_ceiling(
     score_and_ceiling: tuple[xr.DataArray, xr.DataArray], ax: Axes
 ) -> None:

@@ -67,7 +67,9 @@ def test_it_can_be_saved(tmp_path: Path) -> None:
 
 
 def test_a_simulated_table_says_so(simulated_release: Path) -> None:
-    assert nat4xr.open_table("PEG", simulated_release).attrs["simulated"] == 1
+    attrs = nat4xr.open_table("PEG", simulated_release).attrs
+    assert (attrs["simulated"], attrs["source"]) == (1, "nat4xr.simulate")
+    assert not {"creator", "license"} & set(attrs)
 
 
 def test_a_missing_table_is_an_error_that_says_how_to_fetch_it(tmp_path: Path) -> None:

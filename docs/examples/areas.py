@@ -10,13 +10,11 @@ that between few cells and many.
 """
 
 import matplotlib.pyplot as plt
-import xarray as xr
 
 import nat4xr
 from nat4xr import metrics
 
-areas = [nat4xr.open_area(area, subset="val").sel(auditory=True) for area in ("A1", "PEG")]
-ds = xr.concat(areas, "neuron", data_vars="minimal", combine_attrs="drop_conflicts")
+ds = nat4xr.open_areas(subset="val").sel(auditory=True)
 ds = nat4xr.drop_unrecorded(ds)
 
 # %%

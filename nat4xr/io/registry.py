@@ -176,10 +176,10 @@ def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundEr
     Examples
     --------
     >>> print(missing_error("wav", ["wav.zip"], Path("data")))
-    wav.zip not found in data, which is no folder. Fetch with:
+    wav.zip not found in data: there is no such folder. Fetch with:
         nat4xr fetch wav --path data
     """
-    where = folder if folder.is_dir() else f"{folder}, which is no folder"
+    where = folder if folder.is_dir() else f"{folder}: there is no such folder"
     return FileNotFoundError(
         f"{', '.join(missing)} not found in {where}. Fetch with:\n    {command_of(part, folder)}"
     )
