@@ -405,6 +405,24 @@ def test_the_sound_is_on_between_the_silences(assembled: Any) -> None:
     assert (attrs["sound_on"], attrs["sound_off"], attrs["bin_width"]) == (0.05, 0.15, 0.01)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "PreStimSilence,-5.0,-4.0",
+        f"{SOUNDS[0]},{-TRIAL_S},0.0",
+        "PostStimSilence,0.0,0.01",
+        "PreStimSilence,nan,nan",
+    ],
+)
+def test_silences_and_sounds_apart_do_not_say_when_the_sound_is_on(
+    row: str, assembled: Any
+) -> None:
+    release = tiny_release()
+    release[POPULATION]["A1_NAT4/A1_NAT4.resp.epoch.csv"] += f"{row}\n".encode()
+    attrs = assembled(release).header["time"].attrs
+    assert (attrs["sound_on"], attrs["sound_off"]) == (0.05, 0.15)
+
+
 # --- what must not be --------------------------------------------------------------------------
 
 

@@ -399,17 +399,24 @@ def dataset_attrs(area: str, meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sound_times(epochs: pd.DataFrame) -> dict[str, float]:
-    """When the sound is on, in s of the trial: it follows from the silences around it."""
+    """When the sound is on, in s of the trial: between the silences within a sound's epoch."""
     sounds = epochs[epochs["name"].str.startswith("STIM_")].sort_values("start")
-    before = epochs[epochs["name"] == "PreStimSilence"].sort_values("start")
-    after = epochs[epochs["name"] == "PostStimSilence"].sort_values("start")
-    if not len(before) or not len(after):
-        return {}
-    onset = sounds["start"].iloc[0]
-    return {
-        "sound_on": round(float(before["end"].iloc[0] - onset), 6),
-        "sound_off": round(float(after["start"].iloc[0] - onset), 6),
-    }
+    times = {}
+    for name, silence, edge in (
+        ("sound_on", "PreStimSilence", "end"),
+        ("sound_off", "PostStimSilence", "start"),
+    ):
+        silences = epochs[epochs["name"] == silence].sort_values("start")
+        same_onset_or_end = "start" if edge == "end" else "end"
+        apart = np.subtract.outer(
+            sounds[same_onset_or_end].to_numpy(), silences[same_onset_or_end].to_numpy()
+        )
+        sound, silent = np.nonzero(np.abs(apart) < BIN_S / 2)
+        if not len(sound):
+            return {}
+        onset = sounds["start"].iloc[sound[0]]
+        times[name] = round(float(silences[edge].iloc[silent[0]] - onset), 6)
+    return times
 
 
 def _sounds(signal: nems.Signal, label: str, noted: Notes) -> pd.DataFrame:
