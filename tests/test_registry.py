@@ -528,6 +528,14 @@ def called_gzip_as_it_is_one(request: BaseHTTPRequestHandler) -> None:
     request.wfile.write(body)
 
 
+def called_gzip_without_a_length(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.send_header("Content-Encoding", "gzip")
+    request.end_headers()
+    request.wfile.write(body_of(request))
+    request.close_connection = True
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -554,6 +562,17 @@ def test_a_tgz_that_is_called_gzip_encoded_is_kept_as_it_is(
 ) -> None:
     release_server.instead[PEG_TGZ] = [called_gzip_as_it_is_one]
     fetch("PEG")
+    assert names(release_server) == ["record", *FILES["PEG"]]
+    assert_whole("PEG", folder, nems0_release)
+
+
+@pytest.mark.parametrize("name", ["record", PEG_TGZ, "PEG_single_sites.zip"])
+def test_a_body_that_is_called_gzip_encoded_and_has_no_length_is_kept_as_it_is(
+    name: str, release_server: ReleaseServer, folder: Path, nems0_release: Path
+) -> None:
+    release_server.instead[name] = 4 * [called_gzip_without_a_length]
+    fetch("PEG")
+    assert names(release_server).count(name) == 2
     assert_whole("PEG", folder, nems0_release)
 
 

@@ -4,8 +4,9 @@ import os
 import shlex
 import time
 import warnings
+from collections.abc import Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin
@@ -215,6 +216,7 @@ def _download(
         session=session,
         size=size,
         end=time.monotonic() + seconds,
+        attempts=count(),
         progressbar=progressbar,
     )
     pup = pooch.create(
@@ -238,6 +240,7 @@ def _stream(
     session: requests.Session,
     size: int | None,
     end: float,
+    attempts: Iterator[int],
     progressbar: bool,
 ) -> None:
     """Download one file for Pooch, which begins again on a ValueError or RequestException."""
@@ -249,8 +252,9 @@ def _stream(
         open(output_file, "xb") as out,
         tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=not progressbar) as bar,
     ):
-        # Some servers call a .tgz gzip-encoded, and send it as it is.
-        is_encoded = response.headers.get("Content-Length") != str(size)
+        # Some servers call a .tgz gzip-encoded, and send it as it is. If they do not say its length
+        # either, every second attempt takes it so.
+        is_encoded = response.headers.get("Content-Length") != str(size) and next(attempts) % 2 == 0
         while chunk := _read(response, is_encoded):
             received += len(chunk)
             if received > (limit := MAX_RECORD if size is None else size):
