@@ -352,7 +352,7 @@ class NameIndex(PandasIndex):
         if names is None:
             if values.shape != self.index.shape:
                 raise ValueError(
-                    f"a mask of {dim!r} needs {self.index.size} elements, not {values.size} "
+                    f"a mask of {dim!r} needs the shape {self.index.shape}, not {values.shape} "
                     "(a boolean array is a mask; to select by a flag write flag=True)"
                 )
             return values
@@ -398,7 +398,16 @@ def _in_array(label: Any) -> Any:
 
 def _is_mask(label: Any) -> bool:
     """Whether this is an array of booleans (and not a flag)."""
-    return np.ndim(label) > 0 and pd.api.types.is_bool_dtype(getattr(label, "dtype", object))
+    if isinstance(label, str | bytes | slice | Set) or np.ndim(label) == 0:
+        return False
+    if pd.api.types.is_bool_dtype(getattr(label, "dtype", object)):
+        return True
+    values = np.asarray(label)  # a table has no dtype, and joins in pandas make one of objects
+    return values.dtype == bool or (
+        values.dtype == object
+        and values.size > 0
+        and all(isinstance(value, bool | np.bool_) for value in values.flat)
+    )
 
 
 def _refuse_inexact(labels: Mapping[Any, Any], method: Any, tolerance: Any) -> None:

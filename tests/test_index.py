@@ -292,6 +292,7 @@ class TestMasks:
             lambda mask: xr.DataArray(mask.values, dims="neuron"),
             lambda mask: pd.Series(mask.values),
             lambda mask: pd.Index(mask.values),
+            lambda mask: mask.values.astype(object),
         ],
     )
     def test_a_mask_in_the_order_of_the_data(self, ds, mask, wanted, key, form):
@@ -309,6 +310,7 @@ class TestMasks:
             ),
             lambda mask: pd.Series(mask.values, mask.neuron.values),
             lambda mask: pd.Series(mask.values, mask.neuron.values, dtype="boolean"),
+            lambda mask: pd.Series(mask.values, mask.neuron.values, dtype=object),
             lambda mask: mask.to_series(),
         ],
     )
@@ -332,7 +334,7 @@ class TestMasks:
 
     @whatever_the_label
     def test_a_mask_of_another_length_is_refused(self, ds, key):
-        with pytest.raises(ValueError, match="10 elements, not 2"):
+        with pytest.raises(ValueError, match=r"\(10,\), not \(2,\)"):
             ds.sel({key: [True, False]})
 
     @whatever_the_label
@@ -340,6 +342,16 @@ class TestMasks:
         for mask in (ds.psth > 0, ds.subset == "val"):
             with pytest.raises(ValueError, match="stim"):
                 ds.sel({key: mask})
+
+    @pytest.mark.parametrize("key", ["site", "auditory", "unit_in_electrode"])
+    def test_a_table_is_no_mask(self, ds, mask, key):
+        with pytest.raises(ValueError, match="shape"):
+            ds.sel({key: pd.DataFrame({"fast": mask.values}, mask.neuron.values)})
+
+    def test_a_mask_of_objects_that_are_all_true_is_no_label_1(self, ds):
+        everything = np.full(ds.sizes["neuron"], True, dtype=object)
+        selected = ds.sel(unit_in_electrode=everything)
+        assert names(selected) == names(ds)
 
     def test_a_mask_that_names_a_cell_twice_is_refused(self, ds, mask):
         with pytest.raises(ValueError, match=f"{A1_CELLS[3]!r} twice"):
