@@ -1,4 +1,4 @@
-"""``ds.nat4``: the package where an interactive user looks for it. No logic of its own."""
+"""The accessor ``ds.nat4``: functions of the package as methods, with tab completion."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _COUNTED = {"n_reps", "animal", "site", "auditory", "subset"}
 
 @xr.register_dataset_accessor("nat4")
 class Nat4:
-    """The package's functions as methods of a Dataset: ``ds.nat4.<tab>``.
+    """Functions of the package as methods of a Dataset, for interactive use.
 
-    Each label of the sounds and cells is there too, and offers its values to tab completion:
-    ``ds.nat4.site["ARM029a"]`` is ``ds.sel(site="ARM029a")``.
+    Every label of the sounds and cells is an attribute, and tab completion offers its values:
+    ``ds.nat4.site["ARM029a"]`` is the same as ``ds.sel(site="ARM029a")``.
 
     Parameters
     ----------
     ds : Dataset
-        From `nat4xr.open_area`, whole or selected, or an export of it.
+        What `nat4xr.open_area` returns, a selection of it, or an export of it.
 
     Examples
     --------
@@ -43,23 +43,23 @@ class Nat4:
         self._ds = ds
 
     def summary(self, by: str = "site") -> pd.DataFrame:
-        """Count cells and what they heard: `nat4xr.count_cells`.
+        """Count cells and the sounds that they heard: see `nat4xr.count_cells`.
 
         Parameters
         ----------
-        by : str, optional
+        by : str, default: "site"
             Label of the cells to group by, such as ``"site"`` or ``"animal"``.
 
         Returns
         -------
         pandas.DataFrame
-            A row a group: cells, auditory cells, and the share of the sounds of each subset
-            that a cell has a response to, in percent.
+            One row per group: the number of cells and of auditory cells, and for each subset
+            the percentage of sounds to which a cell has a response, averaged over cells.
 
         Raises
         ------
         ValueError
-            `by` is no label of the cells.
+            If `by` is not a label of the cells.
 
         Examples
         --------
@@ -70,12 +70,12 @@ class Nat4:
         return count_cells(self._ds, by)
 
     def drop_unrecorded(self) -> xr.Dataset:
-        """Drop cells, sounds and repeats without a response: `nat4xr.drop_unrecorded`.
+        """Drop cells, sounds and repeats without a response: see `nat4xr.drop_unrecorded`.
 
         Returns
         -------
         Dataset
-            Without them; lazy arrays stay lazy.
+            The Dataset without them. Lazy arrays stay lazy.
 
         Examples
         --------
@@ -119,11 +119,11 @@ class Nat4:
         return _Functions(metrics, _METRICS, self._ds["response"])
 
     def __getattr__(self, name: str) -> _Label:
-        if name.startswith("_"):  # as what copies and pickles asks for, before there is a _ds
+        if name.startswith("_"):  # copy and pickle ask for such names before _ds is set
             raise AttributeError(name)
         if name not in self._labels():
             raise AttributeError(
-                f"there is no label {name!r}; there are {', '.join(self._labels())}"
+                f"there is no label {name!r}; the labels are {', '.join(self._labels())}"
             )
         return _Label(self._ds, name)
 
@@ -145,7 +145,7 @@ class Nat4:
         return f"{self._title()}\n{self.summary('site')}"
 
     def _repr_html_(self) -> str:
-        """Cells by animal and site, with a bar for how much of it was recorded."""
+        """Tables of the cells by animal and by site, with bars for the percentages."""
         title = f"<h4>{escape(self._title())}</h4>"
         if not set(self._ds.variables) >= _COUNTED:
             return title
@@ -153,7 +153,7 @@ class Nat4:
 
 
 class _Functions:
-    """Functions of a module, given their first argument."""
+    """Functions of a module, with their first argument filled in."""
 
     def __init__(self, module: Any, names: tuple[str, ...], first: Any) -> None:
         self._module, self._names, self._first = module, names, first
@@ -168,7 +168,9 @@ class _Functions:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in self._names:
-            raise AttributeError(f"there is no {name!r}; there are {', '.join(self._names)}")
+            raise AttributeError(
+                f"there is no function {name!r}; the functions are {', '.join(self._names)}"
+            )
         function = getattr(self._module, name)
         method = partial(function, self._first)
         method.__doc__ = function.__doc__
@@ -176,7 +178,7 @@ class _Functions:
 
 
 class _Label:
-    """A label: ``[...]`` selects by it, and IPython completes its values there."""
+    """A label: ``[...]`` selects by it, and IPython completes its values."""
 
     def __init__(self, ds: xr.Dataset, name: str) -> None:
         self._ds, self._name = ds, name

@@ -1,4 +1,4 @@
-"""Opening an area, at any bin width: the front door of the package."""
+"""Open one area, or both, at any bin width: the front door of the package."""
 
 from __future__ import annotations
 
@@ -33,65 +33,68 @@ def open_area(
 ) -> xr.Dataset:
     """Open the recordings of one area as a labelled Dataset.
 
-    On first use the area's files are fetched from Zenodo and converted to one netCDF file in
-    the data folder. From then on that file is opened, lazily, in milliseconds.
+    The first call downloads the area's files from Zenodo and converts them to one netCDF file in
+    the data folder. Later calls open that file lazily, in milliseconds.
 
     Parameters
     ----------
     area : {"A1", "PEG"}
         Primary or secondary auditory cortex.
     path : path-like, optional
-        The data folder, to which the release is fetched or in which its files were placed by
-        hand; it has to exist. Default: the environment variable ``NAT4XR_DATA_DIR``, or else the
-        user's cache folder.
-    subset : {"all", "est", "val"}, optional
-        ``"est"``: the sounds presented once, for fitting; ``"val"``: those presented 20 times
-        at every site, for testing.
-    dt_ms : float, optional
-        Width of the time bins in ms: 1, 2, 5, or a multiple of 10 that divides 1500. Coarser
-        bins than 10 ms are sums, of the spectrogram means. Finer ones are counted from the
-        spike times of the site recordings, of est sounds too, so that cells without trials
-        are NaN there, ``psth`` included; the spectrogram is held.
+        The data folder: files are downloaded to it, unless you have placed them there by hand.
+        It must exist. Default: the folder in the environment variable ``NAT4XR_DATA_DIR`` or,
+        if that is not set, the user's cache folder.
+    subset : {"all", "est", "val"}, default: "all"
+        Which sounds to open: ``"est"``, the sounds presented once, for fitting, or ``"val"``,
+        the sounds presented 20 times at every site, for testing.
+    dt_ms : float, default: 10
+        Width of the time bins in ms: 1, 2, 5, or a multiple of 10 that divides 1500. Bins wider
+        than 10 ms hold sums of the 10 ms bins (for the spectrogram, means). Bins narrower than
+        10 ms are counted from the spike times of the site recordings, for est sounds too; cells
+        without trials there are NaN in ``response`` and ``psth``, and the spectrogram repeats
+        its 10 ms values.
     chunks : dict, int, "auto" or None, optional
-        Dask chunks, as for `xarray.open_dataset`; dims that a dict leaves out have chunks that
-        suit the file. None: lazy arrays without dask.
-    download : bool, optional
-        Whether to fetch files that are missing.
-    progressbar : bool, optional
-        Whether to show the progress of fetching and converting.
+        Dask chunks, as for `xarray.open_dataset`. Dims that a dict does not name get chunks that
+        suit the file. With None, arrays are lazy but not dask arrays.
+    download : bool, default: True
+        Whether to download missing files.
+    progressbar : bool, default: True
+        Whether to show the progress of downloads and of the conversion.
 
     Returns
     -------
     xarray.Dataset
-        ``response`` (stim, rep, time, neuron), float32: spikes per bin of each presentation,
-        NaN where there was none. ``psth`` (stim, time, neuron), float32: spikes per bin averaged
-        over presentations, as published. ``spectrogram`` (stim, freq, time), float32: gammatone
-        magnitudes as published. ``n_reps`` (stim, neuron), int8: presentations held in
-        ``response``. ``.sel`` takes every label of the sounds and of the cells.
+        ``response`` (stim, rep, time, neuron), float32: spikes per bin in each presentation,
+        NaN where there was no presentation. ``psth`` (stim, time, neuron), float32: spikes per
+        bin averaged over presentations, as published. ``spectrogram`` (stim, freq, time),
+        float32: gammatone magnitudes, as published. ``n_reps`` (stim, neuron), int8: the number
+        of presentations in ``response``. ``.sel`` takes every label of the sounds and cells.
 
     Raises
     ------
     ValueError
-        There is no such area, subset or bin width, or ``chunks`` name no dim of the Dataset.
+        If `area`, `subset` or `dt_ms` is not one of the values above, or `chunks` names a dim
+        that the Dataset does not have.
     ReleaseError
-        A file of the release is broken.
+        If a file of the release is damaged.
     DownloadError
-        A file could not be fetched.
+        If a file cannot be downloaded.
     FileNotFoundError
-        A file is missing, and ``download`` is False; or there is no folder `path`.
+        If a file is missing and `download` is False, or the folder `path` does not exist.
     OSError
-        The converted file cannot be written, or the name of the data folder is not UTF-8.
+        If the converted file cannot be written, or the name of the data folder is not UTF-8.
 
     Warns
     -----
     UserWarning
-        On first use, once for each kind of thing in the files that was left out or repaired.
+        If anything in the files was left out or repaired. The conversion warns once for each
+        kind of repair.
 
     Notes
     -----
-    For spikes per second write ``nat4xr.rate(ds.psth)``, and for spikes in a window
-    ``nat4xr.counts(ds.response, (0.25, 1.25))``: xarray's ``.sum("time")`` counts 0 spikes where
-    there was no trial.
+    Use ``nat4xr.rate(ds.psth)`` for spikes per second, and ``nat4xr.counts(ds.response,
+    (0.25, 1.25))`` for the number of spikes in a window. xarray's ``.sum("time")`` gives 0
+    spikes where there was no trial.
 
     See Also
     --------
@@ -104,7 +107,7 @@ def open_area(
 
     Examples
     --------
-    Here and below, of a small simulated release:
+    These examples use a small simulated release:
 
     >>> import nat4xr
     >>> ds = nat4xr.open_area("A1")
@@ -140,27 +143,28 @@ def open_areas(
     download: bool = True,
     progressbar: bool = True,
 ) -> xr.Dataset:
-    """Open both areas as one Dataset, concatenated along ``neuron``: A1, then PEG.
+    """Open A1 and PEG as one Dataset, concatenated along ``neuron`` in this order.
 
     Parameters
     ----------
     path, subset, dt_ms, download, progressbar
         As for `open_area`.
     chunks : dict, int or "auto", optional
-        Dask chunks, as for `open_area`. (Not None: xarray reads arrays without dask when it
-        concatenates them.)
+        Dask chunks, as for `open_area`. None is not allowed, because xarray reads arrays without
+        dask into memory when it concatenates them.
 
     Returns
     -------
     xarray.Dataset
-        As from `open_area`; the coordinate ``area`` says which area a cell is in. Attributes are
-        those that hold for both. A sound, or a repeat, that one area does not have is NaN there.
+        The same variables as from `open_area`. The coordinate ``area`` says which area a cell is
+        in, and attributes that differ between the areas are dropped. A sound or repeat that one
+        area does not have is NaN for its cells.
 
     Raises
     ------
     ValueError
-        If `chunks` is None, the areas label a sound differently, or their times or frequencies
-        differ; and as for `open_area`.
+        If `chunks` is None, if the areas label a sound differently, if their times or
+        frequencies differ, or as for `open_area`.
 
     Examples
     --------
@@ -170,7 +174,9 @@ def open_areas(
     Frozen({'area': 2})
     """
     if chunks is None:
-        raise ValueError("chunks=None would read both areas at once: open each with open_area")
+        raise ValueError(
+            "chunks=None would read both areas into memory: give chunks, or open each by open_area"
+        )
     areas = [
         open_area(
             area,
@@ -185,7 +191,7 @@ def open_areas(
     ]
     for dim in ("time", "freq"):
         if not areas[0][dim].equals(areas[1][dim]):
-            raise ValueError(f"the areas differ in {dim!r}, so that they cannot be concatenated")
+            raise ValueError(f"the areas cannot be concatenated, because their {dim!r} differs")
     both = xr.concat(
         areas,
         "neuron",
@@ -199,7 +205,7 @@ def open_areas(
     if not areas[0]["stim"].equals(areas[1]["stim"]):
         both["spectrogram"] = areas[0]["spectrogram"].combine_first(areas[1]["spectrogram"])
     both.attrs["title"] = areas[0].attrs["title"].replace("A1", " and ".join(AREAS))
-    both = _chunk_data(both, {"neuron": areas[0].chunksizes["neuron"][0]})  # even, as for zarr
+    both = _chunk_data(both, {"neuron": areas[0].chunksizes["neuron"][0]})  # zarr needs even chunks
     both.set_close(partial(_close, [area._close for area in areas if area._close]))
     return both
 
@@ -218,7 +224,7 @@ def _open(file: cache.Converted) -> xr.Dataset:
 
 
 def _select_subset(ds: xr.Dataset, subset: str) -> xr.Dataset:
-    """Select the sounds of a subset, and the repeats that any of them has."""
+    """Select the sounds of a subset, and the repeats that at least one of them has."""
     stims = np.flatnonzero(ds["subset"].values == subset)
     if len(stims) and len(stims) == stims[-1] - stims[0] + 1:  # a slice is faster to read
         selected = ds.isel(stim=slice(stims[0], stims[-1] + 1))
@@ -229,7 +235,7 @@ def _select_subset(ds: xr.Dataset, subset: str) -> xr.Dataset:
 
 
 def _chunk(ds: xr.Dataset, chunks: Any, defaults: Mapping[str, int], token: str) -> xr.Dataset:
-    """Chunk the variables; dims that a dict leaves out get the default chunks."""
+    """Chunk the variables; dims that a dict does not name get the default chunks."""
     if isinstance(chunks, Mapping):
         if unknown := set(chunks) - set(ds.dims):
             raise ValueError(

@@ -1,8 +1,8 @@
-"""The published benchmark of NAT4: its protocol, its results, and where a new model stands.
+"""The published benchmark of NAT4: its protocol, its results, and a leaderboard for new models.
 
-The protocol: a model is fitted to the est sounds, each presented once, and scored on the 18 val
-sounds, each presented 20 times, in the auditory cells; the score is the mean over cells. With the
-linear baseline, from end to end::
+A model is fitted to the est sounds, each presented once. It is scored on the 18 val sounds, each
+presented 20 times, in the auditory cells; its score is the mean over cells. This is the whole
+protocol for the linear baseline::
 
     ds = nat4xr.open_area("A1")
     est = ds.spectrogram.sel(subset="est")
@@ -60,7 +60,7 @@ _PUBLISHED = [
 ]
 
 SCORES = ("cc_raw", "cc_norm", "r_ceiling")
-"""What `evaluate` scores each cell by."""
+"""The scores that `evaluate` computes for each cell."""
 
 CC_NORM = "schoppe, pooled sounds"
 """Which normalised correlation `evaluate` computes."""
@@ -72,16 +72,17 @@ def published() -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A row a model and area, best first: area, backbone, remarks, params_per_neuron (NaN where
-        it is not given), cc_raw and cc_norm in percent (mean over auditory cells), and the paper
-        of the model with its DOI; for the 2D-CNN, that of the backbone and that of the front end.
+        One row per model and area, the best first: area, backbone, remarks, params_per_neuron
+        (NaN if it was not published), cc_raw and cc_norm in percent (mean over auditory cells),
+        and the paper of the model with its DOI. For the 2D-CNN, there are two papers: that of
+        the backbone and that of the front end.
 
     Notes
     -----
-    The table gives the names, the numbers of parameters and the scores. It does not say which
-    paper a row is from, nor how CCnorm was computed: the papers here are those in which the
-    models were first described, and CCnorm is taken to be that of the repository's code of March
-    2025, which pools all sounds (:func:`nat4xr.metrics.cc_norm`).
+    The names, numbers of parameters and scores are those of the published table. The table does
+    not say which paper a row comes from, or how CCnorm was computed. The papers given here are
+    those that first described the models, and CCnorm is assumed to be that of the repository's
+    code of March 2025, which pools all sounds (:func:`nat4xr.metrics.cc_norm`).
 
     References
     ----------
@@ -111,65 +112,68 @@ def evaluate(
 ) -> xr.Dataset:
     """Score predictions by the published protocol.
 
-    Over the val sounds, in cells of which trials were recorded: CCraw is
+    There are three scores, computed over the val sounds in cells that have trials. CCraw is
     :func:`nat4xr.metrics.corrcoef` with the mean over trials, CCnorm is
     :func:`nat4xr.metrics.cc_norm` (``"schoppe"``, pooled sounds), and r_ceiling is
-    :func:`nat4xr.metrics.r_ceiling`, by which Pennington and David (2023) report results.
+    :func:`nat4xr.metrics.r_ceiling`, the score that Pennington and David (2023) report.
 
     Parameters
     ----------
     pred : xarray.DataArray
         Predicted responses, dims stim, time, neuron in any order, in any unit. Sounds and cells
-        are found by their names, whichever others there are and whatever their order.
+        are matched by name; their order does not matter, and others are ignored.
     ds : xarray.Dataset
-        The recordings of one area, as :func:`nat4xr.open_area` returns them, or the part of them
-        that is to be scored.
+        The recordings of one area, as :func:`nat4xr.open_area` returns them, or a selection of
+        the part to score.
     cells : {"auditory", "all"}, default: "auditory"
         Which cells to score.
 
     Returns
     -------
     xarray.Dataset
-        ``cc_raw``, ``cc_norm`` and ``r_ceiling`` (neuron) as fractions, float64, with every label
-        of the cells, in the order of `ds`; their standard errors over sounds, ``cc_raw_se`` and so
-        on, by the jackknife; and what these are computed from, the scores without each of the
-        sounds, ``cc_raw_jackknife`` and so on (left_out, neuron), ``stim_left_out`` naming it.
-        Computed at once.
+        The result is computed at once, in float64, with all labels of the cells in the order of
+        `ds`:
 
-        The attrs sum up: ``area``, ``cells``, ``n_stims`` and ``n_cells`` that were scored; for
-        each score the number of cells that have it, ``n_cc_raw``, the mean over them
-        ``cc_raw_mean``, the median ``cc_raw_median``, and the standard errors of both over sounds,
-        ``cc_raw_mean_se`` and ``cc_raw_median_se``; and whether the recordings or what predicts
-        them are ``simulated`` (0 or 1).
+        - ``cc_raw``, ``cc_norm`` and ``r_ceiling`` (neuron): the scores, as fractions;
+        - ``cc_raw_se`` and so on (neuron): their standard errors over sounds, by the jackknife;
+        - ``cc_raw_jackknife`` and so on (left_out, neuron): the scores without one sound each,
+          from which the errors are computed; ``stim_left_out`` names the sound.
+
+        The attributes summarise the result: ``area``, ``cells``, and the numbers ``n_stims`` and
+        ``n_cells`` that were scored. For each score, such as ``cc_raw``, they hold ``n_cc_raw``,
+        the number of cells that have it; ``cc_raw_mean`` and ``cc_raw_median`` over these cells;
+        and the standard errors of both over sounds, ``cc_raw_mean_se`` and ``cc_raw_median_se``.
+        ``simulated`` is 1 if the recordings or the predictions are simulated, and 0 if not.
 
     Raises
     ------
     TypeError
         If `pred` is not a DataArray.
     ValueError
-        If `pred` has none of the val sounds or cells, has no names, names something twice, has
-        other time bins, or has gaps; if `ds` has no val trials, cells of two areas, or lacks
-        something that :func:`nat4xr.open_area` returns; if `cells` is unknown.
+        If `pred` has none of the val sounds or cells, has no names or a name twice, has other
+        time bins, or has gaps; if `ds` has no val trials, has cells of two areas, or does not
+        have everything that :func:`nat4xr.open_area` returns; or if `cells` is unknown.
 
     Notes
     -----
-    A sound or cell that `pred` lacks is left out, as is a cell for which it is NaN throughout:
-    compare means only between models of the same ``n_stims`` and ``n_cells``. A prediction without
-    variance scores 0. A cell without a spike has no score (NaN) whatever the model, nor has one
-    whose estimated signal power is not above 0 a CCnorm; the means leave such cells out.
+    Sounds and cells that are not in `pred` are left out, and so are cells for which it is all
+    NaN. Compare means only between models with the same ``n_stims`` and ``n_cells``. A prediction
+    without variance scores 0. A cell without spikes has no score (NaN) for any model, and a cell
+    whose estimated signal power is not above 0 has no CCnorm; the means leave such cells out.
 
-    The standard errors say by how much scores would vary with another choice of as many sounds.
-    They are large beside the differences between models, of which most of this variation is
-    common to both: :func:`compare` tells two models apart.
+    The standard errors tell how much the scores would vary if as many other sounds had been
+    chosen. They are larger than most differences between models, because most of this variation
+    affects all models alike. Use :func:`compare` to test whether two models differ.
 
-    The flag ``auditory`` is probably chosen by scores: in the lab's code a cell has it if the
-    predictions of three models correlate with its val responses by more than chance. A score of
-    auditory cells is then of cells that models predict, on the sounds by which they were chosen.
+    The flag ``auditory`` probably depends on scores: in the lab's code, a cell has it if the
+    predictions of three models correlate with its val responses by more than chance. The auditory
+    cells are then cells that models predict well, chosen on the same sounds on which they are
+    scored.
 
     References
     ----------
-    The table on the NAT4 page of deepSTRF, https://github.com/urancon/deepSTRF, beside which these
-    scores are to stand.
+    The table on the NAT4 page of deepSTRF, https://github.com/urancon/deepSTRF, with which these
+    scores can be compared.
 
     Pennington JR, David SV (2023). A convolutional neural network provides a generalizable model
     of natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol.
@@ -270,38 +274,41 @@ def _over_cells(value: xr.DataArray, replicates: xr.DataArray | None) -> dict[st
 
 
 def compare(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
-    """The difference between two models, scored on the same cells and sounds.
+    """Compare two models that were scored on the same cells and sounds.
 
     Parameters
     ----------
     a, b : xarray.Dataset
-        What :func:`evaluate` returned for either. Cells that only one of them has are left out.
+        What :func:`evaluate` returned for each model. Cells that only one of them has are left
+        out.
 
     Returns
     -------
     xarray.Dataset
-        Of each score: the difference, a less b, of each cell, ``cc_raw`` and so on (neuron), its
-        standard error over sounds ``cc_raw_se``, and ``cc_raw_p``, the p-value of no difference.
-        The attrs have the mean and the median over cells of the differences and their standard
-        errors, as :func:`evaluate` has, and the p-value of the mean, ``cc_raw_mean_p``.
+        For each score, such as ``cc_raw``: the difference ``cc_raw`` (neuron), `a` minus `b`; its
+        standard error over sounds, ``cc_raw_se``; and ``cc_raw_p``, the p-value of the hypothesis
+        that the models do not differ. The attributes hold the mean and median of the differences
+        over cells and their standard errors, as from :func:`evaluate`, and the p-value of the
+        mean, ``cc_raw_mean_p``.
 
     Raises
     ------
     TypeError
         If `a` or `b` is not what :func:`evaluate` returned.
     ValueError
-        If they are of different areas or sounds, have no cell in common, or only one of them is
-        of simulated data.
+        If they come from different areas or sounds, have no cell in common, or only one of them
+        comes from simulated data.
     ImportError
-        Without scipy.
+        If SciPy is not installed.
 
     Notes
     -----
-    Each sound contributes a pseudo-value, by how much it changes the difference (the jackknife).
-    If neither model were better, the sign of a contribution would be as likely the other: p is
-    the share of flips of signs that give at least as large a mean (two-sided; 9,999 flips at
-    random for the mean over cells, 999 for each cell, or all of them where there are not more).
-    The p-values of cells are not corrected for the number of cells.
+    The jackknife gives a pseudo-value for each sound, which tells how much the sound contributes
+    to the difference. If neither model were better, each contribution would be positive or
+    negative with equal probability. The p-value is therefore the share of random sign flips that
+    give a mean at least as large as the observed one (two-sided). There are 9,999 flips for the
+    mean over cells and 999 for each cell, or all possible flips if those are fewer. The p-values
+    of single cells are not corrected for the number of cells.
 
     References
     ----------
@@ -368,28 +375,28 @@ def _sign_flips(contributions: xr.DataArray, flips: int) -> Any:
 
 
 def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Put results beside the published ones of their areas.
+    """Make a table of results together with the published ones for the same areas.
 
     Parameters
     ----------
     results : xarray.Dataset or mapping of str to xarray.Dataset
-        What :func:`evaluate` returned; several by the names of the models, at least one.
+        What :func:`evaluate` returned, or a mapping from names of models to such results.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of :func:`published` (scores in percent); ``cc_raw_se`` and ``cc_norm_se``,
-        the standard errors over sounds, ``r_ceiling`` (the median over cells) and
-        ``r_ceiling_se``, ``n_stims`` and ``n_cells`` that were scored and ``n_cc_norm``, the
-        number of cells that have a CCnorm (NaN for the published); ``cc_norm_is``, which CCnorm it
-        is; and ``simulated``. A row a model and area, the best CCnorm of each area first. Rows
-        with ``simulated`` True say how a model does on simulated data: they cannot be compared
-        with the others.
+        One row per model and area, with the best CCnorm of each area first. It has the columns of
+        :func:`published` (scores in percent), and further columns, which are NaN for the
+        published models: ``cc_raw_se`` and ``cc_norm_se``, the standard errors over sounds;
+        ``r_ceiling``, the median over cells, and ``r_ceiling_se``; ``n_stims`` and ``n_cells``,
+        the numbers that were scored; and ``n_cc_norm``, the number of cells that have a CCnorm.
+        ``cc_norm_is`` tells which CCnorm was computed. If ``simulated`` is True, the model was
+        scored on simulated data, and the row cannot be compared with the others.
 
     Raises
     ------
     TypeError
-        If `results` is anything else.
+        If `results` is neither, or an empty mapping.
 
     Examples
     --------
@@ -409,7 +416,7 @@ def leaderboard(results: xr.Dataset | Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """
     named = {"this model": results} if isinstance(results, xr.Dataset) else results
     if not isinstance(named, Mapping) or not named:
-        raise TypeError("results must be what evaluate returned, or a dict of several such")
+        raise TypeError("results must be what evaluate returned, or a dict of such Datasets")
     ours = pd.DataFrame([_row(name, result) for name, result in named.items()])
     theirs = published().assign(simulated=False, cc_norm_is=CC_NORM)
     table = pd.concat([theirs[theirs["area"].isin(ours["area"])], ours], ignore_index=True)
@@ -445,15 +452,15 @@ def _row(name: str, result: xr.Dataset) -> dict[str, Any]:
 
 
 def check_complete(ds: xr.Dataset) -> None:
-    """Refuse a Dataset that lacks something that scoring needs."""
+    """Raise an error if a Dataset lacks anything that scoring needs."""
     if not isinstance(ds, xr.Dataset):
-        raise TypeError(f"ds must be as nat4xr.open_area returns it, not a {type(ds).__name__}")
+        raise TypeError(f"ds must be a Dataset from nat4xr.open_area, not a {type(ds).__name__}")
     for name in ("response", "n_reps", "subset", "auditory", "area"):
         if name not in ds.variables:
-            raise ValueError(f"ds must be as nat4xr.open_area returns it, but lacks {name!r}")
+            raise ValueError(f"ds must be a Dataset from nat4xr.open_area, but it lacks {name!r}")
     if "simulated" not in ds.attrs:
         raise ValueError(
-            "ds.attrs['simulated'] has been lost: set it to 0 for recordings, 1 for simulated data"
+            "ds.attrs['simulated'] is missing: set it to 0 for recordings, 1 for simulated data"
         )
 
 
@@ -464,25 +471,25 @@ def _val_trials(ds: xr.Dataset, cells: str) -> tuple[xr.Dataset, NDArray[np.bool
     if areas.size > 1:
         raise ValueError(f"ds holds cells of {' and '.join(areas)}: evaluate one area at a time")
     val = set_labels(ds[["response", "n_reps"]])
-    # Where there is any, .sel finds it as a slice, of which less has to be read than of a mask.
+    # If there are val sounds, .sel makes a slice of them, which reads less than a mask does.
     val = val.sel(subset="val") if (ds["subset"] == "val").any() else val.isel(stim=slice(0))
     recorded = (val["n_reps"] > 1).any("stim").values
     if not recorded.any():
-        raise ValueError("ds has no val sound with repeated trials: nothing to score against")
+        raise ValueError("ds has no val sound with repeated trials, so nothing can be scored")
     if cells == "auditory":
         recorded = recorded & val["auditory"].values
     return val, recorded
 
 
 def _by_name(pred: xr.DataArray) -> xr.DataArray:
-    """The prediction with names, of sounds and cells, and nothing else along these dims."""
+    """The prediction with the names of its sounds and cells, and no other labels."""
     if not isinstance(pred, xr.DataArray):
         raise TypeError(f"pred must be an xarray.DataArray, not {type(pred).__name__}")
     if set(pred.dims) != {"stim", "time", "neuron"}:
         raise ValueError(f"pred needs the dims stim, time and neuron, but has {pred.dims}")
     for dim in ("stim", "neuron"):
         if dim not in pred.coords:
-            raise ValueError(f"pred has no coordinate {dim!r}: its names tell what was predicted")
+            raise ValueError(f"pred needs the coordinate {dim!r}, whose names say what it predicts")
         names = pd.Index(pred[dim].values)
         if names.has_duplicates:
             raise ValueError(f"pred has the {dim} {names[names.duplicated()][0]!r} twice")
@@ -492,7 +499,7 @@ def _by_name(pred: xr.DataArray) -> xr.DataArray:
 
 
 def _positions(names: NDArray[Any], wanted: NDArray[Any]) -> slice | NDArray[np.intp]:
-    """Where the wanted are among the names; all of them as a slice, which copies nothing."""
+    """The positions of the wanted names; a slice if all are wanted, which copies nothing."""
     if np.array_equal(names, wanted):
         return slice(None)
     return np.asarray(pd.Index(names).get_indexer(wanted))
@@ -504,8 +511,8 @@ def _common(what: str, wanted: NDArray[Any], pred: xr.DataArray, dim: str) -> li
     common = wanted[np.isin(wanted, given)]
     if not common.size:
         raise ValueError(
-            f"pred has none of the {wanted.size} {what} (such as {str(wanted[0])!r}); its "
-            f"{given.size} {dim} names are others (such as {str(given[0])!r})"
+            f"pred has none of the {wanted.size} {what} (such as {str(wanted[0])!r}): its "
+            f"{given.size} {dim} names are different (such as {str(given[0])!r})"
             if wanted.size and given.size
             else f"nothing to score: {wanted.size} {what} in ds, {given.size} {dim} names in pred"
         )
@@ -519,7 +526,7 @@ def _in_time_of(response: xr.DataArray, pred: xr.DataArray) -> xr.DataArray:
         same = np.allclose(pred["time"], response["time"], atol=1e-6)
     if not same:
         raise ValueError(
-            f"pred has {pred.sizes['time']} time bins that are not the "
+            f"the {pred.sizes['time']} time bins of pred are not the "
             f"{response.sizes['time']} of ds: predict at the bin width of ds (dt_ms)"
         )
     pred = pred.drop_vars("time", errors="ignore")
@@ -536,5 +543,5 @@ def _check_gaps(pred: xr.DataArray, response: xr.DataArray) -> None:
         i = int(gaps.argmax())
         raise ValueError(
             f"pred is not a number in {gaps[i]} bins of {str(pred['neuron'].values[i])!r}, and has "
-            f"gaps in {np.count_nonzero(gaps)} cells: a cell is predicted throughout or not at all"
+            f"gaps in {np.count_nonzero(gaps)} cells: predict all bins of a cell, or leave it out"
         )

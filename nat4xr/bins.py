@@ -1,10 +1,10 @@
-"""Time bins: rates and counts, and responses at other bin widths, made on demand.
+"""Time bins: rates and counts, and responses at other bin widths, computed on demand.
 
-Takes plain xarray objects and knows no files. What comes out is lazy: nothing is counted before
-it is asked for, and then only as much as is asked for, with dask or without.
+This module takes xarray objects and reads no files. Its results are lazy, with dask or without:
+spikes are counted when values are read, and only for the part that is read.
 
-The width of the bins is the spacing of ``time``, everywhere. Its attribute ``bin_width`` says what
-it was when the area was opened; ``coarsen`` leaves it behind.
+The width of the bins is always the spacing of ``time``. The attribute ``bin_width`` holds the width
+at which the area was opened; ``coarsen`` does not update it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .schema import BIN_MS, FINE_CHUNKS, simulated_attr
 __all__ = ["bin_spikes", "counts", "rate"]
 
 GAP = 2**15
-"""So many spikes between two trials that are wanted are rather read than skipped."""
+"""If fewer spikes lie between two wanted trials, they are read too: it is faster than skipping."""
 
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float32]
@@ -41,22 +41,23 @@ def rate(obj: T) -> T:
     Parameters
     ----------
     obj : Dataset or DataArray
-        Spikes per bin along ``time``, in s: ``response`` or ``psth`` of an area, or what was
-        averaged or summed of them over other dims. Of a Dataset, both are turned into rates, and
-        other variables stay.
+        Spikes per bin along ``time`` (in s): ``response`` or ``psth`` of an area, or a mean or
+        sum of them over other dims. In a Dataset, both become rates, and other variables do not
+        change.
 
     Returns
     -------
     Dataset or DataArray
-        Divided by the width of the bins, which is the spacing of ``time``. NaN stays NaN, and dask
-        arrays stay lazy. The attributes say ``units`` "spikes/s".
+        The spikes per bin divided by the bin width, which is the spacing of ``time``. NaN stays
+        NaN, and dask arrays stay lazy. The attribute ``units`` is "spikes/s".
 
     Raises
     ------
     TypeError
-        If `obj` is no Dataset or DataArray.
+        If `obj` is not a Dataset or DataArray.
     ValueError
-        If `obj` has no spikes per bin, or the bins are not evenly spaced or fewer than two.
+        If `obj` has no spikes per bin, if there are fewer than two bins, or if they are not
+        evenly spaced.
 
     Examples
     --------
@@ -66,7 +67,7 @@ def rate(obj: T) -> T:
     >>> rate.attrs["units"], np.allclose(rate, 100 * ds.psth)
     ('spikes/s', True)
 
-    The rate is the same at wider bins, if those are sums:
+    Wider bins give the same rate, if they are sums:
 
     >>> wide = nat4xr.rate(ds.psth.coarsen(time=5).sum())
     >>> np.allclose(wide.mean("time"), rate.mean("time"), rtol=1e-4)
@@ -83,30 +84,30 @@ def rate(obj: T) -> T:
 def counts(obj: T, window: tuple[float, float]) -> T:
     """Count spikes in a window of the trial.
 
-    ``.sum("time")`` would count 0 spikes in a trial that was never presented: xarray leaves NaN
-    out. Here it stays NaN.
+    xarray's ``.sum("time")`` skips NaN, so that it gives 0 spikes for a trial that was never
+    presented. This function gives NaN.
 
     Parameters
     ----------
     obj : Dataset or DataArray
-        Spikes per bin along ``time``, as for :func:`rate`. Of a Dataset, ``response`` and
+        Spikes per bin along ``time``, as for :func:`rate`. In a Dataset, ``response`` and
         ``psth`` are counted, and other variables along ``time`` are dropped.
     window : tuple of float
-        Start and stop in s, each at the edge of a bin: ``(0.25, 1.25)`` is the time of the sound.
+        Start and stop in s, each at the edge of a bin. The sound is in ``(0.25, 1.25)``.
 
     Returns
     -------
     Dataset or DataArray
-        Spikes in the window, without ``time``. NaN where any bin of the window is NaN: where
-        there was no trial, or one that was cut short.
+        The number of spikes in the window, without the dim ``time``. NaN where any bin of the
+        window is NaN, because there was no trial or it was cut short.
 
     Raises
     ------
     TypeError
-        If `obj` is no Dataset or DataArray.
+        If `obj` is not a Dataset or DataArray.
     ValueError
-        If `obj` has no spikes per bin, the bins are not evenly spaced or fewer than two, or the
-        window does not start and stop at edges of bins.
+        If `obj` has no spikes per bin, if there are fewer than two bins or they are not evenly
+        spaced, or if the window does not start and stop at edges of bins.
 
     Examples
     --------
@@ -124,11 +125,11 @@ def counts(obj: T, window: tuple[float, float]) -> T:
         for end, nearest in zip((start, stop), edges[ends], strict=True):
             if not np.isclose(end, nearest, rtol=0, atol=1e-6):
                 raise ValueError(
-                    f"{end:g} s is not at the edge of a bin: they run from {edges[0]:g} to "
+                    f"{end:g} s is not at the edge of a bin: the edges run from {edges[0]:g} to "
                     f"{edges[-1]:g} s in steps of {bin_width(array):g} s; nearest is {nearest:g} s"
                 )
         if ends[0] >= ends[1]:
-            raise ValueError(f"the window has to start before it stops: ({start:g}, {stop:g})")
+            raise ValueError(f"the window must start before it stops: ({start:g}, {stop:g})")
         spikes = array.isel(time=slice(*ends)).sum("time", skipna=False)
         text = {"long_name": f"spikes from {start:g} to {stop:g} s", "units": "1"}
         return spikes.assign_attrs(array.attrs | text)
@@ -140,12 +141,12 @@ def counts(obj: T, window: tuple[float, float]) -> T:
 
 
 def _of_spikes_per_bin(obj: T, change: Callable[[xr.DataArray], xr.DataArray]) -> T:
-    """Change spikes per bin, in a Dataset or alone, and refuse what is nothing of the kind."""
+    """Change spikes per bin, in a Dataset or a DataArray; other objects raise an error."""
     if isinstance(obj, xr.Dataset):
         names = [name for name in ("response", "psth") if name in obj]
         if not names:
             raise ValueError(
-                "spikes per bin are in response or psth; the Dataset has "
+                "the Dataset needs response or psth, which hold spikes per bin; it has "
                 f"{', '.join(map(str, obj.data_vars)) or 'no variables'}"
             )
         changed = {name: _of_spikes_per_bin(obj[name], change) for name in names}
@@ -153,13 +154,16 @@ def _of_spikes_per_bin(obj: T, change: Callable[[xr.DataArray], xr.DataArray]) -
     if not isinstance(obj, xr.DataArray):
         raise TypeError(f"this takes a Dataset or DataArray, not {type(obj).__name__}")
     if "time" not in obj.dims:
-        raise ValueError(f"there is no dim 'time' among {obj.dims}: average over time afterwards")
+        raise ValueError(
+            f"the dim 'time' is missing from {obj.dims}: call this first, and average over time "
+            "afterwards"
+        )
     if "freq" in obj.dims:
         raise ValueError("a spectrogram has no spikes: give response or psth")
     if obj.attrs.get("units") == "spikes/s":
-        raise ValueError("these are rates already (units 'spikes/s'), not spikes per bin")
+        raise ValueError("the values are already rates (units 'spikes/s'), not spikes per bin")
     if "scaling" in obj.attrs:
-        raise ValueError("this was scaled: undo that first, with nat4xr.preprocess.invert")
+        raise ValueError("the values are scaled: call nat4xr.preprocess.invert first")
     return cast(T, change(obj))
 
 
@@ -178,7 +182,8 @@ def bin_width(obj: xr.Dataset | xr.DataArray) -> float:
     Raises
     ------
     ValueError
-        If there is no such coordinate, or its bins are not evenly spaced or fewer than two.
+        If there is no such coordinate, if it has fewer than two bins, or if they are not evenly
+        spaced.
 
     Examples
     --------
@@ -190,12 +195,12 @@ def bin_width(obj: xr.Dataset | xr.DataArray) -> float:
         raise ValueError("the dim 'time' has no coordinate: assign the left edges of its bins in s")
     if obj.sizes["time"] < 2:
         raise ValueError(
-            f"the width of {obj.sizes['time']} time bin is unknown: bins are as wide as 'time' is "
-            "spaced, which takes two of them"
+            f"the bin width is the spacing of 'time', which takes at least two bins: there is only "
+            f"{obj.sizes['time']} time bin"
         )
     steps = np.diff(obj.coords["time"].values)
     if not np.allclose(steps, steps[0], rtol=1e-3, atol=0) or steps[0] <= 0:
-        raise ValueError("the time bins are not evenly spaced: they have no one width")
+        raise ValueError("the time bins are not evenly spaced, so they have no single width")
     return float(steps.mean().round(9))
 
 
@@ -205,8 +210,8 @@ def bin_edges(obj: xr.Dataset | xr.DataArray) -> NDArray[np.float64]:
     Parameters
     ----------
     obj : Dataset or DataArray
-        With a coordinate ``time`` in s, of left edges, or as ``coarsen`` makes it of those: mean
-        left edges of the narrower bins in each bin.
+        With a coordinate ``time`` in s that holds the left edges of the bins or, after
+        ``coarsen``, the mean of the left edges of the narrower bins in each bin.
 
     Returns
     -------
@@ -215,7 +220,7 @@ def bin_edges(obj: xr.Dataset | xr.DataArray) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        As for `bin_width`, or if ``coarsen`` has left it unclear where the bins start.
+        As for `bin_width`, or if it is unclear after ``coarsen`` where the bins start.
 
     Examples
     --------
@@ -236,7 +241,7 @@ def bin_edges(obj: xr.Dataset | xr.DataArray) -> NDArray[np.float64]:
             shifted: NDArray[np.float64] = edges - shift
             return shifted
     raise ValueError(
-        f"where the bins of {width:g} s start is unclear: open the area with "
+        f"it is unclear where the bins of {width:g} s start: open the area with "
         f"dt_ms={1000 * width:g}, or coarsen with coord_func={{'time': 'min'}}"
     )
 
@@ -244,32 +249,34 @@ def bin_edges(obj: xr.Dataset | xr.DataArray) -> NDArray[np.float64]:
 def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
     """Count the spikes of every presentation in bins of any width.
 
-    The bins are those of the format's own software.
+    Spikes are assigned to bins by the rule of NEMS, the software that wrote the release.
 
     Parameters
     ----------
     spikes : xarray.Dataset
-        From `open_spikes`, whole or selected.
+        What `open_spikes` returns, or a selection of it.
     dt_ms : float
-        Bin width in ms: a whole number that divides the trial.
+        Bin width in ms: a whole number that divides the length of a trial.
 
     Returns
     -------
     xarray.DataArray
-        ``response`` (stim, rep, time, neuron), float32: spikes per bin of one presentation,
-        NaN where there was none. Dask-backed: a chunk reads its spikes when it is computed.
+        ``response`` (stim, rep, time, neuron), float32: spikes per bin in each presentation,
+        NaN where there was no presentation. Dask-backed: a chunk reads its spikes when it is
+        computed.
 
     Raises
     ------
     ValueError
-        The trial does not divide into bins of this width, or `spikes` is not from `open_spikes`.
+        If a trial does not divide into bins of this width, or `spikes` does not come from
+        `open_spikes`.
 
     Notes
     -----
-    At 10 ms this is ``response`` of `open_area`, whose val responses are counted so. Its est
-    responses come from the population recording: they are the same where that agrees with
-    the site recordings, and are also there for cells without trials. Pairs of sound and cell
-    that the population recording leaves out are counted here.
+    At 10 ms, the val responses equal those of `open_area`. The est responses of `open_area` come
+    from the population recording, so they also exist for cells without trials; elsewhere they are
+    the same if both recordings agree. Pairs of a sound and a cell that the population recording
+    leaves out are counted here.
 
     Examples
     --------
@@ -287,7 +294,7 @@ def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
     width = int(dt_ms)
     n_reps = int(trials.rep.max(initial=0)) + 1
     response = _response(trials, width, n_reps).chunk(FINE_CHUNKS)
-    # What was selected as a scalar is no dim any more.
+    # A sound or cell that was selected as a scalar has no dim.
     response = response.isel({dim: 0 for dim in ("stim", "neuron") if dim not in spikes.dims})
     coords = spikes.drop_dims(["trial", "spike"]).coords
     response.attrs |= simulated_attr(spikes)
@@ -298,10 +305,10 @@ def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
 
 
 def finer(ds: xr.Dataset, spikes: xr.Dataset, width: int) -> xr.Dataset:
-    """Return an area at bins of less than 10 ms, counted from its spikes."""
+    """Return an area in bins narrower than 10 ms, counted from its spikes."""
     _check_divides(ds, width)
     trials = TrialTable.of(spikes)
-    # What the population recording leaves out stays out.
+    # Presentations that the population recording leaves out are left out here, too.
     limit = ds["n_reps"].values
     n_stims, n_neurons = limit.shape
     reps = np.arange(ds.sizes["rep"])
@@ -330,7 +337,7 @@ def finer(ds: xr.Dataset, spikes: xr.Dataset, width: int) -> xr.Dataset:
 
 
 def coarser(ds: xr.Dataset, width: int) -> xr.Dataset:
-    """Return an area at bins of several times 10 ms."""
+    """Return an area in bins of a multiple of 10 ms."""
     _check_divides(ds, width)
     variables = {}
     for name, way, comment in (
@@ -349,7 +356,7 @@ def _check_divides(ds: xr.Dataset, width: int) -> None:
 
 
 def _with_variables(ds: xr.Dataset, width: int, *variables: xr.Variable) -> xr.Dataset:
-    """The area with other variables (in the order of the schema) on other bins."""
+    """Replace the variables of an area (given in the order of the schema) and its time bins."""
     n_bins = ds.sizes["time"] * BIN_MS // width
     time = schema.time_axis(n_bins, width, ds["time"].attrs)
     named = dict(zip(schema.VARIABLES, variables, strict=True))
@@ -357,36 +364,43 @@ def _with_variables(ds: xr.Dataset, width: int, *variables: xr.Variable) -> xr.D
 
 
 def check_spikes(spikes: xr.Dataset) -> None:
-    """Refuse what is not from `open_spikes`."""
+    """Raise an error for anything that does not come from `open_spikes`."""
     if not isinstance(spikes, xr.Dataset) or not {"trial_site", "first_spike"} <= set(
         spikes.variables
     ):
         raise ValueError(
-            "this takes the Dataset of spikes that nat4xr.open_spikes opens, whole or selected"
+            "spikes must be the Dataset that nat4xr.open_spikes returns, or a selection of it"
         )
 
 
 def check_width(dt_ms: float, widths: Sequence[int]) -> None:
-    """Refuse a bin width that is none of these."""
+    """Raise an error for a bin width that is not among `widths`."""
     if dt_ms not in widths:
-        raise ValueError(f"dt_ms is one of {', '.join(map(str, widths))}, not {dt_ms!r}")
+        raise ValueError(f"dt_ms must be one of {', '.join(map(str, widths))}, not {dt_ms!r}")
 
 
 @dataclass(frozen=True)
 class TrialTable:
-    """The trials as numbers, and the spikes where they are: what counting needs.
+    """The trials as arrays of integers, and the lazy spikes: all that counting needs.
 
     Attributes
     ----------
     spike_sample, spike_neuron : xarray.Variable
-        Along ``spike``; as a rule on disk still.
-    first, n_spikes, stim, rep, site : numpy.ndarray of int
-        Of each trial: where its spikes are; which of the sounds (-1: of none that is
-        selected), repeats and sites (-1 likewise) it belongs to.
+        Along ``spike``, usually not read yet.
+    first, n_spikes : numpy.ndarray of int
+        For each trial, the position of its first spike, and the number of its spikes.
+    stim, rep, site : numpy.ndarray of int
+        For each trial, the indices of its sound, repeat and site; -1 if its sound or site is not
+        selected.
     number, site_of : numpy.ndarray of int
-        Of each cell: its number in ``spike_neuron``; its site, ``n_sites`` if it has no trials.
+        For each cell, its number in ``spike_neuron``, and the index of its site (``n_sites`` if
+        it has no trials).
+    n_stims, n_sites : int
+        Number of selected sounds and sites.
+    length_ms : int
+        Length of a whole trial.
     duration_ms : numpy.ndarray of int
-        Of each trial: ``length_ms``, or less if it was cut short.
+        For each trial, ``length_ms``, or less if it was cut short.
     """
 
     spike_sample: xr.Variable
@@ -405,7 +419,7 @@ class TrialTable:
 
     @classmethod
     def of(cls, spikes: xr.Dataset) -> TrialTable:
-        """The table of what `open_spikes` gives, whole or selected."""
+        """Make the table for what `open_spikes` returns, or a selection of it."""
         check_spikes(spikes)
         first, n_spikes = spikes["first_spike"].values, spikes["n_spikes"].values
         if (first + n_spikes).max(initial=0) > spikes.sizes["spike"]:
@@ -413,7 +427,7 @@ class TrialTable:
                 "trials point beyond the spikes: select along trial, stim and neuron, "
                 "never along spike"
             )
-        stims, number, site, found_as = (
+        stims, number, site, trials_cell_id = (
             np.atleast_1d(spikes[name].values)
             for name in ("stim", "neuron_number", "site", "trials_cell_id")
         )
@@ -421,7 +435,7 @@ class TrialTable:
         length_ms = round(spikes["spike_time"].attrs["trial_duration"] * 1000)
         duration_ms = np.full(len(first), length_ms)
         if "trial_duration" in spikes.variables:  # if any trial was cut short
-            # A rate of 1000 Hz or a multiple: what is not a whole ms rounds down, but for noise.
+            # Round down to whole ms, but not because of float noise.
             duration_ms = (spikes["trial_duration"].values * 1000 + 1e-6).astype(np.int64)
         return cls(
             spikes["spike_sample"].variable,
@@ -432,7 +446,7 @@ class TrialTable:
             spikes["trial_rep"].values,
             sites.get_indexer(spikes["trial_site"].values),
             number,
-            np.where(found_as == "", len(sites), sites.get_indexer(site)),
+            np.where(trials_cell_id == "", len(sites), sites.get_indexer(site)),
             len(stims),
             len(sites),
             length_ms,
@@ -442,7 +456,7 @@ class TrialTable:
     def presented(
         self, stims: Ints, reps: Ints, neurons: Ints, limit: NDArray[np.int8] | None = None
     ) -> NDArray[np.bool_]:
-        """Which repeats cells have heard, (stim, rep, neuron), of at most ``limit`` a pair."""
+        """Whether a cell heard a repeat, (stim, rep, neuron), up to ``limit`` repeats per pair."""
         n_reps = max(self.rep.max(initial=0), reps.max(initial=0)) + 1
         at_site = np.zeros((self.n_stims, n_reps, self.n_sites + 1), bool)
         selected = (self.stim >= 0) & (self.site >= 0)
@@ -455,9 +469,9 @@ class TrialTable:
     def locate(
         self, stims: Ints, reps: Ints, neurons: Ints, presented: NDArray[np.bool_], width: int
     ) -> tuple[Ints, Ints, Ints, Ints]:
-        """Sound, repeat, bin and cell of each spike in the presentations given.
+        """Return the sound, repeat, bin and cell of each spike in the given presentations.
 
-        Sounds, repeats and cells are counted as they are given, by position.
+        Sounds, repeats and cells are positions in `stims`, `reps` and `neurons`.
         """
         stim, rep = _positions(stims, self.stim), _positions(reps, self.rep)
         wanted = (stim >= 0) & (rep >= 0) & np.isin(self.site, self.site_of[neurons])
@@ -474,10 +488,10 @@ class TrialTable:
     def cuts(
         self, stims: Ints, reps: Ints, neurons: Ints, width: int
     ) -> Iterator[tuple[int, int, int, Ints]]:
-        """The presentations that were cut short, of those given.
+        """Yield those of the given presentations that were cut short.
 
-        Sound, repeat, the first bin that the trial does not cover, and the cells that heard it;
-        sounds, repeats and cells by position.
+        Each is a tuple of sound, repeat, the first bin that the trial does not cover, and the
+        cells that heard it. Sounds, repeats and cells are positions in the arguments.
         """
         stim, rep = _positions(stims, self.stim), _positions(reps, self.rep)
         cut = (self.duration_ms < self.length_ms) & (stim >= 0) & (rep >= 0)
@@ -486,23 +500,23 @@ class TrialTable:
             yield stim[trial], rep[trial], self.duration_ms[trial] // width, cells
 
     def read(self, trials: Ints, *variables: xr.Variable) -> tuple[NDArray[Any], ...]:
-        """Of each spike in the trials given: its trial, and its values of the variables."""
+        """Return, for each spike in the given trials, its trial and its values of `variables`."""
         trials = trials[np.argsort(self.first[trials], kind="stable")]
         first, n_spikes = self.first[trials].astype(np.int64), self.n_spikes[trials]
         end = first + n_spikes
         values = [[np.empty(0, variable.dtype)] for variable in variables]
-        apart = np.flatnonzero(first[1:] - end[:-1] > GAP) + 1
-        for piece in np.split(np.arange(len(trials)), apart) if len(trials) else ():
+        gaps = np.flatnonzero(first[1:] - end[:-1] > GAP) + 1
+        for piece in np.split(np.arange(len(trials)), gaps) if len(trials) else ():
             start, stop = first[piece[0]], end[piece[-1]]
             n = n_spikes[piece]
-            own = np.arange(n.sum()) + np.repeat(first[piece] - start - np.cumsum(n) + n, n)
+            in_trials = np.arange(n.sum()) + np.repeat(first[piece] - start - np.cumsum(n) + n, n)
             for read, variable in zip(values, variables, strict=True):
-                read.append(variable[start:stop].values[own])
+                read.append(variable[start:stop].values[in_trials])
         return np.repeat(trials, n_spikes), *(np.concatenate(read) for read in values)
 
 
 def _positions(wanted: Ints, numbers: Ints) -> Ints:
-    """Where among those wanted each of the numbers is; -1 if nowhere."""
+    """Return the position of each number among `wanted`, or -1 if it is not there."""
     table = np.full(max(wanted.max(initial=-1), numbers.max(initial=-1)) + 2, -1, np.int32)
     table[wanted] = np.arange(len(wanted))
     return table[numbers]  # number -1 reads the last, which is -1
@@ -529,7 +543,7 @@ def _counts(
     times: Ints,
     neurons: Ints,
 ) -> Floats:
-    """Spikes per bin of one presentation, (stim, rep, time, neuron)."""
+    """Spikes per bin in each presentation, (stim, rep, time, neuron)."""
     presented = trials.presented(stims, reps, neurons, limit)
     located = trials.locate(stims, reps, neurons, presented, width)
     shape = (len(stims), len(reps), trials.length_ms // width, len(neurons))
@@ -611,7 +625,7 @@ def _folded(values: Floats, factor: int, axis: int) -> Floats:
 def _on_demand(
     dims: tuple[Any, ...], shape: tuple[int, ...], make: Callable[..., Floats]
 ) -> xr.Variable:
-    # In an export, chunks that several dask chunks share would be compressed again and again.
+    # If several dask chunks shared a chunk on disk, an export would compress it several times.
     chunks = tuple(
         n if dim in ("time", "freq") else min(FINE_CHUNKS[dim], n)
         for dim, n in zip(dims, shape, strict=True)
@@ -627,9 +641,9 @@ def _on_demand(
 
 
 class _OnDemand(BackendArray):
-    """An array that is made when it is asked for, and only as much of it.
+    """An array whose values are computed when they are read, and only those that are read.
 
-    ``make`` takes ascending positions along each axis and gives the block at all of them.
+    ``make`` takes ascending positions along each axis and returns the block at these positions.
     """
 
     def __init__(self, shape: tuple[int, ...], make: Callable[..., Floats]):

@@ -1,4 +1,4 @@
-"""Chunks, of dask and in files."""
+"""Chunks of dask arrays and of variables in files."""
 
 from typing import TypeVar, cast
 
@@ -7,16 +7,16 @@ import xarray as xr
 T = TypeVar("T", bound=xr.Dataset | xr.DataArray)
 
 STORAGE = ("zlib", "complevel", "shuffle", "chunksizes")
-"""What is kept of an encoding: how a variable is stored. The rest depends on its values."""
+"""The part of an encoding that says how a variable is stored. The rest depends on its values."""
 
 
 def single_chunk(array: xr.DataArray, *dims: str) -> xr.DataArray:
-    """Put all of some dims into one chunk, and let dask choose the chunks of the others.
+    """Give an array a single chunk along some dims, and let dask choose the others.
 
     Parameters
     ----------
     array : DataArray
-        Returned as it is if it has no dask array, or one chunk along each of `dims` already.
+        Returned unchanged if it is not dask-backed or has one chunk along each of `dims`.
     *dims : str
 
     Returns
@@ -36,10 +36,10 @@ def single_chunk(array: xr.DataArray, *dims: str) -> xr.DataArray:
 
 
 def without_stale_encoding(obj: T) -> T:
-    """Drop the encodings that fit only the values a file had: dtype, fill value, width of text.
+    """Drop the encodings that fit only the values of a file: dtype, fill value, width of text.
 
-    xarray keeps them through joins and reindexing, and casts what is written to them: longer
-    names are cut, missing counts become 0.
+    xarray keeps them through joins and reindexing, and casts values to them when it writes a
+    file: it would cut longer names, and turn missing counts into 0.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def without_stale_encoding(obj: T) -> T:
     data = new.data_vars.values() if isinstance(new, xr.Dataset) else [new]
     for variable in (array.variable for array in data):
         storage = {key: variable.encoding[key] for key in STORAGE if key in variable.encoding}
-        if storage and variable.dtype.kind in "biuf":  # text on disk has a dim more
+        if storage and variable.dtype.kind in "biuf":  # text has one more dim on disk
             variable.encoding = storage | {"original_shape": AnyShape(variable.shape)}
         else:
             variable.encoding = {}
@@ -71,11 +71,11 @@ def without_stale_encoding(obj: T) -> T:
 
 
 class AnyShape(tuple[int, ...]):
-    """A shape that is equal to every shape of as many dims.
+    """A shape that is equal to every shape with the same number of dims.
 
-    xarray exports a selection without the chunk sizes of its source when the shape has changed,
-    and the netCDF library then chooses chunks that take twenty times as long to write. They do
-    not fit, though, where a dim was dropped.
+    When a selection has changed the shape, xarray exports it without the chunk sizes of its
+    source, and the netCDF library then chooses chunks that take twenty times as long to write.
+    This shape makes xarray keep the chunk sizes, unless a dim was dropped.
     """
 
     def __eq__(self, other: object) -> bool:

@@ -1,4 +1,4 @@
-"""Which cell heard which sound."""
+"""Coverage: which cell heard which sound."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ T = TypeVar("T", xr.Dataset, xr.DataArray)
 
 
 def drop_unrecorded(obj: T) -> T:
-    """Drop cells, sounds and repeats without any response among what is left.
+    """Drop cells, sounds and repeats that have no response.
 
-    After a selection along one dim the others can hold elements without any data: of the val
-    sounds alone, the cells whose val trials were not published; of a few cells, the sounds that
-    were not played to them; of the est sounds, all repeats but the first. A cell, a sound and a
-    repeat stay if there is at least one response in it.
+    A selection along one dim can leave elements without data along the others. If you select the
+    val sounds, some cells may have no val trials; if you select a few cells, some sounds may not
+    have been played to them; and est sounds have only the first repeat. This function keeps the
+    cells, sounds and repeats that have at least one response in the selection.
 
     Parameters
     ----------
     obj : Dataset or DataArray
-        A Dataset with ``n_reps`` (stim, neuron), the number of presentations held, which are
-        those with the lowest ``rep``; without it, with ``response``, NaN where there was no
-        presentation. Or such a ``response`` itself: any DataArray with ``stim``, ``rep``,
-        ``neuron`` or several of them.
+        A Dataset with ``n_reps`` (stim, neuron), the number of presentations, or else with
+        ``response``, which is NaN where there was no presentation. Or a DataArray with at least
+        one of the dims ``stim``, ``rep`` and ``neuron``, which is NaN where there was none.
 
     Returns
     -------
     Dataset or DataArray
-        ``obj`` without these cells, sounds and repeats. Dask arrays stay lazy, but for ``n_reps``
-        (small), or for ``response`` (large) where there is no ``n_reps``, which is read once.
+        ``obj`` without these cells, sounds and repeats. Dask arrays stay lazy, except for the
+        one that tells what was recorded, which is read once: the small ``n_reps`` or, without
+        it, the large ``response``.
 
     Raises
     ------
@@ -51,32 +51,34 @@ def drop_unrecorded(obj: T) -> T:
     recorded = _recorded(obj)
     dims = [dim for dim in ("stim", "rep", "neuron") if dim in recorded.dims]
     recorded = recorded.any([dim for dim in recorded.dims if dim not in dims]).compute()
-    # Once is enough: a row that goes held no response that could keep a column, and vice versa.
+    # One pass is enough: a row that is dropped has no response that could keep a column.
     kept = {dim: recorded.any([other for other in dims if other != dim]).values for dim in dims}
     return obj.isel({dim: np.flatnonzero(keep) for dim, keep in kept.items() if not keep.all()})
 
 
 def count_cells(ds: xr.Dataset, by: str = "site") -> pd.DataFrame:
-    """Count cells and what they heard, by any label of the cells.
+    """Count cells, and the sounds to which they have a response, by any label of the cells.
 
     Parameters
     ----------
     ds : Dataset
-        With ``n_reps`` (stim, neuron), whole or selected.
-    by : str, optional
+        What `open_area` returns, or a selection of it; it needs ``n_reps`` (stim, neuron).
+    by : str, default: "site"
         Label of the cells to group by, such as ``"site"`` or ``"animal"``.
 
     Returns
     -------
     pandas.DataFrame
-        A row a group: ``cells``, ``auditory`` cells, and for each subset of the sounds
-        (``val %``, ``est %``) the share that a cell has a response to, in percent, mean over
-        cells.
+        One row per group: the number of ``cells`` and of ``auditory`` cells, and for each subset
+        (``val %``, ``est %``) the percentage of sounds to which a cell has a response, averaged
+        over cells.
 
     Raises
     ------
+    TypeError
+        If `ds` is not a Dataset.
     ValueError
-        `by` is no label of the cells.
+        If `by` is not a label of the cells.
 
     Examples
     --------
@@ -92,7 +94,7 @@ def count_cells(ds: xr.Dataset, by: str = "site") -> pd.DataFrame:
     if not isinstance(ds, xr.Dataset):
         raise TypeError(f"count_cells takes a Dataset with n_reps, not a {type(ds).__name__}")
     if by not in ds.coords or not set(ds[by].dims) <= {"neuron"}:
-        raise ValueError(f"by is a label of the cells, such as 'site' or 'animal', not {by!r}")
+        raise ValueError(f"by must be a label of the cells, such as 'site' or 'animal', not {by!r}")
     n_stims, n_cells = (ds.sizes.get(dim, 1) for dim in ("stim", "neuron"))
     label, auditory = (np.broadcast_to(ds[n].values, n_cells) for n in (by, "auditory"))
     subsets = np.broadcast_to(ds["subset"].values, n_stims)
@@ -107,7 +109,7 @@ def count_cells(ds: xr.Dataset, by: str = "site") -> pd.DataFrame:
 
 
 def _recorded(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
-    """Whether there is a response; along stim, rep, neuron and perhaps more."""
+    """Whether there is a response, along stim, rep, neuron and any further dims."""
     if isinstance(obj, xr.DataArray):
         return obj.notnull()
     if "n_reps" in obj:
@@ -115,6 +117,6 @@ def _recorded(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
     if "response" in obj:
         return obj["response"].notnull()
     raise ValueError(
-        "drop_unrecorded needs n_reps or response to see which cell heard which sound; "
+        "drop_unrecorded needs n_reps or response to know which cell heard which sound; "
         f"the Dataset has {', '.join(map(str, obj.data_vars)) or 'no variables'}"
     )

@@ -1,4 +1,4 @@
-"""What can go wrong with the release, in words for its user."""
+"""Errors about the files of the release, and how they are worded."""
 
 import errno
 import lzma
@@ -12,7 +12,7 @@ from typing import Any
 
 from isal import isal_zlib
 
-# What libraries raise on content that is damaged.
+# The errors that libraries raise when content is damaged.
 _DAMAGE: tuple[Any, ...] = (
     EOFError,
     isal_zlib.error,
@@ -25,15 +25,15 @@ _DAMAGE: tuple[Any, ...] = (
 
 
 class ReleaseError(ValueError):
-    """A file of the release is broken or is not what the release should hold."""
+    """A file of the release is damaged, or is not the file that the release should hold."""
 
 
 class DownloadError(OSError):
-    """A file of the release could not be downloaded whole."""
+    """A file of the release could not be downloaded completely."""
 
 
 def shown(name: str) -> str:
-    r"""A name of something foreign, so that no terminal takes it for a command.
+    r"""Return a name from a file in a form that is safe to print on a terminal.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ def shown(name: str) -> str:
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Turn what is said of broken input into a ReleaseError that names the input.
+    """Turn errors about broken input into a ReleaseError that names the input.
 
     Parameters
     ----------
     where : str
-        What is being read, for people.
+        What is being read, as the message should name it.
     """
     try:
         yield
@@ -71,7 +71,7 @@ def explained(where: str) -> Iterator[None]:
     except (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError) as error:
         raise ReleaseError(f"{where}: {error}") from error
     except OSError as error:
-        # Seeking to where a file cannot be is EINVAL; what else has a number is the disk's fault.
+        # A seek to an impossible position is EINVAL; other error numbers come from the disk.
         if error.errno not in (None, errno.EINVAL):
             raise
         raise ReleaseError(f"{where} is damaged or cut short: {error}") from error

@@ -1,4 +1,4 @@
-"""Importing the packages of the optional extras."""
+"""Import the packages of the optional extras."""
 
 from importlib import import_module
 from types import ModuleType

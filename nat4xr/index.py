@@ -1,4 +1,4 @@
-"""The labels of sounds and cells: select and align by all of them."""
+"""The index that selects and aligns sounds and cells by all of their labels."""
 
 from __future__ import annotations
 
@@ -25,30 +25,29 @@ T = TypeVar("T", bound=xr.Dataset | xr.DataArray)
 def set_labels(obj: T, *, like: xr.Dataset | xr.DataArray | None = None) -> T:
     """Let ``.sel`` and alignment use all labels of the sounds and of the cells.
 
-    What :func:`nat4xr.open_area` returns has this already. It is for objects from elsewhere: an
-    export opened with plain xarray, predictions of another program, a Dataset that was given a
-    new label.
+    Objects from :func:`nat4xr.open_area` do not need this. Use it for an export that you opened
+    with plain xarray, for predictions of another program, or after you added a label.
 
     Parameters
     ----------
     obj : Dataset or DataArray
-        With 1-D coordinates along ``stim``, ``neuron`` or both. A dim without coordinates, or
-        with its names alone, is left as it is.
+        An object with 1-D coordinates along ``stim``, ``neuron`` or both. A dim that has no
+        coordinates, or only its names, does not change.
     like : Dataset or DataArray, optional
-        Where to look up the labels of an ``obj`` that knows only names: the names along its
-        ``stim`` and ``neuron`` are found in ``like`` and get the labels they have there.
+        An object with labels. If ``obj`` has only names along ``stim`` or ``neuron``, it gets the
+        labels that these names have in ``like``.
 
     Returns
     -------
     Dataset or DataArray
         ``obj`` with a :class:`LabelIndex` along ``stim`` and ``neuron``. The data are shared,
-        not copied. Encodings that a file left behind (``dtype``, ``_FillValue``, ...) are dropped,
-        because they fit the values of that file alone: they would cut longer names when objects
-        are joined and written again.
+        not copied. Encodings from a file (``dtype``, ``_FillValue``, ...) are dropped, because
+        they fit only the values of that file: if you joined objects and wrote them again, xarray
+        would cut longer names.
 
     See Also
     --------
-    drop_label_index : Take the index off again.
+    drop_label_index : Remove the index again.
 
     Raises
     ------
@@ -71,7 +70,7 @@ def set_labels(obj: T, *, like: xr.Dataset | xr.DataArray | None = None) -> T:
     >>> rate.sel(animal="DRX", auditory=True).values
     array([5.])
 
-    Predictions that know the names alone take their labels from the data:
+    Predictions that have only names take their labels from the data:
 
     >>> predicted = xr.DataArray(
     ...     [7.0, 4.0], dims="neuron", coords={"neuron": ["DRX006b-128-3", "DRX006b-128-2"]}
@@ -91,8 +90,8 @@ def set_labels(obj: T, *, like: xr.Dataset | xr.DataArray | None = None) -> T:
         )
         unindexed = new.drop_indexes([name for name in along if name in obj.xindexes])
         if source is not None and _has_names(source, dim):
-            found = source[dim].sel({dim: obj[dim].values})
-            new = unindexed.assign_coords(found.reset_coords(drop=True).coords)
+            labelled = source[dim].sel({dim: obj[dim].values})
+            new = unindexed.assign_coords(labelled.reset_coords(drop=True).coords)
         elif len(along) > 1:
             along.remove(dim)
             new = unindexed.set_xindex(dim, NameIndex)
@@ -101,17 +100,17 @@ def set_labels(obj: T, *, like: xr.Dataset | xr.DataArray | None = None) -> T:
 
 
 def drop_label_index(obj: T) -> T:
-    """Take the index off the labels: what is left is plain xarray.
+    """Remove the index of the labels, so that the object is plain xarray.
 
-    The labels stay, as ordinary coordinates, and the names keep the index that xarray gives to
-    every dim. This is for what xarray does not do with an index of several coordinates: to
-    ``reindex``, to replace a label, to group by two labels, ... :func:`set_labels` puts the index
-    on again.
+    The labels stay as ordinary coordinates, and the names keep the index that xarray gives to
+    every dim. Use this for operations that xarray refuses for an index of several coordinates,
+    such as ``reindex``, replacing a label, or grouping by two labels. :func:`set_labels` sets the
+    index again.
 
     Parameters
     ----------
     obj : Dataset or DataArray
-        With labels or without.
+        An object with or without labels.
 
     Returns
     -------
@@ -137,50 +136,50 @@ def _has_names(obj: xr.Dataset | xr.DataArray, dim: str) -> bool:
 
 
 class LabelIndex(xr.Index):
-    """One index over all labels of the elements along a dim.
+    """An index over all labels along a dim.
 
-    The elements have names, in the coordinate named like the dim: ``stim``, ``neuron``. The names
-    say which element is which, and have an index of their own, as in plain xarray. The other
-    coordinates along the dim describe the elements; they are the labels, and share this index.
-    :func:`set_labels` gives both indexes to an object.
+    The coordinate with the name of the dim (``stim`` or ``neuron``) holds the names of the
+    elements, and has its own index, as in plain xarray. The other coordinates along the dim are
+    the labels; they describe the elements and share this index. :func:`set_labels` sets both
+    indexes.
 
     Notes
     -----
-    ``.sel`` takes any of the labels, alone or together (an element must match all):
+    ``.sel`` takes one or several labels; an element must match all of them. The value can be
 
-    - a label, or several (list, set, array, Series, ...): the elements that have one of them,
-      in the order of the data;
-    - a slice: the labels from start to stop, both included;
-    - a boolean array is a mask along the dim, whatever the label. A mask that has names itself
-      (a DataArray, a Series) selects by them, in any order; it must have a value for every
-      element.
+    - a label, or several in a list, set, array or Series: selects the elements that have one of
+      them, in the order of the data;
+    - a slice: selects the labels from start to stop, both included;
+    - a boolean array: a mask along the dim, whichever label it is given for. If the mask has
+      names (a DataArray or Series), it is matched by name, in any order, and must have a value
+      for every element.
 
-    A label that no element has is a KeyError. Labels that exist, but not together, give an empty
-    selection. Names are selected as in plain xarray, in a ``.sel`` without labels of the same dim:
+    A label that no element has raises a KeyError. Labels that exist but never occur together give
+    an empty selection. Names cannot share a ``.sel`` with labels of the same dim: write
     ``ds.sel(neuron=names).sel(auditory=True)``, or ``ds.sel(cell_id=names, auditory=True)``.
 
-    Objects are aligned by name (arithmetic, ``xr.align``, ``xr.merge``, ...), and refused if they
-    label the same element differently. An array of names alone takes its labels from
+    Objects are aligned by name (in arithmetic, ``xr.align``, ``xr.merge``, ...). If they label the
+    same element differently, that raises an error. An array with only names gets its labels from
     ``set_labels(array, like=ds)``.
 
-    For what xarray does not do with an index of several coordinates, such as ``reindex``,
-    ``drop_vars`` of one label, or ``groupby`` of two, :func:`drop_label_index` takes the index
-    off. An object that keeps its names but has lost its labels must not be aligned with one that
-    has both: xarray does not notice that they no longer correspond (xarray issue 10714).
+    xarray cannot do everything with an index of several coordinates: it cannot ``reindex``, drop
+    one label with ``drop_vars``, or ``groupby`` two labels. Call :func:`drop_label_index` first.
+    Do not align an object that has names but no longer its labels with one that has both: xarray
+    does not notice that they no longer correspond (xarray issue 10714).
     """
 
     def __init__(self, names: NameIndex, labels: Mapping[Hashable, np.ndarray]):
         self.names = names
         self.labels = dict(labels)
         for values in self.labels.values():
-            # Coordinates share them: writing into one would change the index behind its back.
+            # Coordinates share these arrays: writing into one would change the index.
             values.flags.writeable = False
 
     @classmethod
     def from_variables(
         cls, variables: Mapping[Any, xr.Variable], *, options: Mapping[str, Any]
     ) -> Self:
-        """Build the index from coordinates, which are read and copied, for ``set_xindex``."""
+        """Build the index from coordinates, for ``set_xindex``; their values are copied."""
         return cls(options["names"], {name: np.array(var) for name, var in variables.items()})
 
     def create_variables(
@@ -196,7 +195,7 @@ class LabelIndex(xr.Index):
         return created
 
     def to_pandas_index(self) -> pd.Index[Any]:
-        """Return the names, for what xarray leaves to pandas."""
+        """Return the names, for the operations that xarray leaves to pandas."""
         return self.names.index
 
     def rename(self, name_dict: Mapping[Any, Hashable], dims_dict: Mapping[Any, Hashable]) -> Self:
@@ -216,11 +215,11 @@ class LabelIndex(xr.Index):
         return IndexSelResult({_Dim(self.names.dim): _contiguous(np.flatnonzero(keep))})
 
     def _matches(self, name: Hashable, label: Any) -> np.ndarray:
-        """Which elements have the label, one of the labels, or one within the slice."""
+        """Return a mask of the elements with the label, one of the labels, or one in the slice."""
         values = pd.Index(self.labels[name])
         if isinstance(label, slice):
             if label.step is not None:
-                raise ValueError(f"a slice of {name!r} takes no step")
+                raise ValueError(f"a slice of {name!r} cannot have a step")
             keep = np.ones(values.size, dtype=bool)
             if label.start is not None:
                 keep &= values >= np.asarray(label.start)[()]
@@ -274,7 +273,7 @@ class LabelIndex(xr.Index):
         joined = cls(names, {k: np.concatenate([i.labels[k] for i in indexes]) for k in labels})
         if positions is None:
             return joined
-        # What comes i-th in sequence belongs at the i-th of the positions.
+        # The i-th element of the sequence belongs at the i-th of the positions.
         order = np.argsort(np.concatenate([list(p) for p in positions]))
         return joined._take(names[order], order)
 
@@ -300,7 +299,7 @@ class LabelIndex(xr.Index):
         return stacked._take(names, np.where(ours >= 0, ours, theirs + self.names.index.size))
 
     def reindex_like(self, other: Self, **options: Any) -> dict[Hashable, Any]:
-        """Find the positions of the other's elements, -1 for those that are missing here."""
+        """Find the positions of the other index's elements; -1 for those not in this one."""
         return self.names.reindex_like(other.names, **options)
 
     def __repr__(self) -> str:
@@ -308,16 +307,16 @@ class LabelIndex(xr.Index):
 
 
 class NameIndex(PandasIndex):
-    """The index of the names that the labels of a :class:`LabelIndex` belong to.
+    """The index of the names to which the labels of a :class:`LabelIndex` belong.
 
-    It is of a type of its own so that xarray does not align it, without the labels, with the
-    plain index of an object that has only names.
+    It has its own type, so that xarray does not align it (without the labels) with the plain
+    index of an object that has only names.
     """
 
     def sel(
         self, labels: dict[Any, Any], method: Any = None, tolerance: Any = None
     ) -> IndexSelResult:
-        """Find elements by name, as in plain xarray; say which name there is not."""
+        """Find elements by name, as in plain xarray; an error says which name is unknown."""
         _refuse_inexact(labels, method, tolerance)
         ((name, label),) = labels.items()
         label = _in_array(label)
@@ -335,15 +334,15 @@ class NameIndex(PandasIndex):
                 label = [end for end in (label.start, label.stop) if end is not None]
             _check_known(name, label, self.index)
             raise
-        return IndexSelResult({_Dim(dim): found for dim, found in result.dim_indexers.items()})
+        return IndexSelResult({_Dim(dim): where for dim, where in result.dim_indexers.items()})
 
     def mask(self, mask: Any) -> np.ndarray:
-        """Bring a boolean array into the order of the names, by its own names if it has any."""
+        """Put a mask into the order of the names, matching the mask's names if it has any."""
         values, names, dim = np.asarray(mask, dtype=bool), None, self.dim
         if isinstance(mask, xr.Variable | xr.DataArray) and mask.dims != (dim,):
             raise ValueError(
-                f"a mask of {dim!r} has that dim alone, not {mask.dims}: reduce it with .any(...) "
-                "or .all(...)"
+                f"a mask of {dim!r} must have only that dim, not {mask.dims}: reduce it with "
+                ".any(...) or .all(...)"
             )
         if isinstance(mask, xr.DataArray) and dim in mask.coords:
             names = pd.Index(mask.coords[dim].values)
@@ -362,8 +361,8 @@ class NameIndex(PandasIndex):
         if (positions < 0).any():
             missing = self.index[positions < 0]
             raise ValueError(
-                f"the mask has no value for {missing[0]!r} and {missing.size - 1} more: select by "
-                f"it from what it was computed from, or complete it, as with "
+                f"the mask has no value for {missing[0]!r} and {missing.size - 1} more: use it on "
+                f"the object from which it was computed, or fill the gaps with "
                 f"mask.reindex_like(ds.{dim}, fill_value=False)"
             )
         in_order: np.ndarray = values[positions]
@@ -374,7 +373,7 @@ class NameIndex(PandasIndex):
 
 
 class _Dim(str):
-    """A dim that says what to write where xarray refuses names and labels of it in one call."""
+    """A dim whose repr tells what to write when xarray refuses names and labels in one call."""
 
     def __repr__(self) -> str:
         return (
@@ -390,7 +389,7 @@ _ADVICE = (
 
 
 def _in_array(label: Any) -> Any:
-    """Make an array of labels in a container that numpy does not know; leave all else."""
+    """Make an array of labels in a container that numpy does not know; return others as is."""
     if hasattr(label, "__array__") or isinstance(label, str | bytes | slice | Set):
         return label
     return np.asarray(list(label) if isinstance(label, Iterable) else label)
@@ -413,15 +412,15 @@ def _is_mask(label: Any) -> bool:
 def _refuse_inexact(labels: Mapping[Any, Any], method: Any, tolerance: Any) -> None:
     if method is not None or tolerance is not None:
         raise ValueError(
-            f"no method or tolerance for {', '.join(map(repr, labels))}: labels match exactly "
-            "(select times or frequencies in a .sel of their own)"
+            f"{', '.join(map(repr, labels))} cannot be selected with a method or tolerance: labels "
+            "must match exactly (select times or frequencies in a separate .sel)"
         )
 
 
 def _contiguous(positions: np.ndarray) -> np.ndarray | slice:
-    """Make a slice of one position or of the first so many: faster to read, and no copy.
+    """Make a slice of one position, or of positions 0, 1, 2, ...: it is faster and copies nothing.
 
-    Of no others: dask would cut these into uneven chunks, which zarr does not write.
+    Other positions stay an array: dask would cut a slice into uneven chunks, which zarr refuses.
     """
     start = int(positions[0]) if positions.size == 1 else 0
     if np.array_equal(positions, np.arange(start, start + positions.size)):
@@ -453,15 +452,15 @@ def _check_known(name: Hashable, wanted: Any, known: pd.Index[Any]) -> None:
     part = unknown[0] if isinstance(unknown[0], str) else ""  # "geese" of STIM_..._geese_...
     closest = [text for text in texts if part and part in text]
     if known.empty:
-        there = "none is left to select"
+        valid = "the object has no labels left"
     elif known.size <= 40 and not closest:
-        there = f"there are {_listed(known)}"
+        valid = f"the labels are {_listed(known)}"
     else:
         closest = closest[:5] or difflib.get_close_matches(str(unknown[0]), texts)
         few = known[texts.isin(closest)] if closest else known[:3]
         which = "the closest" if closest else "the first"
-        there = f"of the {known.size} there are, {which} are {_listed(few)}"
-    raise KeyError(f"no {name} {_listed(unknown[:5])}: {there}")
+        valid = f"{which} of {known.size} labels are {_listed(few)}"
+    raise KeyError(f"no {name} {_listed(unknown[:5])}: {valid}")
 
 
 def _listed(labels: pd.Index[Any]) -> str:

@@ -1,21 +1,21 @@
-"""How well a prediction does, and how well any prediction could do.
+"""Scores of predictions, and noise ceilings: how well any prediction could score.
 
 Every function takes DataArrays with the dims of the NAT4 Dataset (in any order) and returns one
-value a neuron in float64, with every label of the ``neuron`` dim:
+float64 value for each neuron, with all labels of the ``neuron`` dim:
 
-* ``pred`` and ``psth`` have the dims ``stim`` and ``time``, ``response`` has ``stim``, ``rep``
-  and ``time``. Any further dim (``neuron``; or, say, ``model``) is kept, so that a single cell
-  works as well as a population, and several models as well as one.
-* NaN means *not recorded*. A repeat without any value is a presentation that did not take place,
-  and a time bin counts only where no presentation lacks it. A NaN in a prediction removes the
-  bin from every term of a score. A cell without any bin left is NaN.
+* ``pred`` and ``psth`` have the dims ``stim`` and ``time``; ``response`` has ``stim``, ``rep``
+  and ``time``. All further dims are kept, such as ``neuron`` or ``model``: you can score one cell
+  or a population, one model or several.
+* NaN means *not recorded*. A repeat that is all NaN did not take place. A time bin counts only if
+  no presentation is NaN there. A NaN in a prediction removes the bin from every term of a score.
+  A cell without any bins left is NaN.
 * With dask-backed input, the result is lazy.
 
 ``sounds`` says how sounds are combined. By default they are ``"pooled"``: the bins of all sounds
-are concatenated, and variances and covariances are over all of them, as in published scores.
-With ``"separate"`` each sound is taken by itself, and its variances and covariances are averaged
-over sounds, weighted by their numbers of bins; differences between the mean rates of sounds then
-count for nothing. A score and its noise ceiling are of the same kind, so that always
+are concatenated, and variances and covariances are taken over all bins, as in published scores.
+With ``"separate"``, variances and covariances are taken within each sound and averaged over
+sounds, weighted by their numbers of bins, so that differences between the mean rates of sounds do
+not count. A score and its noise ceiling combine sounds in the same way, so that always
 
 .. math:: CC_{norm} = CC / CC_{max}
 """
@@ -65,13 +65,13 @@ Sounds = Literal["pooled", "separate"]
 _SEGMENT = 256
 
 
-# --- a prediction beside the mean over trials ----------------------------------------------------
+# --- a prediction against the mean over trials ---------------------------------------------------
 
 
 def corrcoef(pred: xr.DataArray, psth: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
     r"""Pearson correlation between prediction and PSTH.
 
-    Over the (stim, time) bins that are valid in both:
+    It is computed over the (stim, time) bins that are valid in both:
 
     .. math:: CC = \frac{\mathrm{cov}(\hat r, y)}{\sqrt{\mathrm{var}(\hat r)\,\mathrm{var}(y)}}
 
@@ -113,8 +113,8 @@ def corrcoef(pred: xr.DataArray, psth: xr.DataArray, *, sounds: Sounds = "pooled
 def fve(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
     r"""Fraction of the PSTH's variance that the prediction explains.
 
-    Unlike the correlation, it also counts a wrong gain or offset as an error. Over the valid bins
-    :math:`i` of all sounds:
+    Unlike the correlation, it also counts a wrong gain or offset as an error. It is computed over
+    the valid bins :math:`i` of all sounds:
 
     .. math:: FVE = 1 - \frac{\sum_i (y_i - \hat r_i)^2}{\sum_i (y_i - \bar y)^2}
 
@@ -160,9 +160,10 @@ def fve(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
 def coherence(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
     r"""Magnitude-squared coherence between prediction and PSTH, averaged over frequencies.
 
-    With cross- and power spectra averaged over stimuli (each a segment, or several overlapping
-    ones of 256 bins if it is longer; Hann window, mean removed), at frequencies :math:`f` above 0
-    and up to the Nyquist frequency:
+    It is computed from cross- and power spectra that are averaged over stimuli, at frequencies
+    :math:`f` above 0 and up to the Nyquist frequency. A stimulus of up to 256 bins is one
+    segment; a longer one is split into overlapping segments of 256 bins. Segments have their mean
+    removed and get a Hann window:
 
     .. math:: \left\langle \frac{|P_{\hat r r}(f)|^2}{P_{\hat r \hat r}(f)\,P_{rr}(f)}
               \right\rangle_f
@@ -178,8 +179,8 @@ def coherence(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        From 0 to 1, float64, dims (neuron); about 1 / (number of segments) for unrelated signals.
-        NaN for fewer than two segments or where prediction or PSTH has no variance.
+        From 0 to 1, float64, dims (neuron). Unrelated signals have about 1 / (number of
+        segments). NaN if there are fewer than two segments, or prediction or PSTH has no variance.
 
     Raises
     ------
@@ -188,12 +189,13 @@ def coherence(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
     ValueError
         If ``stim`` or ``time`` is missing or empty, or the labels of the two differ.
     ImportError
-        Without scipy; with dask-backed input, once the result is computed.
+        If SciPy is not installed. With dask-backed input, this is raised when the result is
+        computed.
 
     Notes
     -----
-    The spectra are those of ``scipy.signal.csd`` (Welch's method). Noise is not taken into
-    account: the true rate of a noisy cell stays below 1.
+    The spectra are computed by ``scipy.signal.csd`` (Welch's method). Noise is not corrected for:
+    the true rate of a noisy cell has a coherence below 1.
 
     References
     ----------
@@ -213,7 +215,7 @@ def coherence(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
     dims = ("stim", "time")
     value = xr.apply_ufunc(
         _mean_coherence,
-        # The recorded side comes first: its labels are those of the result.
+        # The PSTH comes first because the result takes its labels.
         _checked(psth, "psth", dims, dims),
         _checked(pred, "pred", dims, dims),
         input_core_dims=[dims, dims],
@@ -227,15 +229,16 @@ def coherence(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
 
 
 def signal_power(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
-    r"""Variance over time bins of the response that the sound drives, free of noise.
+    r"""Variance over time bins of the part of the response that the sound drives.
 
-    For :math:`N` presentations :math:`r_n`, with :math:`y` their mean and sample variances over
-    the :math:`T` bins (divisor :math:`T - 1`):
+    There are :math:`N` presentations :math:`r_n`, and :math:`y` is their mean. With sample
+    variances over the :math:`T` bins (divisor :math:`T - 1`):
 
     .. math:: SP = \frac{1}{N-1}\left(N\,\mathrm{var}(y)
                    - \overline{\mathrm{var}(r_n)}\right)
 
-    The estimate is unbiased, so it is negative for some cells whose true signal power is near 0.
+    The noise of the trials does not bias this estimate. It is therefore negative for some cells
+    whose true signal power is near 0.
 
     Parameters
     ----------
@@ -247,8 +250,8 @@ def signal_power(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.Dat
     Returns
     -------
     xarray.DataArray
-        Signal power in squared units of the response, float64, dims (neuron). NaN where no sound
-        was presented twice: sounds presented once do not count.
+        Signal power in squared units of the response, float64, dims (neuron). Sounds that were
+        presented only once do not count; NaN if there are no others.
 
     Raises
     ------
@@ -259,22 +262,22 @@ def signal_power(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.Dat
 
     Notes
     -----
-    A presentation has the power of signal and noise, the mean over :math:`N` of them that of the
-    signal and one :math:`N`-th of that of the noise:
+    The variance of one presentation is the sum of signal and noise power. The variance of the
+    mean over :math:`N` presentations is the signal power plus one :math:`N`-th of the noise power:
 
     .. math:: \overline{\mathrm{var}(r_n)} = SP + NP, \qquad \mathrm{var}(y) = SP + NP / N
 
     Solved for :math:`SP`, this is the estimator of Sahani and Linden (2003), with the divisor
     :math:`T - 1` of the code of Schoppe et al. (2016), https://github.com/OSchoppe/CCnorm. With
     pooled sounds, presentation :math:`n` is the :math:`n`-th presentation of every sound,
-    concatenated. Where sounds were not presented equally often, each bin :math:`i` has an
-    :math:`N_i` of its own:
+    concatenated. If sounds were not presented equally often, the number of presentations
+    :math:`N_i` depends on the bin :math:`i`:
 
     .. math:: SP = \mathrm{var}_i(y_i)
               - \sum_n \mathrm{var}_i\left(\frac{r_{ni} - y_i}{\sqrt{N_i (N_i - 1)}}\right)
 
-    where the term of a presentation that did not take place is 0. This is the same for equal
-    :math:`N_i`, and unbiased for any.
+    where a presentation that did not take place contributes 0. If all :math:`N_i` are equal, this
+    is the same estimator; if they differ, it is still unbiased.
 
     References
     ----------
@@ -299,9 +302,9 @@ def signal_power(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.Dat
 
 
 def noise_power(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
-    r"""Variance over time bins of what differs from presentation to presentation.
+    r"""Variance over time bins of the part of the response that differs between presentations.
 
-    It is what remains of a single presentation's power without the signal power:
+    It is the variance of a single presentation, less the signal power:
 
     .. math:: NP = \overline{\mathrm{var}(r_n)} - SP
 
@@ -347,8 +350,8 @@ def snr(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
 
     .. math:: SNR = SP / NP
 
-    A ratio of powers, not decibels. Pennington and David (2023) call another quantity SNR:
-    :func:`trial_snr`.
+    It is a ratio of powers, not in decibels. Pennington and David (2023) use the name SNR for
+    another quantity: :func:`trial_snr`.
 
     Parameters
     ----------
@@ -373,7 +376,7 @@ def snr(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
     References
     ----------
     Sahani M, Linden JF (2003). How linear are auditory cortical responses? Advances in Neural
-    Information Processing Systems 15. (The two powers.)
+    Information Processing Systems 15. (This defines the two powers.)
 
     Examples
     --------
@@ -392,13 +395,13 @@ def snr(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
 def trial_snr(response: xr.DataArray) -> xr.DataArray:
     r"""Signal-to-noise ratio as Pennington and David (2023) report it for each cell.
 
-    For each presentation :math:`r_n` of a sound that has a spike, the mean over the others of
-    their dot product with it, relative to its dot product with itself:
+    For each presentation :math:`r_n` that has a spike, take its dot products with the other
+    presentations of the sound, average them, and divide by its dot product with itself:
 
     .. math:: \frac{1}{N - 1} \sum_{m \neq n} \frac{r_n \cdot r_m}{r_n \cdot r_n}
 
-    averaged over presentations, then over sounds. No mean is subtracted, so that it grows with
-    the firing rate, also for a cell that ignores the sounds.
+    The result is averaged over presentations, then over sounds. No mean is subtracted, so it
+    grows with the firing rate, even for a cell that ignores the sounds.
 
     Parameters
     ----------
@@ -408,8 +411,8 @@ def trial_snr(response: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        At least 0, dimensionless, float64, dims (neuron). NaN where no sound that was presented
-        twice has a spike.
+        At least 0, dimensionless, float64, dims (neuron). NaN if no sound that was presented at
+        least twice has a spike.
 
     Raises
     ------
@@ -440,8 +443,8 @@ def trial_snr(response: xr.DataArray) -> xr.DataArray:
 def ttrc(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
     """Trial-to-trial correlation: how similar two presentations are.
 
-    The mean Pearson correlation between two presentations, over all pairs. A presentation without
-    variance (without a spike, say) has the correlation 0 with any other, as in the code of
+    This is the mean Pearson correlation over all pairs of presentations. A presentation without
+    variance, such as one without spikes, has the correlation 0 with any other, as in the code of
     Pennington and David (2023).
 
     Parameters
@@ -449,14 +452,14 @@ def ttrc(response: xr.DataArray, *, sounds: Sounds = "pooled") -> xr.DataArray:
     response : xarray.DataArray
         Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
     sounds : {"pooled", "separate"}, default: "pooled"
-        Pooled, presentation n is the n-th presentation of every sound, concatenated, up to the
-        least number of presentations of a sound. Separate, correlations are those of each sound,
-        averaged over sounds, weighted by their valid bins.
+        With ``"pooled"``, presentation n is the n-th presentation of every sound, concatenated,
+        up to the smallest number of presentations of any sound. With ``"separate"``, correlations
+        are computed for each sound and averaged over sounds, weighted by their valid bins.
 
     Returns
     -------
     xarray.DataArray
-        From -1 to 1, float64, dims (neuron). NaN where no sound was presented twice, or no
+        From -1 to 1, float64, dims (neuron). NaN if no sound was presented at least twice, or no
         presentation has any variance.
 
     Raises
@@ -498,32 +501,33 @@ def cc_max(
 ) -> xr.DataArray:
     r"""Noise ceiling: the correlation with the PSTH that the true rate is expected to have.
 
-    * ``"schoppe"``: from the :func:`signal_power`,
+    * ``"schoppe"`` uses the :func:`signal_power`:
       :math:`CC_{max} = \sqrt{SP / \mathrm{var}(y)}`.
-    * ``"hsu"``: from the correlation :math:`CC_{half}` between the PSTHs of two halves of the
-      presentations, averaged over splits into halves,
-      :math:`CC_{max} = \sqrt{2 / (1 + \sqrt{1 / CC_{half}^2})}`. Of an odd number of
-      presentations the last is not used.
+    * ``"hsu"`` uses the correlation :math:`CC_{half}` between the PSTHs of two halves of the
+      presentations, averaged over many splits:
+      :math:`CC_{max} = \sqrt{2 / (1 + \sqrt{1 / CC_{half}^2})}`. If the number of presentations
+      is odd, the last one is not used.
 
     Parameters
     ----------
     response : xarray.DataArray
         Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
     method : {"schoppe", "hsu"}, default: "schoppe"
-        How the noise is estimated.
+        How to estimate the ceiling.
     sounds : {"pooled", "separate"}, default: "pooled"
         Whether variances are over the bins of all sounds, or within each sound.
     splits : int, default: 126
-        With ``"hsu"``, the number of random splits. Where no more distinct ones exist (126 for 10
-        presentations), each is taken once.
+        The number of random splits for ``"hsu"``. If there are not more distinct splits than that
+        (10 presentations have 126), each of them is used once.
     seed : int, default: 0
-        Seed of the random splits. The value of a cell depends neither on the others nor on chunks.
+        Seed of the random splits. The ceiling of a cell does not depend on other cells or on
+        chunks.
 
     Returns
     -------
     xarray.DataArray
-        From 0 to 1, float64, dims (neuron). NaN where there is no evidence of a signal: no sound
-        was presented twice, or the signal power (or :math:`CC_{half}`) is not positive.
+        From 0 to 1, float64, dims (neuron). NaN if there is no evidence of a signal: no sound was
+        presented at least twice, or the signal power (or :math:`CC_{half}`) is not positive.
 
     Raises
     ------
@@ -535,8 +539,9 @@ def cc_max(
 
     Notes
     -----
-    Half of the cells that ignore the sounds have a positive signal power, and so a ceiling,
-    which is small. Leaving out the cells without a ceiling flatters a mean over cells.
+    By chance, half of the cells that ignore the sounds have a positive signal power, and therefore
+    a ceiling, which is small. A mean over cells is too high if it leaves out the cells without a
+    ceiling.
 
     References
     ----------
@@ -581,8 +586,8 @@ def cc_norm(
 
     .. math:: CC_{norm} = \frac{CC}{CC_{max}}
 
-    is :func:`corrcoef` over :func:`cc_max`, both over the bins that have a prediction, of the
-    sounds that were presented at least twice.
+    This divides :func:`corrcoef` by :func:`cc_max`. Both are taken over the bins that have a
+    prediction, in sounds that were presented at least twice.
 
     Parameters
     ----------
@@ -616,8 +621,8 @@ def cc_norm(
 
     .. math:: CC_{norm} = \frac{\mathrm{cov}(\hat r, y)}{\sqrt{\mathrm{var}(\hat r)\,SP}}
 
-    With pooled sounds it is what the code of the published table computes. A ratio of estimates,
-    it can exceed 1.
+    With pooled sounds, this is what the code behind the published table computes. It can exceed 1,
+    because it is a ratio of two estimates.
 
     References
     ----------
@@ -663,9 +668,9 @@ def r_ceiling(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArray:
                               {\sqrt{\overline{\mathrm{corr}(r_n, r_m)}}}
 
     Presentation :math:`n` is the :math:`n`-th presentation of every sound, concatenated, up to the
-    least number of presentations of a sound. The mean under the root is over all pairs and at
-    least 0.01. A presentation without variance has the correlation 0. The paper's figures are
-    medians over cells.
+    smallest number of presentations of any sound. The mean under the root is taken over all pairs,
+    and is set to 0.01 if it is smaller. A presentation without variance has the correlation 0. The
+    paper's figures show medians over cells.
 
     Parameters
     ----------
@@ -674,14 +679,14 @@ def r_ceiling(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArray:
         count.
     response : xarray.DataArray
         Spikes per bin, dims stim, rep, time (and neuron), NaN where there was no presentation.
-        In a presentation that was cut short, the bins that it has count.
+        If a presentation was cut short, the bins that it has do count.
 
     Returns
     -------
     xarray.DataArray
         Near 1 for a prediction of the true rate, near 0 for an unrelated one, float64, dims
-        (neuron). NaN where no sound was presented twice, or prediction or response has no variance
-        (the lab's code has 0 there).
+        (neuron). NaN if no sound was presented at least twice, or prediction or response has no
+        variance (the lab's code returns 0 in that case).
 
     Raises
     ------
@@ -722,16 +727,18 @@ def r_ceiling(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArray:
 
 
 def r2_er(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArray:
-    r"""Squared correlation with the true rate, with the bias of noise removed.
+    r"""Squared correlation with the true rate, without the bias that noise causes.
 
-    The squared correlation between prediction and PSTH is too low, since noise adds to the
-    variance of the PSTH; and relative to a ceiling it is too high, since noise adds to the squared
-    covariance as well. Here both are subtracted, over the bins of all sounds:
+    The squared correlation between prediction and PSTH is too low, because noise adds to the
+    variance of the PSTH. If you divide it by a squared noise ceiling, it becomes too high, because
+    noise also adds to the squared covariance. This estimator subtracts both contributions, over
+    the bins of all sounds:
 
     .. math:: r^2_{ER} = \frac{\mathrm{cov}(\hat r, y)^2 - V}{\mathrm{var}(\hat r)\,SP}
 
-    where :math:`V` is the variance of the covariance over repetitions of the experiment, estimated
-    from the differences between presentations, and :math:`SP` the :func:`signal_power`.
+    where :math:`SP` is the :func:`signal_power`, and :math:`V` is the variance that the covariance
+    would have over repetitions of the experiment, estimated from the differences between
+    presentations.
 
     Parameters
     ----------
@@ -757,10 +764,11 @@ def r2_er(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArray:
 
     Notes
     -----
-    Pospisil and Bair assume noise of one variance in all bins, and transform spike counts to come
-    near to it. Here the variance is estimated from the presentations as they are, so that it may
-    differ from bin to bin, and be correlated within a presentation. Numerator and denominator
-    are unbiased; their ratio is so where the signal power is well above its error.
+    Pospisil and Bair assume that the noise has the same variance in all bins, and transform spike
+    counts so that this is nearly true. Here the variance is estimated from the presentations
+    themselves, so the noise may differ between bins and may be correlated within a presentation.
+    Numerator and denominator are unbiased; their ratio is nearly unbiased if the signal power is
+    well above its error.
 
     References
     ----------
@@ -790,33 +798,34 @@ def r2_er(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArray:
 def jackknife(
     metric: Callable[..., xr.DataArray], *arrays: xr.DataArray, dim: str = "stim"
 ) -> xr.Dataset:
-    r"""A metric, and its standard error over sounds.
+    r"""Compute a metric and its standard error over sounds.
 
-    The metric is computed again without each of the :math:`n` sounds in turn:
+    The metric is computed again :math:`n` times, each time without one of the :math:`n` sounds:
 
     .. math:: SE = \sqrt{\frac{n - 1}{n} \sum_s (\theta_{(s)} - \bar\theta)^2}
 
     Parameters
     ----------
     metric : callable
-        Takes the arrays and returns a DataArray. (For one with options, use `functools.partial`.)
+        A function of the arrays that returns a DataArray. Use `functools.partial` to give it
+        options.
     *arrays : xarray.DataArray
-        What the metric takes, such as prediction and response, each with `dim`.
+        The arguments of the metric, such as prediction and response, each with the dim `dim`.
     dim : str, default: "stim"
-        The dim along which one is left out at a time.
+        The dim along which one element is left out at a time.
 
     Returns
     -------
     xarray.Dataset
         ``value`` and ``standard_error``, each with the dims of the metric, lazy with dask-backed
-        input. The standard error is NaN where less than two sounds have data.
+        input. The standard error is NaN if fewer than two sounds have data.
 
     Raises
     ------
     TypeError
         If `metric` is not callable.
     ValueError
-        If an array lacks `dim`, or it has less than two labels.
+        If an array does not have the dim `dim`, or it has fewer than two labels.
 
     References
     ----------
@@ -839,7 +848,7 @@ def jackknife(
         raise ValueError(f"each array needs the dim {dim!r}")
     n = arrays[0].sizes[dim]
     if n < 2:
-        raise ValueError(f"{dim!r} has a single label: to leave one out, there must be two or more")
+        raise ValueError(f"{dim!r} has a single label, but leaving one out takes two or more")
     value = metric(*arrays)
     others = [np.delete(np.arange(n), i) for i in range(n)]
     replicates = xr.concat(
@@ -848,7 +857,7 @@ def jackknife(
         coords="minimal",
         compat="override",
     )
-    # Leaving out a sound that a cell never heard says nothing.
+    # Only sounds that a cell heard count for its error.
     heard = xr.ones_like(arrays[0][dim], dtype=bool).drop_vars(list(arrays[0][dim].coords))
     for array in arrays:
         heard = heard & array.notnull().any([d for d in array.dims if d not in (dim, *value.dims)])
@@ -858,12 +867,12 @@ def jackknife(
 
 
 def response_p(response: xr.DataArray, *, shifts: int = 1000, seed: int = 0) -> xr.DataArray:
-    r"""P-value that a cell does not follow the sounds.
+    r"""P-value of the hypothesis that a cell does not follow the sounds.
 
-    The trials of each sound are shifted in time against each other, circularly and at random. That
-    leaves the firing rate, the bursts and the rhythm of each trial as they are, but not what
-    trials have in common. p is the share of shifts with at least as large a
-    :func:`signal_power` within sounds as the response has, which counts as one of them.
+    The trials of each sound are shifted against each other in time, circularly and at random.
+    This keeps the firing rate, the bursts and the rhythm of each trial, but removes what the
+    trials have in common. p is the share of shifts whose :func:`signal_power` within sounds is at
+    least as large as that of the response; the unshifted response counts as one of the shifts.
 
     Parameters
     ----------
@@ -872,14 +881,15 @@ def response_p(response: xr.DataArray, *, shifts: int = 1000, seed: int = 0) -> 
     shifts : int, default: 1000
         Number of shifts; the smallest p is 1 / (1 + shifts).
     seed : int, default: 0
-        Seed of the shifts. Cells that have heard the same share them, so that the value of a cell
-        depends neither on the others nor on chunks.
+        Seed of the shifts. Cells that heard the same sounds share the shifts, so the p-value of a
+        cell does not depend on other cells or on chunks.
 
     Returns
     -------
     xarray.DataArray
-        Above 0 and at most 1, float64, dims (neuron); uniform for a cell that ignores the sounds.
-        NaN where no sound was presented twice, or no trial has any variance.
+        Above 0 and at most 1, float64, dims (neuron). It is uniformly distributed for cells that
+        ignore the sounds. NaN if no sound was presented at least twice, or no trial has any
+        variance.
 
     Raises
     ------
@@ -890,7 +900,7 @@ def response_p(response: xr.DataArray, *, shifts: int = 1000, seed: int = 0) -> 
 
     Examples
     --------
-    Of 100 cells that ignore the sounds, some 5 are expected to have p < 0.05:
+    Of 100 cells that ignore the sounds, about 5 are expected to have p < 0.05:
 
     >>> import numpy as np, xarray as xr
     >>> from nat4xr.metrics import response_p
@@ -913,19 +923,19 @@ def response_p(response: xr.DataArray, *, shifts: int = 1000, seed: int = 0) -> 
 
 
 def jackknife_error(replicates: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
-    """The standard error of a value by its replicates.
+    """Compute the jackknife's standard error from its replicates.
 
     Parameters
     ----------
     replicates : xarray.DataArray
-        The value without each of the sounds in turn, along the dim ``left_out``.
+        The values without one sound each, along the dim ``left_out``.
     counts : xarray.DataArray of bool
-        Which of the sounds count, along the same dim (and, say, neuron).
+        Which of the sounds count, along the same dim (and perhaps neuron).
 
     Returns
     -------
     xarray.DataArray
-        NaN where less than two sounds count, or a replicate of one that counts is NaN.
+        NaN if fewer than two sounds count, or the replicate of a sound that counts is NaN.
     """
     n = counts.sum("left_out")
     squares = ((replicates - replicates.where(counts).mean("left_out")) ** 2).where(counts, 0)
@@ -934,7 +944,7 @@ def jackknife_error(replicates: xr.DataArray, counts: xr.DataArray) -> xr.DataAr
 
 
 def scores_and_replicates(pred: xr.DataArray, response: xr.DataArray) -> tuple[xr.Dataset, ...]:
-    """CCraw, CCnorm and r_ceiling of cells in memory; and the same without each of the sounds.
+    """Compute CCraw, CCnorm and r_ceiling, and their jackknife replicates, in memory.
 
     Parameters
     ----------
@@ -944,10 +954,11 @@ def scores_and_replicates(pred: xr.DataArray, response: xr.DataArray) -> tuple[x
     Returns
     -------
     scores : xarray.Dataset
-        ``cc_raw``, ``cc_norm`` and ``r_ceiling`` (neuron), ``signal`` and ``variance``: the signal
-        power, and the variance of the PSTH. Without coordinates.
+        ``cc_raw``, ``cc_norm`` and ``r_ceiling`` (neuron); ``signal``, the signal power; and
+        ``variance``, that of the PSTH. It has no coordinates.
     replicates : xarray.Dataset
-        The same (left_out, neuron), and ``counts``: whether the sound counts for the cell.
+        The same variables (left_out, neuron), each without one sound, and ``counts``: whether the
+        sound counts for the cell.
     """
     dims = ("left_out", "neuron")
     x = response.transpose("stim", "neuron", "rep", "time").values
@@ -979,7 +990,7 @@ def _scores(of_bins: xr.Dataset) -> xr.Dataset:
 
 
 def _checked(array: xr.DataArray, name: str, dims: tuple[str, ...], whole: tuple[str, ...]) -> Any:
-    """`array` with ``stim`` first and each dim in `whole` in one chunk, or a helpful error."""
+    """Return `array` with ``stim`` first and one chunk along the dims in `whole`, or raise."""
     if not isinstance(array, xr.DataArray):
         raise TypeError(f"{name} must be an xarray.DataArray, not {type(array).__name__}")
     for dim in dims:
@@ -1045,7 +1056,7 @@ def _by_sound(
 
 
 def _sums(response: xr.DataArray, pred: xr.DataArray | None = None, least: int = 2) -> xr.Dataset:
-    """`sums.sums_by_sound`, dims stim, (neuron, ...) and, where there is one a repeat, rep."""
+    """Apply `sums.sums_by_sound`: dims stim, (neuron, ...) and, if there is one per repeat, rep."""
     names = sums.SUMS if pred is None else sums.SUMS + sums.PRED_SUMS
     output_dims = [("rep",) if name in sums.PER_REPEAT else () for name in names]
     kernel = partial(sums.sums_by_sound, least=least)
@@ -1060,7 +1071,7 @@ def _psth_sums(pred: xr.DataArray, psth: xr.DataArray) -> xr.Dataset:
 
 
 def _moments(by_sound: xr.Dataset, sounds: str) -> xr.Dataset:
-    """Variances, covariance and powers over all bins, or the means over sounds of those within."""
+    """Variances, covariance and powers: over all bins, or within sounds and averaged over them."""
     if _is_pooled(sounds):
         return _moments_of(by_sound.sum("stim", skipna=False))
     n = by_sound["n"]
@@ -1068,7 +1079,7 @@ def _moments(by_sound: xr.Dataset, sounds: str) -> xr.Dataset:
 
 
 def _moments_of(s: xr.Dataset) -> xr.Dataset:
-    """The same over the bins that the sums are over."""
+    """Variances, covariance and powers over the bins that the sums are taken over."""
     n = s["n"].where(s["n"] > 1)
     variance = _spread(s["yy"], s["y"] ** 2 / n) / (n - 1)
     noise, noise_of_mean = (
@@ -1076,7 +1087,7 @@ def _moments_of(s: xr.Dataset) -> xr.Dataset:
         for name, drift in (("noise", "drift"), ("noise_of_mean", "drift_of_mean"))
     )
     moments = {"variance": variance, "noise": noise, "signal": variance - noise_of_mean}
-    for name in ("noise", "signal"):  # rounding alone gives no power a sign
+    for name in ("noise", "signal"):  # a power that is only rounding error is 0
         no_power = abs(moments[name]) <= sums.CANCELLED * s["yy"] / n
         moments[name] = moments[name].where(~no_power, 0)
     if "p" in s:
@@ -1090,7 +1101,7 @@ def _moments_of(s: xr.Dataset) -> xr.Dataset:
 
 
 def _spread(squares: xr.DataArray, of_mean: xr.DataArray) -> xr.DataArray:
-    """Squares less those of the mean; 0 for what is constant but for rounding."""
+    """Squares less those of the mean; 0 if the values differ only by rounding."""
     spread = squares - of_mean
     return spread.where(~(spread <= sums.CANCELLED * squares), 0)
 
@@ -1162,6 +1173,6 @@ def _mean_coherence(y: Array, x: Array) -> Array:
 
 
 def _without_constants(x: Array, whole: Array) -> Array:
-    """Stimuli that are not whole, or constant, as zeros: their spectra are then exactly zero."""
+    """Set stimuli that are incomplete or constant to 0, so that their spectra are exactly zero."""
     x = np.where(whole[..., None], x, 0)
     return np.where((np.ptp(x, axis=-1) > 0)[..., None], x, 0)

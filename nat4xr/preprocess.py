@@ -1,13 +1,12 @@
-"""Scaling and smoothing, with a way back.
+"""Scale and smooth arrays, and undo the scaling.
 
-A scaling subtracts an offset and divides by a range, and notes both in the attrs of its result:
-as numbers where the whole array has one scale; where each neuron (or frequency band) has its own,
-as the names of two coordinates along ``neuron`` (or ``freq``), so that they follow every selection.
-Both survive netCDF and zarr, and :func:`invert` reads them to undo the scaling.
+A scaling subtracts an offset and divides by a range, and stores both with its result, so that
+:func:`invert` can undo it. If the whole array has one scale, they are numbers in the attrs. If each
+neuron (or frequency band) has its own scale, they are two coordinates along ``neuron`` (or
+``freq``), which follow every selection, and the attrs hold their names. netCDF and zarr keep both.
 
-With dask-backed input the result is lazy, and so are the coordinates. Only the numbers that go
-into attrs have to be computed at once, in one pass over the array (or over `reference`: if that is
-in memory, nothing is computed).
+With dask-backed input, the result and these coordinates are lazy. Numbers in the attrs are computed
+at once, in one pass over the array (or over `reference`, which costs nothing if it is in memory).
 
 Results have the float dtype of their input; integers become float64.
 """
@@ -36,24 +35,23 @@ def log_minmax(
 ) -> xr.DataArray:
     """Compress a spectrogram with log(1 + gain x), then scale it to the range from 0 to 1.
 
-    By default, log(1 + x) and one minimum and one maximum for all sounds, frequencies and times,
-    as in deepSTRF: differences in level between sounds, and between frequencies, are kept. With
-    ``gain=10, per_band=True``, as in the laboratory that recorded NAT4: each frequency band has a
-    minimum and a maximum of its own.
+    The default is that of deepSTRF: log(1 + x), scaled by one minimum and maximum over all sounds,
+    frequencies and times. It keeps differences in level between sounds and between frequencies.
+    ``gain=10, per_band=True`` is what the laboratory that recorded NAT4 uses: each frequency band
+    is scaled by its own minimum and maximum.
 
     Parameters
     ----------
     spectrogram : xarray.DataArray
-        Magnitudes, at least 0, of any dims.
+        Magnitudes, at least 0, with any dims.
     reference : xarray.DataArray, optional
-        The spectrogram, not scaled, whose minimum and maximum to use; say, that of the sounds
-        which a model is fitted to. What exceeds its range falls below 0 or above 1. Default:
-        `spectrogram` itself.
+        An unscaled spectrogram whose minimum and maximum are used, for example that of the sounds
+        to which a model is fitted. Values outside its range are scaled to below 0 or above 1.
+        Default: `spectrogram` itself.
     gain : float, default: 1
-        What the magnitudes are multiplied by before the logarithm: the larger, the more of
-        their low levels is spread out.
+        Factor of the magnitudes before the logarithm. A larger gain spreads out low levels more.
     per_band : bool, default: False
-        Whether each band of the dim ``freq`` is scaled by itself.
+        Whether to scale each band along the dim ``freq`` separately.
 
     Returns
     -------
@@ -65,13 +63,13 @@ def log_minmax(
     TypeError
         If `spectrogram` or `reference` is not a DataArray.
     ValueError
-        If an array is scaled already, `gain` is not above 0, there is no dim ``freq`` to scale
-        along, or `reference` has other bands.
+        If an array is already scaled, if `gain` is not above 0, or if `per_band` is True and
+        there is no dim ``freq`` or `reference` has other bands.
 
     References
     ----------
-    log(1 + x), one scale: deepSTRF, https://github.com/urancon/deepSTRF. log(1 + 10 x), a scale a
-    band: Pennington JR, David SV (2023). PLOS Comput. Biol. 19(5): e1011110.
+    For log(1 + x) with one scale: deepSTRF, https://github.com/urancon/deepSTRF. For log(1 + 10 x)
+    with one scale per band: Pennington JR, David SV (2023). PLOS Comput. Biol. 19(5): e1011110.
     doi:10.1371/journal.pcbi.1011110
 
     Examples
@@ -90,7 +88,7 @@ def log_minmax(
         raise ValueError(f"gain must be above 0, not {gain}")
     source = _unscaled(spectrogram if reference is None else reference)
     if per_band and "freq" not in source.dims:
-        raise ValueError(f"the dim 'freq' is missing, so there are no bands: {source.dims}")
+        raise ValueError(f"per_band=True needs the dim 'freq', which is missing from {source.dims}")
     compressed, source = (
         _apply(np.log1p, array if gain == 1 else array * np.asarray(gain, array.dtype))
         for array in (_unscaled(spectrogram), source)
@@ -103,15 +101,15 @@ def log_minmax(
 
 
 def minmax(response: xr.DataArray, *, reference: xr.DataArray | None = None) -> xr.DataArray:
-    """Scale a response to the range from 0 to 1: for each neuron, or else the whole array.
+    """Scale a response to the range from 0 to 1, for each neuron or for the whole array.
 
     Parameters
     ----------
     response : xarray.DataArray
-        Any dims. With a dim ``neuron``, each neuron has a scale of its own.
+        Any dims. If there is a dim ``neuron``, each neuron is scaled separately.
     reference : xarray.DataArray, optional
-        The response, not scaled, of the same neurons, whose minima and maxima to use; say, that
-        to the sounds which a model is fitted to. Default: `response` itself.
+        An unscaled response of the same neurons whose minima and maxima are used, for example
+        that to the sounds to which a model is fitted. Default: `response` itself.
 
     Returns
     -------
@@ -124,7 +122,7 @@ def minmax(response: xr.DataArray, *, reference: xr.DataArray | None = None) -> 
     TypeError
         If `response` or `reference` is not a DataArray.
     ValueError
-        If an array is scaled already, or `reference` has other neurons.
+        If an array is already scaled, or `reference` has other neurons.
 
     Examples
     --------
@@ -137,7 +135,7 @@ def minmax(response: xr.DataArray, *, reference: xr.DataArray | None = None) -> 
     """
     source = _unscaled(response if reference is None else reference)
     dims = _all_but_neuron(source)
-    # Of a neuron without any value, infinities: the minimum of nothing would be a warning.
+    # Fill NaN with infinities: numpy warns about the minimum of a neuron that is all NaN.
     empty = source.isnull().all(dims)
     low = source.fillna(np.inf).min(dims).where(~empty)
     high = source.fillna(-np.inf).max(dims).where(~empty)
@@ -145,16 +143,16 @@ def minmax(response: xr.DataArray, *, reference: xr.DataArray | None = None) -> 
 
 
 def zscore(array: xr.DataArray, *, reference: xr.DataArray | None = None) -> xr.DataArray:
-    """Scale to mean 0 and standard deviation 1: for each neuron, or else the whole array.
+    """Scale to mean 0 and standard deviation 1, for each neuron or for the whole array.
 
     Parameters
     ----------
     array : xarray.DataArray
-        Any dims. With a dim ``neuron``, each neuron has a scale of its own.
+        Any dims. If there is a dim ``neuron``, each neuron is scaled separately.
     reference : xarray.DataArray, optional
-        The array, not scaled, of the same neurons, whose mean and standard deviation (divisor
-        the number of values) to use; say, the part which a model is fitted to. Default: `array`
-        itself.
+        An unscaled array of the same neurons whose mean and standard deviation (with the number
+        of values as divisor) are used, for example the part to which a model is fitted. Default:
+        `array` itself.
 
     Returns
     -------
@@ -167,7 +165,7 @@ def zscore(array: xr.DataArray, *, reference: xr.DataArray | None = None) -> xr.
     TypeError
         If `array` or `reference` is not a DataArray.
     ValueError
-        If an array is scaled already, or `reference` has other neurons.
+        If an array is already scaled, or `reference` has other neurons.
 
     Examples
     --------
@@ -190,15 +188,15 @@ def invert(scaled: xr.DataArray) -> xr.DataArray:
     Parameters
     ----------
     scaled : xarray.DataArray
-        What one of them returned, a selection from it, or that read back from a file. To bring
-        predictions of a scaled response back to its units, give them its attrs and coordinates:
-        ``scaled.copy(data=predicted)``.
+        What one of these functions returned, a selection of it, or a copy of it read from a file.
+        To bring predictions of a scaled response back to its units, give them its attrs and
+        coordinates: ``scaled.copy(data=predicted)``.
 
     Returns
     -------
     xarray.DataArray
-        Same dims, labels (but for those of the scale) and float dtype, in the units from before;
-        the values too, but for rounding.
+        The array before scaling, except for rounding: same dims, labels, float dtype and units.
+        The coordinates that held the scale are dropped.
 
     Raises
     ------
@@ -216,10 +214,10 @@ def invert(scaled: xr.DataArray) -> xr.DataArray:
     if "scaling" not in scaled.attrs:
         raise ValueError(
             "nothing to invert: attrs['scaling'] is missing. Either the array was not scaled by "
-            "nat4xr.preprocess, or an operation since then dropped its attrs"
+            "nat4xr.preprocess, or a later operation dropped its attrs"
         )
     if lost := _lost(scaled):
-        raise ValueError(f"cannot invert: {lost}, so that the scale is not known any more")
+        raise ValueError(f"cannot invert: {lost}, so the scale is unknown")
     offset, span = (_parameter(scaled, key) for key in ("scaling_offset", "scaling_range"))
     values = scaled * span + offset
     if scaled.attrs["scaling"] == "log_minmax":
@@ -228,7 +226,7 @@ def invert(scaled: xr.DataArray) -> xr.DataArray:
             values = values / np.asarray(gain, values.dtype)
 
     notes = [scaled.attrs[key] for key in ("scaling_offset", "scaling_range")]
-    # (Coordinates that nat4xr.set_labels has made labels cannot be dropped; they stay.)
+    # (A coordinate that nat4xr.set_labels has made a label cannot be dropped, and stays.)
     values = values.drop_vars(
         [name for name in notes if isinstance(name, str) and name not in values.xindexes]
     )
@@ -242,28 +240,30 @@ def invert(scaled: xr.DataArray) -> xr.DataArray:
 def smooth(response: xr.DataArray, *, window_ms: float = 21) -> xr.DataArray:
     """Smooth along time with a Hanning window.
 
-    The window has the odd number of time bins nearest to `window_ms` (3 at the 10 ms of NAT4, 21
-    at 1 ms), all of them above zero. Its weights are divided by the sum of those that meet valid
-    bins, so that a constant stays as it is, up to both ends.
+    The window has an odd number of time bins, the one nearest to `window_ms` (by default, 3 bins
+    of 10 ms or 21 bins of 1 ms), all with weights above zero. Weights are normalised by the sum of
+    those on valid bins, so that a constant does not change, even at both ends.
 
     Parameters
     ----------
     response : xarray.DataArray
-        Any dims with ``time``, which has a coordinate in s with evenly spaced bins.
+        Any dims, with evenly spaced ``time`` bins in s.
     window_ms : float, default: 21
         Length of the window, ms.
 
     Returns
     -------
     xarray.DataArray
-        Same dims, labels, units and float dtype; ``smoothing_window_ms`` in its attrs. NaN where
-        the input is NaN, nowhere else. This cannot be inverted.
+        Same dims, labels, units and float dtype, with ``smoothing_window_ms`` in its attrs. It is
+        NaN exactly where the input is NaN. Smoothing cannot be inverted.
 
     Raises
     ------
+    TypeError
+        If `response` is not a DataArray.
     ValueError
-        If ``time`` is missing, has no coordinate of two bins or more, or is not evenly spaced, or
-        `window_ms` is not above 0.
+        If ``time`` is missing, has no coordinate or fewer than two bins, or is not evenly spaced,
+        or if `window_ms` is not above 0.
 
     Examples
     --------
@@ -275,12 +275,12 @@ def smooth(response: xr.DataArray, *, window_ms: float = 21) -> xr.DataArray:
     """
     if not isinstance(response, xr.DataArray):
         raise TypeError(
-            f"this smooths a DataArray, such as ds.psth, not a {type(response).__name__}"
+            f"response must be a DataArray, such as ds.psth, not a {type(response).__name__}"
         )
     if window_ms <= 0:
         raise ValueError(f"window_ms must be above 0, not {window_ms}")
     half_width = max(round((window_ms / _bin_width_ms(response) - 1) / 2), 0)
-    # np.hanning is zero at both ends, which are left off.
+    # np.hanning is zero at both ends; these are cut off.
     window = np.hanning(2 * half_width + 3)[1:-1]
 
     response = _floating(response)
@@ -303,7 +303,7 @@ def smooth(response: xr.DataArray, *, window_ms: float = 21) -> xr.DataArray:
 
 def _smoothed(x: NDArray[Any], window: NDArray[Any]) -> NDArray[Any]:
     smoothed = np.empty_like(x)
-    # Piece by piece along the first dim, for the sake of memory.
+    # Piece by piece along the first dim, to save memory.
     for piece in np.ndindex(x.shape[:-1][:1]):
         valid = ~np.isnan(x[piece])
         total = _convolved(np.where(valid, x[piece], 0), window)
@@ -323,14 +323,14 @@ def _convolved(x: NDArray[Any], window: NDArray[Any]) -> NDArray[Any]:
 
 def _bin_width_ms(response: xr.DataArray) -> float:
     if "time" not in response.dims:
-        raise ValueError(f"the dim 'time' is missing: there are {response.dims}")
+        raise ValueError(f"the dim 'time' is missing from {response.dims}")
     if "time" not in response.coords or response.sizes["time"] < 2:
         raise ValueError(
             "the bin width is unknown: 'time' needs a coordinate (s) of two bins or more"
         )
     steps = np.diff(response["time"].values)
     if not np.allclose(steps, steps[0], rtol=1e-3) or steps[0] <= 0:
-        raise ValueError("the time bins are not evenly spaced, so that no window fits them")
+        raise ValueError("the time bins are not evenly spaced, so they cannot be smoothed")
     return float(steps.mean() * 1000)
 
 
@@ -346,14 +346,14 @@ def _floating(array: xr.DataArray) -> xr.DataArray:
 def _unscaled(array: xr.DataArray) -> xr.DataArray:
     """`array` as floats, or an error if it has been scaled before."""
     if not isinstance(array, xr.DataArray):
-        raise TypeError(f"this scales a DataArray, such as ds.psth, not a {type(array).__name__}")
+        raise TypeError(f"expected a DataArray, such as ds.psth, not a {type(array).__name__}")
     notes = [name for name in array.attrs if name.startswith("scaling")]
     if "scaling" in notes and not _lost(array):
         raise ValueError(
-            f"the array is scaled already, by {array.attrs['scaling']}: undo that first, with "
-            "nat4xr.preprocess.invert"
+            f"the array is already scaled by {array.attrs['scaling']}: call "
+            "nat4xr.preprocess.invert first"
         )
-    if notes:  # what an operation has left of a note, such as the attrs that two arrays share
+    if notes:  # an operation dropped part of the attrs, such as those that two arrays do not share
         array = array.drop_attrs(deep=False).assign_attrs(
             {name: value for name, value in array.attrs.items() if name not in notes}
         )
@@ -361,7 +361,7 @@ def _unscaled(array: xr.DataArray) -> xr.DataArray:
 
 
 def _lost(array: xr.DataArray) -> str:
-    """What is missing of the note of a scaling; empty if nothing is."""
+    """Say which part of the record of a scaling is missing; empty if none is."""
     keys = ["scaling_offset", "scaling_range"]
     keys += ["scaling_gain"] if array.attrs["scaling"] == "log_minmax" else []
     for key in keys:
@@ -379,8 +379,8 @@ def _all_but_neuron(array: xr.DataArray) -> list[Any]:
 def _scaled(
     array: xr.DataArray, scaling: str, offset: xr.DataArray, span: xr.DataArray
 ) -> xr.DataArray:
-    """(array - offset) / span, with a note of it."""
-    # The range of a constant is 0, or what rounding leaves; a constant is only moved to 0.
+    """Compute (array - offset) / span, and record the scaling in the result."""
+    # The range of a constant is 0 except for rounding; a constant is only shifted to 0.
     span = span.where(span > 1e-9 * abs(offset), 1)
     notes: dict[str, float | str] = {}
     if offset.dims:

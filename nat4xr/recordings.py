@@ -1,4 +1,4 @@
-"""What any recording of NEMS holds in its epochs."""
+"""Cut epochs out of the signals of any NEMS recording."""
 
 from __future__ import annotations
 
@@ -25,51 +25,53 @@ _ENDS = re.compile("_(channel|event|tile|sample)$")
 def epochs(recording: xr.Dataset, name: str) -> xr.Dataset:
     """Cut all occurrences of an epoch out of all signals of a recording, lazily.
 
-    The same as ``signal.extract_epoch(name)`` of NEMS: occurrences that overlap an earlier one of
-    the same name are left out, as are those at negative times, at no time, and after the end.
-    Onsets and ends are rounded to samples.
+    This does what ``signal.extract_epoch(name)`` of NEMS does. It leaves out occurrences that
+    overlap an earlier one of the same name, start before 0 or after the end of the recording, or
+    have no valid time. Onsets and ends are rounded to samples.
 
     Parameters
     ----------
     recording : xarray.Dataset
-        As `open_recording` returns it. Select channels of rasters before or after; channels of
-        event times and of tiles are selected after.
+        What `open_recording` returns. You can select channels of rasters before or after this
+        call; select channels of event times and of tiles after it.
     name : str
-        The name of an epoch. If no epoch has that name, a regular expression that the beginning
-        of names must match, such as ``"STIM_"``.
+        The name of an epoch. If no epoch has that name, it is taken as a regular expression, and
+        all epochs match whose names begin with it, such as ``"STIM_"``.
 
     Returns
     -------
     xarray.Dataset
-        Each signal, here called ``resp``, as a dask array (occurrence, resp_channel, time), in
-        order of time. What lies beyond the end of an occurrence that is shorter than the others,
-        or beyond the end of the recording, is NaN (False where a signal is bool).
+        Each signal (for example ``resp``) as a dask array (occurrence, resp_channel, time), in
+        order of time. If an occurrence is shorter than the longest one, or extends beyond the
+        end of the recording, the rest is NaN (False if the signal is bool).
 
-        - A raster keeps its type, but integers become float64.
-        - A point process is the number of events in each sample, float64: a sample is
-          ``floor(t * fs)``, counted from the onset ``round(start * fs)``.
-        - A tiled signal is the tile of each occurrence; 0 where no epoch has a tile.
+        - A raster keeps its dtype, except that integers become float64.
+        - For a point process, the values are the numbers of events in each sample, float64. The
+          sample of an event is ``floor(t * fs)``, counted from ``round(start * fs)``.
+        - For a tiled signal, the values are the tile of each occurrence, and 0 where no epoch
+          has a tile.
 
-        ``time`` is in s from the onset. ``epoch_name``, ``epoch_start`` and ``epoch_end``
-        (occurrence) are coordinates, with one for each further column of the epochs. Signals of
-        the same sampling rate share ``time``, and those with the same epochs ``occurrence``; others
-        have dims of their own, ``resp_time`` and ``resp_occurrence``. If there are several rates,
-        ``time`` is that of the signals that have it in the recording.
+        ``time`` is in s from the onset. The columns of the epochs are coordinates along
+        ``occurrence``: ``epoch_name``, ``epoch_start``, ``epoch_end`` and any others. Signals
+        with the same sampling rate share the dim ``time``, and signals with the same epochs share
+        ``occurrence``; other signals have dims with their own prefix, such as ``resp_time`` and
+        ``resp_occurrence``. If there are several rates, ``time`` belongs to the signals that have
+        this dim in the recording.
 
     Warns
     -----
     UserWarning
-        If occurrences were left out; the message says how many.
+        If occurrences were left out. The message says how many.
 
     Raises
     ------
     TypeError
         If ``recording`` is not a Dataset.
     KeyError
-        If no epoch has such a name; the message lists the names.
+        If no epoch has such a name. The message lists the names.
     ValueError
-        If ``recording`` has no signals, or if its samples or channels were selected in a way that
-        no longer fits its epochs.
+        If ``recording`` has no signals, or if a selection of samples or channels no longer fits
+        its epochs.
 
     References
     ----------
@@ -87,7 +89,7 @@ def epochs(recording: xr.Dataset, name: str) -> xr.Dataset:
     """
     if not isinstance(recording, xr.Dataset):
         raise TypeError(
-            "recording is the Dataset that open_recording returns, not a "
+            "recording must be the Dataset that open_recording returns, not a "
             f"{type(recording).__name__}: select a signal afterwards, as in epochs(rec, name).resp"
         )
     signals = {
@@ -135,19 +137,21 @@ def epochs(recording: xr.Dataset, name: str) -> xr.Dataset:
 
 @dataclass(frozen=True)
 class _Signal:
-    """Where a recording has what belongs to a signal.
+    """The parts of a recording that belong to a signal.
 
     Attributes
     ----------
     variable : str
+        The variable that holds its values.
     base : str
-        The name of the signal, with which the names of its dims begin.
+        The name of the signal, which is the prefix of its dims.
     kind : {"RasterizedSignal", "PointProcess", "TiledSignal"}
     fs : float
+        Sampling rate in Hz.
     table : str
         The dim of its epochs.
     first, stop : int or None
-        Which samples of the recording a raster has.
+        The range of samples of the recording that a raster has.
     """
 
     variable: str
@@ -169,8 +173,8 @@ def _signal(recording: xr.Dataset, variable: str) -> _Signal:
         raise ValueError("recording has no epochs: pass the whole Dataset, and select afterwards")
     if "segments" in values.attrs:
         raise ValueError(
-            f"parts were cut out of {variable!r} before it was saved (see its attribute segments), "
-            "so that the times of its epochs are not those of its samples"
+            f"parts were cut out of {variable!r} before it was saved (see its attribute segments): "
+            "the times of its epochs do not fit its samples"
         )
     first, stop = 0, None
     if kind == "RasterizedSignal":
@@ -179,20 +183,20 @@ def _signal(recording: xr.Dataset, variable: str) -> _Signal:
         stop = first + len(times)
         if not np.allclose(times, np.arange(first, stop) / fs, atol=0.01 / fs):
             raise ValueError(
-                f"the samples of {variable!r} no longer follow each other at {fs:g} Hz: cut its "
-                "epochs first"
+                f"the samples of {variable!r} are no longer consecutive at {fs:g} Hz: cut out the "
+                "epochs first, and select afterwards"
             )
     return _Signal(variable, base, kind, fs, table, first, stop)
 
 
 def _matching(recording: xr.Dataset, tables: set[str], name: str) -> set[str]:
-    """The names of epochs that are meant: the name itself, or all that match it."""
+    """The names of the epochs to cut out: the name itself, or all that match it."""
     names = {str(n) for table in tables for n in recording[f"{table}_name"].values}
-    found = {name} if name in names else {n for n in names if re.match(name, n)}
-    if not found:
-        some = ", ".join(sorted(names)[:20]) + (", ..." if len(names) > 20 else "")
-        raise KeyError(f"no epoch is called {name!r}, nor does a name match it; there are: {some}")
-    return found
+    matches = {name} if name in names else {n for n in names if re.match(name, n)}
+    if not matches:
+        listed = ", ".join(sorted(names)[:20]) + (", ..." if len(names) > 20 else "")
+        raise KeyError(f"no epoch has the name {name!r} or matches it; the names are {listed}")
+    return matches
 
 
 class _Kept:
@@ -203,11 +207,11 @@ class _Kept:
     rows : numpy.ndarray of int
         Their rows in the table of epochs, in order of time.
     bounds : numpy.ndarray of int
-        First and last sample of each, counted from the first that the signal has.
+        The first and last sample of each, counted from the first sample of the signal.
     n_samples : int
-        The length of the longest.
+        The length of the longest occurrence.
     n_outside, n_overlapping : int
-        How many occurrences are left out as they lie outside the recording, or overlap.
+        How many occurrences are left out because they lie outside the recording, or overlap.
     """
 
     def __init__(self, recording: xr.Dataset, signal: _Signal, names: set[str]) -> None:
@@ -235,7 +239,7 @@ class _Kept:
 
 
 def _samples(times: NDArray[np.float64], fs: float) -> NDArray[np.float64]:
-    """Times in samples, as NEMS rounds them; NaN for those that no array could hold."""
+    """Times in samples, rounded as NEMS does; NaN for numbers too large for an array."""
     samples = np.round(times * fs)
     return np.where(np.abs(samples) < 2**53, samples, np.nan)
 
@@ -247,7 +251,7 @@ def _warn(name: str, kept: list[_Kept]) -> None:
     if outside or overlapping:
         warnings.warn(
             f"{outside + overlapping} occurrences of {name!r} are left out: {outside} lie outside "
-            f"the recording or at no time, {overlapping} overlap an earlier one",
+            f"the recording or have no valid time, {overlapping} overlap an earlier one",
             stacklevel=3,
         )
 
@@ -255,7 +259,7 @@ def _warn(name: str, kept: list[_Kept]) -> None:
 def _dims(
     signals: dict[str, _Signal], keys: dict[str, Any], name: str, first: list[str]
 ) -> dict[str, str]:
-    """The dim of each signal: ``name`` for those with the key of the first, else one of its own."""
+    """The dim of each signal: ``name`` if it has the key of the first, else a prefixed name."""
     dims = {keys[[*first, *signals][0]]: name}
     for variable, signal in signals.items():
         dims.setdefault(keys[variable], f"{signal.base}_{name}")
@@ -314,7 +318,7 @@ def _count(
 def _cut_tiles(
     recording: xr.Dataset, signal: _Signal, bounds: NDArray[np.int64], n_samples: int
 ) -> Cut:
-    """Put the tiles where their epochs are."""
+    """Put the tiles at the samples of their epochs."""
     variable = recording[signal.variable]
     ends = (f"{signal.base}_tile", f"{signal.base}_sample", f"{signal.base}_time")
     inner = tuple(str(dim) for dim in variable.dims if dim not in ends)
@@ -361,8 +365,8 @@ def _rows(recording: xr.Dataset, signal: _Signal, dim: str) -> list[NDArray[Any]
     values = recording[signal.variable].values
     if sizes.sum() != len(values) or recording.sizes[f"{signal.base}_{dim}"] != len(sizes):
         raise ValueError(
-            f"{signal.variable!r} no longer has the events or samples of its rows: cut its epochs "
-            "first, and select afterwards"
+            f"{signal.variable!r} no longer has all events or samples of its rows: cut out the "
+            "epochs first, and select afterwards"
         )
     return np.split(values, np.cumsum(sizes)[:-1]) if len(sizes) else []
 
@@ -373,7 +377,7 @@ def _by_occurrence(
     shape: tuple[int, ...],
     n_samples: int,
 ) -> Any:
-    """A dask array (occurrence, ..., time), of which ``fill`` makes one occurrence."""
+    """Make a dask array (occurrence, ..., time); ``fill`` makes one occurrence of it."""
 
     def block(bounds: NDArray[np.int64]) -> NDArray[np.float64]:
         values = np.full((len(bounds), *shape, n_samples), np.nan)

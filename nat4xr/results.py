@@ -1,4 +1,4 @@
-"""The authors' own results for each cell, as they come with the release."""
+"""The authors' results for each cell, as published with the release."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_table(
     download: bool = True,
     progressbar: bool = True,
 ) -> xr.Dataset:
-    """Open the authors' table of an area, ``<area>_pred_correlation.csv``.
+    """Open the authors' table of results for each cell, ``<area>_pred_correlation.csv``.
 
     Parameters
     ----------
@@ -35,33 +35,34 @@ def open_table(
         Primary or secondary auditory cortex.
     path : path-like, optional
         The data folder, as for `open_area`.
-    download : bool, optional
-        Whether to fetch the files of the area if the table is missing.
-    progressbar : bool, optional
-        Whether to show the progress of fetching.
+    download : bool, default: True
+        Whether to download the files of the area if the table is missing.
+    progressbar : bool, default: True
+        Whether to show the progress of the download.
 
     Returns
     -------
     xarray.Dataset
-        Each column of the table but the ids and ``sig_auditory`` as a variable (neuron), in the
-        order of the rows: numbers as float64, NaN where a field is empty, anything else as text.
-        The labels of the cells are those that `open_area` gives them; the flag is ``auditory``.
+        One variable (neuron) for each column of the table, in the order of its rows: columns of
+        numbers as float64, NaN where a field is empty, and other columns as text. The cell ids
+        are the coordinate ``neuron``, ``sig_auditory`` is the label ``auditory``, and the other
+        labels of the cells are those of `open_area`.
 
     Raises
     ------
     ValueError
-        There is no such area.
+        If `area` is not one of the values above.
     ReleaseError
-        The table is broken, or has a cell twice.
+        If the table is damaged, or has two rows for a cell that differ.
     DownloadError
-        The files could not be fetched.
+        If the files cannot be downloaded.
     FileNotFoundError
-        The table is missing, and ``download`` is False.
+        If the table is missing and `download` is False.
 
     Notes
     -----
-    The release does not describe the columns. Their names say which model's correlation with the
-    val responses they hold.
+    The release does not describe the columns. Their names tell which model they belong to; the
+    values are that model's correlations with the val responses.
 
     References
     ----------
@@ -121,7 +122,7 @@ def open_table(
 
 
 def _values(fields: Sequence[str]) -> NDArray[Any]:
-    """Numbers, where all that is not empty is a number; else the text."""
+    """Parse a column as numbers, with NaN for empty fields; or keep the text if that fails."""
     try:
         return np.array([float(field) if field.strip() else np.nan for field in fields])
     except ValueError:

@@ -25,37 +25,41 @@ __all__ = ["run", "run_strf"]
 
 
 def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
-    """Fit the STRF baseline, score it by the published protocol, and keep the results.
+    """Fit the STRF baseline, score it by the published protocol, and save the results.
 
-    A linear-nonlinear model of 25 lags a cell (:func:`nat4xr.strf.fit`), fitted to the est sounds.
-    In the folder `out`, under names that begin with the area (and with ``SIMULATED``, where the
-    data are): ``strf-model.nc``, ``strf-predictions.nc`` of the val sounds, ``strf-scores.nc`` and
-    ``.csv`` with the scores of each cell, ``strf-leaderboard.csv``, and two
-    figures: ``strf-scores.png``, scores against noise ceilings, and ``strf-best.png``, the best
-    cell's STRF and its response to the first sound.
+    The model is linear-nonlinear, with 25 lags for each cell (:func:`nat4xr.strf.fit`), and is
+    fitted to the est sounds. The folder `out` gets these files, whose names begin with the area
+    (and with ``SIMULATED`` if the data are simulated):
+
+    * ``strf-model.nc``: the fitted model;
+    * ``strf-predictions.nc``: its predictions for the val sounds;
+    * ``strf-scores.nc`` and ``strf-scores.csv``: the scores of each cell;
+    * ``strf-leaderboard.csv``: the table that is returned;
+    * ``strf-scores.png``: a figure of the scores against noise ceilings;
+    * ``strf-best.png``: the best cell's STRF and its response to the first sound.
 
     Parameters
     ----------
     ds : xarray.Dataset
         One area, as :func:`nat4xr.open_area` returns it.
     out : path-like
-        Folder for the results; made if it is not there. Results that are there are replaced.
+        Folder for the results. It is made if it does not exist, and older results are replaced.
 
     Returns
     -------
     pandas.DataFrame
-        As :func:`leaderboard`.
+        The leaderboard, as from :func:`leaderboard`.
 
     Raises
     ------
     ValueError
-        As :func:`nat4xr.strf.fit` and :func:`evaluate`.
+        If :func:`nat4xr.strf.fit` or :func:`evaluate` refuses the data.
     ImportError
-        Without matplotlib or scipy.
+        If matplotlib or SciPy is not installed.
 
     References
     ----------
-    As :func:`evaluate` for the protocol, and :func:`nat4xr.strf.fit` for the model.
+    See :func:`evaluate` for the protocol, and :func:`nat4xr.strf.fit` for the model.
 
     Examples
     --------
@@ -95,10 +99,10 @@ def run(
     out: str | os.PathLike[str],
     **options: Any,
 ) -> pd.DataFrame:
-    """Fit a model with several seeds, score it by the published protocol, and keep the results.
+    """Fit a model with several seeds, score it by the published protocol, and save the results.
 
-    In the folder `out`, under names that begin with area and model (and with ``SIMULATED``, where
-    the data are):
+    The folder `out` gets these files, whose names begin with the area and the model (and with
+    ``SIMULATED`` if the data are simulated):
 
     * ``seed0.safetensors``, ...: the fitted models (:func:`nat4xr.models.load`);
     * ``seed0.nc``, ...: predictions (stim, time, neuron) for the val sounds;
@@ -106,38 +110,39 @@ def run(
     * ``learning.png``: the learning curves (with matplotlib);
     * ``leaderboard.csv``: the table that is returned.
 
-    Interrupted, it goes on where it was when it is run again with the same arguments.
+    If a run is interrupted, call this again with the same arguments to continue it.
 
     Parameters
     ----------
     ds : xarray.Dataset
         One area, as :func:`nat4xr.open_area` returns it.
     model : str, default: "statenet"
-        Which network: a name in ``nat4xr.models.MODELS``.
+        Which network to fit: a name in ``nat4xr.models.MODELS``.
     prefilter : {None, "adaptrans"}, optional
-        Its front end, as for :func:`fit`.
+        The front end of the network, as for :func:`fit`.
     seeds : int, default: 5
-        Number of fits, with the seeds from 0.
+        Number of fits; their seeds are 0, 1, 2, ...
     out : path-like
-        Folder for the results; made if it is not there. Results that are there are replaced.
+        Folder for the results. It is made if it does not exist, and older results are replaced.
     **options
         Passed to :func:`fit`.
 
     Returns
     -------
     pandas.DataFrame
-        As :func:`nat4xr.benchmark.leaderboard`, the scores of the model being means over seeds,
-        and with the columns ``n_seeds``, ``cc_raw_sd`` and ``cc_norm_sd``: the standard
-        deviations over seeds, in percent.
+        The leaderboard, as from :func:`nat4xr.benchmark.leaderboard`. The scores of the model
+        are means over seeds, and there are further columns: ``n_seeds``, and ``cc_raw_sd`` and
+        ``cc_norm_sd``, the standard deviations over seeds in percent.
 
     Raises
     ------
     ValueError
-        If `seeds` is less than 1; and as :func:`fit` and :func:`nat4xr.benchmark.evaluate`.
+        If `seeds` is less than 1, or :func:`fit` or :func:`nat4xr.benchmark.evaluate` refuses
+        the arguments.
 
     References
     ----------
-    As :func:`nat4xr.benchmark.evaluate` for the protocol, :class:`Network` for the models.
+    See :func:`nat4xr.benchmark.evaluate` for the protocol, and :class:`Network` for the models.
 
     Examples
     --------
@@ -183,7 +188,7 @@ def run(
 
 
 def _prefix(ds: xr.Dataset, model: str) -> str:
-    """How the names of a model's results begin."""
+    """The prefix of the names of a model's results."""
     mark = "SIMULATED-" if ds.attrs.get("simulated") else ""
     return f"{mark}{ds['area'].values.flat[0]}-{model}-"
 
@@ -195,7 +200,7 @@ def _folder(out: str | os.PathLike[str]) -> Path:
 
 
 def save_results(results: Mapping[str, Any], out: str | os.PathLike[str], prefix: str) -> None:
-    """Write results by their names; none takes its place before all are written."""
+    """Write results to files; older ones are replaced only when all are written."""
     folder = _folder(out)
     with ExitStack() as stack:
         for name, result in results.items():

@@ -1,6 +1,6 @@
-"""Spike times: every spike of every trial, and questions about them.
+"""Spike times: open every spike of every trial, and summarise them.
 
-How the file is laid out, and why, is said in `nat4xr.io.ragged`.
+`nat4xr.io.ragged` describes the layout of the file and the reasons for it.
 """
 
 from __future__ import annotations
@@ -32,40 +32,42 @@ def open_spikes(
     download: bool = True,
     progressbar: bool = True,
 ) -> xr.Dataset:
-    """Open the spike times of one area: every spike of every trial, est sounds included.
+    """Open the spike times of one area: every spike of every trial, for est and val sounds.
 
-    On first use they are converted to a netCDF file beside that of `open_area`; from then on
-    that file is opened, lazily. ``.load()`` holds all of it in memory, 8 bytes a spike.
+    The first call converts them to a netCDF file next to that of `open_area`. Later calls open
+    that file lazily. ``.load()`` reads all of it into memory, at 8 bytes per spike.
 
     Parameters
     ----------
     area : {"A1", "PEG"}
+        Primary or secondary auditory cortex.
     path : path-like, optional
-        Folder of the release, as for `open_area`.
-    subset : {"all", "est", "val"}, optional
-        The spikes of which sounds.
-    download : bool, optional
-        Whether missing files may be fetched.
-    progressbar : bool, optional
-        Show how far downloads and the conversion are.
+        The data folder, as for `open_area`.
+    subset : {"all", "est", "val"}, default: "all"
+        Which sounds to open the spikes of.
+    download : bool, default: True
+        Whether to download missing files.
+    progressbar : bool, default: True
+        Whether to show the progress of downloads and of the conversion.
 
     Returns
     -------
     xarray.Dataset
         A contiguous ragged array (CF conventions, section 9.3.3): trial ``i`` has
-        ``n_spikes[i]`` spikes, and ``first_spike[i]`` is the position of the first.
+        ``n_spikes[i]`` spikes, and ``first_spike[i]`` is the position of the first one.
 
-        - ``spike_time`` (spike): s from trial onset, float32, good to 0.1 µs.
-        - ``spike_sample`` (spike): the same in whole ms by the format's own rule,
-          ``floor(t * 1000) - round(onset * 1000)`` in float64. Bins of any width are exact
-          when counted from it (`bin_spikes`); times would round across their edges.
-        - ``spike_neuron`` (spike): the cell, as its ``neuron_number`` (neuron).
+        - ``spike_time`` (spike), float32: time in s from trial onset, accurate to 0.1 µs.
+        - ``spike_sample`` (spike): the same time in whole ms by the rule of NEMS,
+          ``floor(t * 1000) - round(onset * 1000)`` in float64. `bin_spikes` counts from it, so
+          that bins of any width are exact; ``spike_time`` could round across an edge.
+        - ``spike_neuron`` (spike): the cell, given by its ``neuron_number`` (neuron).
         - ``trial_stim``, ``trial_rep``, ``trial_site``, ``trial_position``, ``trial_onset``
-          (trial): the sound, its repeat, the site, the place in the order of the session
-          (from 0), and the onset in s of the session, from which ``spike_time`` counts.
-        - ``trial_duration`` (trial): s; only if a trial was cut short.
-        - ``n_outside`` (neuron): the cell's spikes outside every trial, which are left out.
-        - Along ``stim`` and ``neuron`` all label coordinates of `open_area`.
+          (trial): the sound, its repeat, the site, the position of the trial in the session
+          (from 0), and its onset in s from the start of the session.
+        - ``trial_duration`` (trial): duration in s; present only if a trial was cut short.
+        - ``n_outside`` (neuron): the number of the cell's spikes that lie outside all trials.
+          They are not in ``spike_time``.
+        - All label coordinates of `open_area` along ``stim`` and ``neuron``.
 
         The attribute ``cells_left_out`` names the cells of the site recordings that the
         population recording does not have.
@@ -73,32 +75,37 @@ def open_spikes(
     Raises
     ------
     ValueError
-        There is no such area or subset.
+        If `area` or `subset` is not one of the values above.
     ReleaseError
-        A file of the release is broken.
+        If a file of the release is damaged.
+    DownloadError
+        If a file cannot be downloaded.
     FileNotFoundError
-        Files are missing and `download` is False.
+        If a file is missing and `download` is False, or the folder `path` does not exist.
 
     Warns
     -----
     UserWarning
-        On first use, once for each kind of thing in the files that was left out or repaired.
+        If anything in the files was left out or repaired. The conversion warns once for each
+        kind of repair.
 
     Notes
     -----
-    Select along ``trial``, ``stim`` and ``neuron`` as you like: the functions of this module
-    follow. Do not select along ``spike``: ``first_spike`` would point elsewhere.
+    You can select along ``trial``, ``stim`` and ``neuron`` before you call `bin_spikes`,
+    `spike_trains` or `session_trials`. Do not select along ``spike``, because ``first_spike``
+    would then point to the wrong spikes.
 
     Examples
     --------
     >>> import nat4xr
     >>> spikes = nat4xr.open_spikes("A1")
 
-    What the cells of a site fired in one trial:
+    The spikes of all cells of a site in one trial:
 
     >>> trial = spikes.isel(trial=0)
-    >>> own = slice(int(trial.first_spike), int(trial.first_spike + trial.n_spikes))
-    >>> times, cells = spikes.spike_time[own], spikes.neuron[spikes.spike_neuron[own]]
+    >>> in_trial = slice(int(trial.first_spike), int(trial.first_spike + trial.n_spikes))
+    >>> times = spikes.spike_time[in_trial]
+    >>> cells = spikes.neuron[spikes.spike_neuron[in_trial]]
     >>> bool((times >= 0).all() and (times <= 1.5).all())
     True
     >>> set(cells.site.values) == {trial.trial_site.item()}
@@ -112,12 +119,12 @@ def open_spikes(
 
 
 def spike_trains(spikes: xr.Dataset, neuron: str, stim: str) -> list[NDArray[np.float32]]:
-    """Spike times of one cell in each presentation of one sound.
+    """Return the spike times of one cell in each presentation of one sound.
 
     Parameters
     ----------
     spikes : xarray.Dataset
-        From `open_spikes`, whole or selected.
+        What `open_spikes` returns, or a selection of it.
     neuron : str
         Cell id.
     stim : str
@@ -126,13 +133,13 @@ def spike_trains(spikes: xr.Dataset, neuron: str, stim: str) -> list[NDArray[np.
     Returns
     -------
     list of numpy.ndarray
-        By repeat, the times in s from trial onset, ascending: what matplotlib's ``eventplot``
-        takes. No arrays if the cell has no trials.
+        One array per repeat, with ascending times in s from trial onset, as matplotlib's
+        ``eventplot`` takes them. The list is empty if the cell has no trials.
 
     Raises
     ------
     KeyError
-        There is no such cell or sound.
+        If there is no such cell or sound.
 
     Examples
     --------
@@ -147,7 +154,7 @@ def spike_trains(spikes: xr.Dataset, neuron: str, stim: str) -> list[NDArray[np.
         if dim in spikes.dims:
             spikes = spikes.sel({dim: [name]})
         elif spikes[dim].item() != name:
-            raise KeyError(f"no {dim} {name!r}: {spikes[dim].item()!r} alone was selected")
+            raise KeyError(f"no {dim} {name!r}: only {spikes[dim].item()!r} was selected")
     table = TrialTable.of(spikes)
     rows = np.flatnonzero((table.stim == 0) & (table.site == table.site_of[0]))
     trial, time, number = table.read(rows, spikes["spike_time"].variable, table.spike_neuron)
@@ -161,23 +168,23 @@ def session_trials(spikes: xr.Dataset, site: str) -> pd.DataFrame:
     Parameters
     ----------
     spikes : xarray.Dataset
-        From `open_spikes`, whole or selected.
+        What `open_spikes` returns, or a selection of it.
     site : str
         Recording site, such as ``"ARM029a"``.
 
     Returns
     -------
     pandas.DataFrame
-        A row a trial of the sounds that are selected, by its ``position`` in the session (from
-        0): ``stim``, ``subset``, ``rep`` (int: how often the sound had been presented before),
-        ``onset`` (float64, s of the session).
+        One row per trial of the selected sounds, indexed by its ``position`` in the session
+        (from 0). Columns: ``stim``; ``subset``; ``rep`` (int), how often the sound had been
+        presented before; and ``onset`` (float64), in s from the start of the session.
 
     Raises
     ------
     KeyError
-        There is no such site.
+        If there is no such site.
     ValueError
-        `spikes` is not from `open_spikes`.
+        If `spikes` does not come from `open_spikes`.
 
     Examples
     --------
@@ -187,7 +194,7 @@ def session_trials(spikes: xr.Dataset, site: str) -> pd.DataFrame:
     >>> trials.columns.to_list(), trials.onset.is_monotonic_increasing
     (['stim', 'subset', 'rep', 'onset'], True)
 
-    For adaptation and drift: each cell's spikes in each trial, in the order of the session.
+    To study adaptation or drift, count each cell's spikes in each trial, in session order:
 
     >>> counts = nat4xr.bin_spikes(spikes.sel(site="ARM029a"), dt_ms=1500).squeeze("time")
     >>> in_order = counts.sel(stim=trials.stim.to_xarray(), rep=trials.rep.to_xarray())
@@ -197,7 +204,7 @@ def session_trials(spikes: xr.Dataset, site: str) -> pd.DataFrame:
     bins.check_spikes(spikes)
     sites = spikes["trial_site"].values
     if site not in sites:
-        raise KeyError(f"no site {site!r}: there are {', '.join(np.unique(sites))}")
+        raise KeyError(f"no site {site!r}: the sites are {', '.join(np.unique(sites))}")
     subset = dict(
         zip(*(np.atleast_1d(spikes[name].values) for name in ("stim", "subset")), strict=True)
     )
@@ -211,18 +218,19 @@ def session_trials(spikes: xr.Dataset, site: str) -> pd.DataFrame:
 
 
 def spikes_by_site(spikes: xr.Dataset) -> pd.DataFrame:
-    """Count cells, trials and spikes of each site.
+    """Count the cells, trials and spikes of each site.
 
     Parameters
     ----------
     spikes : xarray.Dataset
-        From `open_spikes`, whole or selected.
+        What `open_spikes` returns, or a selection of it.
 
     Returns
     -------
     pandas.DataFrame
-        A row a site: ``neurons`` and those ``without_trials``; ``trials``; ``spikes`` in
-        trials and ``outside`` them; ``rate``, spikes per s of trial, mean over cells.
+        One row per site: the number of ``neurons`` and of neurons ``without_trials``; of
+        ``trials``; of ``spikes`` in trials and ``outside`` them; and ``rate``, the spikes per
+        second of trial, averaged over cells.
 
     Examples
     --------
@@ -267,11 +275,11 @@ def spikes_by_site(spikes: xr.Dataset) -> pd.DataFrame:
 
 
 def _select_subset(spikes: xr.Dataset, subset: str) -> xr.Dataset:
-    """One subset: its rows stand together, and so do their spikes."""
+    """Select one subset, whose trials are contiguous in the file, and so are their spikes."""
     stims = spikes["stim"].values[spikes["subset"].values == subset]
     rows = np.flatnonzero(np.isin(spikes["trial_stim"].values, stims))
-    own = slice(rows[0], rows[-1] + 1) if len(rows) else slice(0)
-    spikes = spikes.sel(subset=subset).isel(trial=own)
+    trials = slice(rows[0], rows[-1] + 1) if len(rows) else slice(0)
+    spikes = spikes.sel(subset=subset).isel(trial=trials)
     first, n_spikes = spikes["first_spike"].variable, spikes["n_spikes"].values
     start = first.values.min(initial=np.iinfo(np.int32).max) if len(rows) else 0
     return spikes.isel(spike=slice(start, start + n_spikes.sum())).assign(

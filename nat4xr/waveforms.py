@@ -1,4 +1,4 @@
-"""The source sounds of the release, read lazily from ``wav.zip`` where it lies."""
+"""The source sounds of the release, read lazily from ``wav.zip`` without unpacking it."""
 
 from __future__ import annotations
 
@@ -39,57 +39,58 @@ def open_waveforms(
 ) -> xr.DataArray:
     """Open the source sounds as a labelled, lazy DataArray.
 
-    The sounds stay in ``wav.zip``, or in a folder ``wav`` unpacked from it: each is read,
-    decoded and resampled when its values are asked for.
+    The sounds stay in ``wav.zip``, or in a folder ``wav`` that was unpacked from it. Each is
+    read, decoded and resampled when its values are needed.
 
     Parameters
     ----------
     path : path-like, optional
-        The data folder; by default as for `open_area`.
+        The data folder, as for `open_area`.
     stims : xarray.Dataset, xarray.DataArray, str or iterable of str, optional
-        Which sounds, in which order. An object with a ``stim`` coordinate, such as what
-        `open_area` returns or a selection of it, gives the sounds the labels they have there,
-        so that the waveforms align with it. Or names: epoch names with or without ``STIM_``
-        and ``.wav``. Default: every sound of ``wav.zip``, sorted by name, which puts the val
-        sounds first. Files are found whatever the letter case of either name.
-    trial : bool, optional
-        Give the 1.5 s of a trial, in which 0.25 s of silence precede the sound and 0.25 s
-        follow it: at 44.1 kHz, 441 samples are one 10 ms bin of the responses. False gives
-        the sound alone.
-    fs : int, optional
-        Sampling rate in Hz. Files of another rate are resampled by soxr (the release has
-        44.1 kHz throughout). A 10 ms bin is a whole number of samples if ``fs`` is a multiple
-        of 100; otherwise the silence is rounded to a sample.
-    download : bool, optional
-        Fetch ``wav.zip`` if it is missing.
-    progressbar : bool, optional
-        Show the progress of the download.
+        Which sounds to open, and in which order. If this is an object with a ``stim``
+        coordinate, such as what `open_area` returns, the sounds get its labels, so that the
+        waveforms align with it. Otherwise give epoch names, with or without ``STIM_`` and
+        ``.wav``. The letter case of names does not matter. Default: all sounds in ``wav.zip``,
+        sorted by name, which puts the val sounds first.
+    trial : bool, default: True
+        Whether to return the whole 1.5 s trial, with 0.25 s of silence before the sound and
+        0.25 s after it: at 44.1 kHz, one 10 ms bin of the responses is 441 samples. If False,
+        the waveforms hold only the sound.
+    fs : int, default: 44100
+        Sampling rate in Hz. Files with another rate are resampled by soxr (all files of the
+        release have 44.1 kHz). If ``fs`` is a multiple of 100, a 10 ms bin is a whole number of
+        samples; otherwise the silence is rounded to a sample.
+    download : bool, default: True
+        Whether to download ``wav.zip`` if it is missing.
+    progressbar : bool, default: True
+        Whether to show the progress of the download.
 
     Returns
     -------
     xarray.DataArray
-        ``waveform`` (stim, sample), float32, a dask chunk a sound. Full scale is 1: integer
-        files give values from -1 to 1. Several channels are mixed down to their mean.
-        Coordinates: ``stim`` with the labels of the sounds, and ``sample_time``, float64, s from
-        trial onset (not ``time``, so that ``xr.merge([ds, sounds])`` has room for both).
+        ``waveform`` (stim, sample), float32, with one dask chunk per sound. Full scale is 1:
+        integer files give values from -1 to 1. Files with several channels are averaged over
+        them. Coordinates: ``stim`` with the labels of the sounds, and ``sample_time``, float64,
+        in s from trial onset (not called ``time``, so that you can merge the waveforms with
+        the responses).
 
     Raises
     ------
     ValueError
-        ``fs`` is not a whole number above 0, or ``stims`` is an object without ``stim``.
+        If ``fs`` is not a positive whole number, or ``stims`` is an object without ``stim``.
     TypeError
-        Something in ``stims`` is not a name.
+        If ``stims`` holds something that is not a name.
     KeyError
-        A sound is not in ``wav.zip``; the message tells which names are nearest.
+        If a sound is not in ``wav.zip``. The message lists the closest names.
     FileNotFoundError
-        There is no ``wav.zip``, and it is not to be downloaded.
+        If there is no ``wav.zip`` and `download` is False.
     DownloadError
-        ``wav.zip`` could not be fetched.
+        If ``wav.zip`` cannot be downloaded.
     ReleaseError
-        ``wav.zip`` is broken; or, once values are asked for, a sound in it is broken or does
-        not last 1 s.
+        If ``wav.zip`` is damaged or, when values are read, if a sound is damaged or does not
+        last 1 s.
     ImportError
-        A package that decodes or resamples is missing; ``nat4xr[audio]`` has them.
+        If the packages that decode and resample are missing: install ``nat4xr[audio]``.
 
     Examples
     --------
@@ -105,7 +106,7 @@ def open_waveforms(
     >>> both = xr.merge([ds, sounds])
     """
     if not (fs > 0 and fs % 1 == 0):
-        raise ValueError(f"fs is a whole number of Hz, such as 44100; not {fs!r}")
+        raise ValueError(f"fs must be a whole number of Hz, such as 44100, not {fs!r}")
     fs = int(fs)
     require("scipy.io.wavfile", "audio")
     check_folder(path, "wav")
@@ -159,14 +160,14 @@ def _find(folder: Path) -> Path | None:
 
 
 def _stem(name: str) -> str:
-    """What epoch name and file name have in common."""
-    found = _STEM.fullmatch(name)
-    assert found  # it matches any string
-    return found[1]
+    """The part that the epoch name and the file name of a sound have in common."""
+    match = _STEM.fullmatch(name)
+    assert match  # it matches any string
+    return match[1]
 
 
 class _File(NamedTuple):
-    """A sound file inside a zip or folder, and what changes when it is replaced."""
+    """A sound file in a zip or folder, and a version that changes when it is replaced."""
 
     path: str
     version: str
@@ -199,58 +200,58 @@ def _list(source: Path) -> dict[str, _File]:
         if files.setdefault(_stem(name), _File(path, version)).path != path:
             raise ReleaseError(f"{source.name} holds {name} twice")
     if not files:
-        raise ReleaseError(f"{source.name} holds no sound (.wav)")
+        raise ReleaseError(f"{source.name} holds no sound files (.wav)")
     return files
 
 
 def _stim_coords(
     stims: str | Iterable[str] | xr.Dataset | xr.DataArray | None, files: dict[str, _File]
 ) -> dict[Any, xr.Variable]:
-    """The coordinates along ``stim``: epoch names, and what they or ``stims`` say."""
+    """The coordinates along ``stim``: epoch names, and labels from them or from ``stims``."""
     if isinstance(stims, xr.Dataset | xr.DataArray):
         if "stim" not in stims.coords:
             raise ValueError("stims has no coordinate 'stim' that names sounds")
         names = np.ravel(stims["stim"].values).tolist()
-        own = {name: c.variable for name, c in stims.coords.items() if c.dims == ("stim",)}
+        labelled = {name: c.variable for name, c in stims.coords.items() if c.dims == ("stim",)}
     else:
         given = sorted(files) if stims is None else [stims] if isinstance(stims, str) else stims
         names = [f"STIM_{_stem(name)}.wav" for name in map(_checked, given)]
-        own = {}
-    return {**sound_coords([_checked(name) for name in names]), **own}
+        labelled = {}
+    return {**sound_coords([_checked(name) for name in names]), **labelled}
 
 
 def _checked(name: Any) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"stims are names of sounds, not {type(name).__name__} ({name!r})")
+        raise TypeError(f"stims must be names of sounds, not {type(name).__name__} ({name!r})")
     return name
 
 
 def _locate(stims: list[str], files: dict[str, _File], label: str) -> list[_File]:
-    """The file of each sound; a file of exactly that name wins over other letter case."""
+    """The file of each sound; an exact match goes before one that differs in letter case."""
     folded: dict[str, list[str]] = {}
     for stem in files:
         folded.setdefault(stem.casefold(), []).append(stem)
     located = []
     for stim in stims:
         stem = _stem(stim)
-        found = [stem] if stem in files else folded.get(stem.casefold(), [])
-        if not found:
+        matches = [stem] if stem in files else folded.get(stem.casefold(), [])
+        if not matches:
             nearest = difflib.get_close_matches(stem.casefold(), folded, n=3)
             hint = [f"STIM_{folded[name][0]}.wav" for name in nearest]
             raise KeyError(
-                f"no sound {stim!r} in {label}, which holds {len(files)}"
-                + (f"; nearest: {', '.join(hint)}" if hint else "")
+                f"no sound {stim!r} among the {len(files)} in {label}"
+                + (f"; the closest are {', '.join(hint)}" if hint else "")
             )
-        if len(found) > 1:
-            raise ReleaseError(f"both {' and '.join(found)} in {label} could be {stim}")
-        located.append(files[found[0]])
+        if len(matches) > 1:
+            raise ReleaseError(f"both {' and '.join(matches)} in {label} could be {stim}")
+        located.append(files[matches[0]])
     return located
 
 
 def _read_sounds(
     files: NDArray[np.object_], source: Path, fs: int, onset: int, n_samples: int
 ) -> NDArray[np.float32]:
-    """Sounds in their place, (sound, sample)."""
+    """Read sounds into an array (sound, sample), each from sample ``onset`` on."""
     block = np.zeros((len(files), n_samples), np.float32)
     for row, file in zip(block, files, strict=True):
         sound = _read_sound(source, _File(*file), fs)
@@ -259,12 +260,12 @@ def _read_sounds(
 
 
 def _read_sound(source: Path, file: _File, fs: int) -> NDArray[np.float32]:
-    """One sound at a sampling rate, mono."""
+    """Read one sound as mono, at the sampling rate ``fs``."""
     label = f"{file.path.rpartition('/')[2]} in {source.name}"
     rate, values = _decode(_content(source, file, label), label)
     if not rate or abs(len(values) / rate - SOUND_S) > 0.01:
         raise ReleaseError(
-            f"{label} has {len(values)} samples at {rate} Hz; a sound lasts {SOUND_S:g} s"
+            f"{label} has {len(values)} samples at {rate} Hz, but a sound should last {SOUND_S:g} s"
         )
     sound = values.astype(np.float32)
     if values.dtype.kind == "u":  # 8 bits: silence is 128
@@ -281,7 +282,7 @@ def _read_sound(source: Path, file: _File, fs: int) -> NDArray[np.float32]:
 
 
 def _content(source: Path, file: _File, label: str) -> bytes:
-    """The bytes of a file that `_list` found, if it is still the same."""
+    """The bytes of a file that `_list` found; an OSError if it has been replaced since."""
     if source.is_dir():
         path = source / file.path
         with explained(label):
@@ -301,11 +302,11 @@ def _content(source: Path, file: _File, label: str) -> bytes:
 
 
 def _decode(content: bytes, label: str) -> tuple[int, NDArray[Any]]:
-    """Sampling rate in Hz, and samples as stored: (sample,) or (sample, channel)."""
+    """Return the sampling rate in Hz and the samples as stored: (sample,) or (sample, channel)."""
     from scipy.io import wavfile
 
     try:
         rate, values = wavfile.read(io.BytesIO(content))
-    except Exception as error:  # it parses foreign bytes: a broken file can fail anywhere in it
+    except Exception as error:  # a damaged file can make the parser fail in any way
         raise ReleaseError(f"{label} is not a readable WAV file: {error}") from error
     return rate, values

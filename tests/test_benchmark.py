@@ -381,10 +381,10 @@ def test_the_leaderboard_has_errors_and_says_which_ccnorm_it_is(pred, ds) -> Non
     [
         (lambda p: p.isel(stim=[3, 4]), r"none of the 3 val sounds \(such as 'STIM_00cat172"),
         (lambda p: p.isel(neuron=[3, 4]), "none of the 3 auditory cells with val trials"),
-        (lambda p: p.drop_vars("neuron"), "no coordinate 'neuron'"),
+        (lambda p: p.drop_vars("neuron"), "coordinate 'neuron'"),
         (lambda p: p.isel(stim=[0, 0, 1]), "has the stim 'STIM_00cat172.*' twice"),
-        (lambda p: p.isel(time=slice(20)), "20 time bins that are not the 50 of ds"),
-        (lambda p: p.assign_coords(time=p.time / 2), "time bins that are not"),
+        (lambda p: p.isel(time=slice(20)), "20 time bins .* 50 of ds"),
+        (lambda p: p.assign_coords(time=p.time / 2), "time bins"),
         (lambda p: p.isel(neuron=0), "needs the dims stim, time and neuron"),
         (lambda p: p.where(p.time < 0.3), "not a number in 60 bins of 'ARM029a-04-1'.*in 3 cells"),
         (lambda p: p.where(p.time < 0.3, np.inf), "not a number in 60 bins"),
@@ -403,7 +403,7 @@ def test_predictions_that_cannot_be_scored_are_refused(pred, ds, change, message
     [
         (lambda ds: ds.sel(subset="est"), "ds has no val sound with repeated trials"),
         (lambda ds: ds.drop_vars("n_reps"), "lacks 'n_reps'"),
-        (lambda ds: ds.drop_attrs(), r"ds.attrs\['simulated'\] has been lost"),
+        (lambda ds: ds.drop_attrs(), r"ds.attrs\['simulated'\]"),
     ],
 )
 def test_recordings_that_cannot_be_scored_against_are_refused(pred, ds, change, message) -> None:

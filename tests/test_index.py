@@ -373,11 +373,11 @@ class TestMasks:
 
 class TestUnknownLabels:
     def test_the_error_names_the_coordinate_and_the_labels_there_are(self, ds):
-        with pytest.raises(KeyError, match="no animal 'XYZ': there are 'ARM', 'DRX', 'TNC'"):
+        with pytest.raises(KeyError, match=r"no animal 'XYZ': .* 'ARM', 'DRX', 'TNC'"):
             ds.sel(animal="XYZ")
 
     def test_one_unknown_label_among_known_ones_is_an_error(self, ds):
-        with pytest.raises(KeyError, match="no recording 28: there are 29, 30, 6, 8, 14"):
+        with pytest.raises(KeyError, match=r"no recording 28: .* 29, 30, 6, 8, 14"):
             ds.sel(recording=[29, 28])
 
     def test_a_label_of_another_type_is_unknown(self, ds):
@@ -386,18 +386,18 @@ class TestUnknownLabels:
 
     @pytest.mark.parametrize("wanted", ["yes", 1, [1], [1, 0] * 5, np.ones(10)])
     def test_a_flag_is_true_or_false(self, ds, wanted):
-        with pytest.raises(KeyError, match=r"no auditory .*: there are False, True"):
+        with pytest.raises(KeyError, match=r"no auditory .*: .*False, True"):
             ds.sel(auditory=wanted)
 
     @pytest.mark.parametrize(
         "wanted", ["DRX008b-99-5", ["DRX008b-99-5"], slice("DRX008b-99-5", None)]
     )
     def test_an_unknown_name_is_reported_like_an_unknown_label(self, ds, wanted):
-        with pytest.raises(KeyError, match="no neuron 'DRX008b-99-5': there are 'ARM029a-04-1'"):
+        with pytest.raises(KeyError, match=r"no neuron 'DRX008b-99-5': .* 'ARM029a-04-1'"):
             ds.sel(neuron=wanted)
 
     def test_of_names_that_hold_a_word_these_are_shown(self, ds):
-        with pytest.raises(KeyError, match=r"no neuron 'ARM029a': .* closest are 'ARM029a-04-1'"):
+        with pytest.raises(KeyError, match=r"no neuron 'ARM029a': .*closest.*'ARM029a-04-1'"):
             ds.sel(neuron="ARM029a")
 
     @pytest.mark.parametrize("label", ["neuron", "cell_id"])
@@ -408,11 +408,11 @@ class TestUnknownLabels:
             .isel(neuron=[0] * 50)
             .assign_coords(neuron=cells, cell_id=("neuron", cells))
         )
-        with pytest.raises(KeyError, match=r"of the 50 there are, the closest are .*TNC012a-15-1"):
+        with pytest.raises(KeyError, match=r"closest of 50 .*TNC012a-15-1"):
             many.sel({label: "TNC012a-15-2"})
 
     def test_in_an_empty_selection_there_is_nothing_to_select(self, ds):
-        with pytest.raises(KeyError, match="no animal 'ARM': none is left"):
+        with pytest.raises(KeyError, match="no animal 'ARM'"):
             ds.sel(animal=[]).sel(animal="ARM")
 
     @pytest.mark.parametrize("label", [{"animal": "ARM"}, {"neuron": A1_CELLS[0]}])

@@ -172,7 +172,7 @@ def test_trials_tell_the_order_of_the_session(release, spikes):
 
 
 def test_a_site_that_is_not_there_is_a_key_error_that_lists_those_that_are(spikes):
-    with pytest.raises(KeyError, match="no site 'DRX000a': there are ARM031a, DRX007a, TNC013a"):
+    with pytest.raises(KeyError, match=r"no site 'DRX000a': .*ARM031a, DRX007a, TNC013a"):
         session_trials(spikes, "DRX000a")
 
 
@@ -327,7 +327,7 @@ def test_spikes_selected_by_themselves_are_refused(spikes):
 
 @pytest.mark.parametrize("width", [0, -1, 7, 1.5, 3000, float("nan")])
 def test_a_width_that_does_not_divide_the_trial_is_refused(spikes, width):
-    with pytest.raises(ValueError, match=r"dt_ms is one of 1, 2, 3, 4, 5, 6, 10, .*1500, not"):
+    with pytest.raises(ValueError, match=r"dt_ms must be one of 1, 2, 3, 4, 5, 6, 10, .*1500, not"):
         bin_spikes(spikes, width)
 
 
@@ -371,7 +371,7 @@ def test_bin_widths_are_1_2_5_and_the_multiples_of_10_that_divide_the_trial():
 
 @pytest.mark.parametrize("width", [0, 3, 10.5, 40, 3000])
 def test_another_bin_width_is_refused_with_those_allowed(tmp_path, width):
-    with pytest.raises(ValueError, match=r"dt_ms is one of 1, 2, 5, 10, 20, 30, .*1500, not"):
+    with pytest.raises(ValueError, match=r"dt_ms must be one of 1, 2, 5, 10, 20, 30, .*1500, not"):
         nat4xr.open_area("A1", tmp_path, dt_ms=width)
 
 
@@ -639,7 +639,7 @@ def test_a_release_whose_sites_hold_none_of_its_cells_is_refused(tmp_path):
 
 def test_a_width_that_does_not_divide_a_shorter_trial_is_refused(tmp_path):
     release = write(tiny_release(), tmp_path)  # of trials of 200 ms
-    with pytest.raises(ValueError, match="dt_ms is one of 1, 2, 5, 10, 20, 50, 100, not 30"):
+    with pytest.raises(ValueError, match="dt_ms must be one of 1, 2, 5, 10, 20, 50, 100, not 30"):
         nat4xr.open_area("A1", release, dt_ms=30, progressbar=False)
 
 

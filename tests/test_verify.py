@@ -522,7 +522,7 @@ def test_machines_read_the_same_as_json(tmp_path: Path) -> None:
 def test_the_command_fails_when_files_are_missing(tmp_path: Path) -> None:
     result = run("--path", tmp_path)
     assert result.exit_code == 1
-    assert "Fetch with" in result.output
+    assert "nat4xr fetch" in result.output
 
 
 @pytest.mark.parametrize("folder", [".", "missing"])

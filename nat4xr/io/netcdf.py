@@ -1,4 +1,4 @@
-"""Reading and writing netCDF files of this package, also beside other threads."""
+"""Read and write the netCDF files of this package safely in threads."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 
 class _NetcdfLock(type(RLock())):  # type: ignore[misc]
-    """The lock of the netCDF library, which is not made for threads.
+    """The lock of the netCDF library, which is not thread-safe.
 
-    It is reentrant, and as it is written in C no interrupt leaves it held after ``with``.
+    It is reentrant. Because it is written in C, an interrupt cannot leave it held after ``with``.
     """
 
     def __reduce__(self) -> str:
@@ -42,7 +42,7 @@ class _NetcdfLock(type(RLock())):  # type: ignore[misc]
 
 NETCDF_LOCK = _NetcdfLock()
 
-# xarray reads and writes files of its own under these two locks: let it take this one instead.
+# xarray reads and writes files under its own two locks: make it use this one instead.
 for _lock in (NETCDFC_LOCK, HDF5_LOCK):
     with _lock.lock:
         _lock.lock = SerializableLock._locks[_lock.token] = NETCDF_LOCK
@@ -75,8 +75,8 @@ def alone(function: Callable[..., T], *args: Any, **options: Any) -> T:
     Parameters
     ----------
     function : callable
-        It must compute nothing with dask, whose threads may need the library, and not call
-        `alone`.
+        It must not compute anything with dask, whose threads may need the library, and must not
+        call `alone`.
     *args, **options
         Its arguments.
 
@@ -94,10 +94,10 @@ def alone(function: Callable[..., T], *args: Any, **options: Any) -> T:
 
 
 def text_encoding(ds: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
-    """How the text of a converted file is written: as characters.
+    """The encoding of the text in a converted file: as characters.
 
-    A file with strings of variable length, when it is opened twice at a time, crashes the
-    process: https://github.com/Unidata/netcdf-c/issues/2510.
+    If a file with strings of variable length is opened twice at the same time, the process
+    crashes: https://github.com/Unidata/netcdf-c/issues/2510.
     """
     return {
         name: {"dtype": "S1", "zlib": True}
@@ -107,10 +107,10 @@ def text_encoding(ds: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
 
 
 def open_with_labels(file: Path, crc32: int | None = None) -> xr.Dataset:
-    """Open a converted file: coordinates in memory, text as numpy's strings; the rest lazy.
+    """Open a converted file with its coordinates in memory, text as numpy strings, the rest lazy.
 
-    xarray opens it again where it was unpickled, or when too many files are open. If it has been
-    replaced by a file with other content, that raises an OSError.
+    xarray reopens the file after unpickling, or when it had closed it because too many files were
+    open. If the file then has other content, that raises an OSError.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def _open_with_labels(file: Path, crc32: int) -> xr.Dataset:
 
 
 def _open_unchanged(file: str, status: tuple[int, ...], crc32: int, mode: Any) -> netCDF4.Dataset:
-    """Open a netCDF file whose content is what it was when it was first opened."""
+    """Open a netCDF file, if its content is unchanged since it was first opened."""
     try:
         content = netCDF4.Dataset(file, mode)
         if status_of(Path(file)) == status or crc32_of(Path(file)) == crc32:
@@ -158,26 +158,25 @@ _UNLOCK = f"if another process is writing to it, wait for it to end; {NO_LOCKS}"
 
 
 def to_netcdf(obj: xr.Dataset | xr.DataArray, path: str | os.PathLike[str], **options: Any) -> None:
-    """Write a Dataset or DataArray to a netCDF file, whole or not at all.
+    """Write a Dataset or DataArray to a netCDF file, safely.
 
-    As xarray's method of this name, which can crash Python while other threads use the netCDF
-    library (such as those of dask that compute, or threads that open files), and which leaves
-    part of a file behind if it does not end.
+    This does what xarray's method of the same name does, with two differences. It is safe while
+    other threads use the netCDF library (when dask computes, or threads open files), where
+    xarray's method can crash Python. And if it is interrupted, it leaves no incomplete file.
 
     Parameters
     ----------
     obj : xarray.Dataset or xarray.DataArray
-        Lazy data are written piece by piece.
+        What to write. Lazy data are written piece by piece.
     path : path-like
-        The file. ``~`` is the home folder. A file that is already there is replaced, even while
-        it is open.
+        The file; ``~`` is the home folder. An existing file is replaced, even while it is open.
     **options
         Passed to :py:meth:`xarray.Dataset.to_netcdf`, such as ``encoding``.
 
     Raises
     ------
     FileNotFoundError
-        If the folder that the file should stand in does not exist.
+        If the folder of the file does not exist.
     OSError
         If the file cannot be written.
 
@@ -192,17 +191,17 @@ def to_netcdf(obj: xr.Dataset | xr.DataArray, path: str | os.PathLike[str], **op
 
 
 def write_locked(obj: xr.Dataset | xr.DataArray, file: Path, **options: Any) -> None:
-    """Write a netCDF file where it stands, also while other threads use the netCDF library."""
+    """Write a netCDF file in place, safely while other threads use the netCDF library."""
     if "distributed" in sys.modules and sys.modules["distributed"].futures_of(obj):
         obj = obj.compute()  # held by the workers of a cluster, which threads here cannot reach
-    # All but the chunks of dask arrays is written at once; those take the lock one by one.
+    # Everything but dask chunks is written at once; each chunk then takes the lock by itself.
     with dask.config.set(scheduler="synchronous"):
         chunks: Any = alone(obj.to_netcdf, file, compute=False, **options)
     chunks.compute(scheduler="threads")
 
 
 def write_netcdf(ds: xr.Dataset, target: Path, encoding: dict[Hashable, dict[str, Any]]) -> None:
-    """Write a Dataset without dask arrays, also while other threads use the netCDF library."""
+    """Write a Dataset without dask arrays, safely while other threads use the netCDF library."""
     alone(_write_netcdf, ds, target, encoding)
 
 
@@ -219,7 +218,7 @@ def write_area(data: AreaData, target: Path) -> None:
     compression = {"zlib": True, "complevel": 1, "shuffle": True}
     encoding = text_encoding(data.header) | dict.fromkeys(["spectrogram", "n_reps"], compression)
     write_netcdf(data.header, target, encoding)
-    # On disk a trial's counts are bytes, a quarter of the size; xarray reads float32.
+    # On disk, the counts of a trial are bytes, a quarter of the size; xarray reads float32.
     rate: tuple[str, Any] = ("f4", np.float32(np.nan))
     count = ("u1", 255) if data.counts_fit_a_byte() else rate
     alone(_add_variables, target, simulated_attr(data.header), {"response": count, "psth": rate})
@@ -242,7 +241,7 @@ def _add_variable(
         dtype,
         dims,
         zlib=True,
-        shuffle=False,  # shuffled counts would take more space: a quarter more, in psth
+        shuffle=False,  # shuffling would make counts larger: psth by a quarter
         chunksizes=[min(DISK_CHUNKS.get(d, n), n) for d, n in zip(dims, sizes, strict=True)],
         fill_value=fill_value,
     )

@@ -49,7 +49,7 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
     Parameters
     ----------
     path : path-like, optional
-        The folder, if it is to be none of the defaults. ``~`` is the home folder.
+        The folder to use instead of the default. ``~`` is the home folder.
 
     Returns
     -------
@@ -71,17 +71,17 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
     name = path or os.environ.get("NAT4XR_DATA_DIR") or cache_dir()
     choose = "choose another with path= or the environment variable NAT4XR_DATA_DIR."
     if name is None:
-        raise OSError(f"There is no home folder, and so no default data folder: {choose}")
+        raise OSError(f"There is no home folder for a default data folder: {choose}")
     try:
         folder = expanded(name)
     except OSError:
         raise OSError(
-            f"The data folder {os.fspath(name)!r} is in the home folder of nobody: {choose}"
+            f"The data folder {os.fspath(name)!r} belongs to a user who does not exist: {choose}"
         ) from None
     whole = os.path.abspath(folder)
     try:
         whole.encode()
-    except UnicodeEncodeError:  # and netCDF could not write there
+    except UnicodeEncodeError:  # netCDF could not write there
         raise OSError(
             f"The name of the data folder, {whole!r}, is not UTF-8: rename it, or {choose}"
         ) from None
@@ -106,7 +106,7 @@ def cache_dir() -> Path | None:
 
 
 def pinned(folder: Path) -> dict[str, Entry]:
-    """Return what the record said of the release's files on first contact.
+    """Return the sizes and checksums that the record stated on first contact.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def pinned(folder: Path) -> dict[str, Entry]:
     Returns
     -------
     dict of str to Entry
-        By file name; empty if the record was never asked, or if its pin cannot be read.
+        By file name. Empty if the record was never read, or ``registry.json`` cannot be read.
     """
     try:
         return entries_of((folder / PIN).read_bytes())
@@ -125,19 +125,19 @@ def pinned(folder: Path) -> dict[str, Entry]:
 
 
 def flaw(file: Path, entry: Entry) -> str | None:
-    """Say what keeps a file from being whole.
+    """Say what is wrong with a file, if anything.
 
     Parameters
     ----------
     file : pathlib.Path
         The file on disk.
     entry : Entry
-        What the record says of it.
+        Its size and md5 in the record.
 
     Returns
     -------
     str or None
-        A predicate of the file, such as ``"is missing"``; None if it is whole.
+        The end of a sentence about the file, such as ``"is missing"``; None if nothing is wrong.
     """
     if not file.exists():
         return "is missing"
@@ -157,7 +157,7 @@ def md5_of(file: Path) -> str:
 
 
 def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundError:
-    """Build the error for files that are needed, are not there and must not be downloaded.
+    """Make the error for missing files that must not be downloaded.
 
     Parameters
     ----------
@@ -166,12 +166,13 @@ def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundEr
     missing : list of str
         The names of the missing files.
     folder : pathlib.Path
-        Where they were looked for.
+        The folder in which they are missing.
 
     Returns
     -------
     FileNotFoundError
-        It says which files are missing, where, and which command fetches them.
+        Its message says which files are missing, in which folder, and which command downloads
+        them.
 
     Examples
     --------
@@ -196,9 +197,9 @@ def entries_of(record: bytes) -> dict[str, Entry]:
     try:
         listed = {file["key"]: file for file in json.loads(record)["files"]}
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ValueError("what came is not the JSON of a Zenodo record with files") from error
+        raise ValueError("the answer is not the JSON of a Zenodo record with files") from error
     entries = {}
-    # Only names known beforehand: a record must not choose where on this machine files go.
+    # Only known names: a record must not choose where files go on this machine.
     for name in chain.from_iterable(FILES.values()):
         if name in listed:
             size, checksum = listed[name].get("size"), listed[name].get("checksum")
