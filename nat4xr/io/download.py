@@ -34,18 +34,18 @@ RETRY_AFTER_MAX = 60  # s that a server may ask to wait before a retry
 MAX_REDIRECTS = 5
 PATIENCE = 60.0  # s for a file in all its attempts, and as long again as it takes at this speed:
 MIN_SPEED = 10_000  # bytes/s
-MAX_RECORD = 2**20  # bytes of the record's JSON; there are some 10,000
+MAX_RECORD = 2**20  # bytes of the record's JSON, which has about 10,000
 
 
 def fetch(
     part: str, path: str | os.PathLike[str] | None = None, *, progressbar: bool = True
 ) -> list[Path]:
-    """Download one part of the release, unless it is there and whole already.
+    """Download one part of the release, unless the data folder already has it.
 
-    The files come from Zenodo record 8044773, or from the mirror whose root the environment
-    variable ``NAT4XR_ZENODO_URL`` names. Each is checked against the size and md5 that the record
-    states, and takes its place in the folder only when it is whole. Files put there by hand are
-    checked in the same way. With everything in place no network is touched.
+    The files come from Zenodo record 8044773, or from a mirror whose root is in the environment
+    variable ``NAT4XR_ZENODO_URL``. Each file is checked against the size and md5 in the record,
+    and is moved into the data folder only if they match. Files that you placed there by hand are
+    checked in the same way. If all files are there, nothing is sent over the network.
 
     Parameters
     ----------
@@ -53,9 +53,9 @@ def fetch(
         ``"A1"`` (108 MB) or ``"PEG"`` (50 MB), the recordings of one area, or ``"wav"``, the
         source sounds.
     path : path-like, optional
-        The data folder; by default see `data_dir`.
-    progressbar : bool, optional
-        Show the progress of each download.
+        The data folder, which is made if it does not exist. Default: as for `open_area`.
+    progressbar : bool, default: True
+        Whether to show the progress of each download.
 
     Returns
     -------
@@ -65,17 +65,17 @@ def fetch(
     Raises
     ------
     ValueError
-        If there is no such part.
+        If `part` is not one of the values above.
     DownloadError
-        If a file cannot be had whole, or the folder not be written to; the message says what
-        happened and what to try.
+        If a file cannot be downloaded completely, or the folder cannot be written to. The message
+        says what happened and what to try.
     OSError
         If the name of the data folder is not UTF-8, or a file in it cannot be read.
 
     Warns
     -----
     UserWarning
-        If a file in the folder is not the file of the release and is therefore replaced.
+        If a file in the folder differs from the file of the release, and is replaced.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def fetch(
     folder = data_dir(path)
     files = {name: folder / name for name in FILES[part]}
 
-    # Before the lock, so that a folder that cannot be written to serves whoever may read it.
+    # This comes before the lock, so that a complete folder can be used without write permission.
     pin = pinned(folder)
     if all(name in pin and flaw(file, pin[name]) is None for name, file in files.items()):
         return list(files.values())
@@ -105,7 +105,7 @@ def fetch(
             f"The data folder {folder} cannot be written to ({error.strerror}): choose another "
             "with path= or the environment variable NAT4XR_DATA_DIR."
         ) from error
-    # Of processes that fetch at once, one downloads and the others wait.
+    # If several processes fetch at the same time, one downloads and the others wait.
     with locked(folder / LOCK), _session() as session:
         pin = pinned(folder)
         if not all(name in pin for name in files):
@@ -115,13 +115,13 @@ def fetch(
             if wrong is None:
                 continue
             if file.exists():
-                warnings.warn(f"{file} {wrong}: downloading it anew.", stacklevel=2)
+                warnings.warn(f"{file} {wrong}: downloading it again.", stacklevel=2)
             _fetch_file(session, part, file, pin, progressbar)
     return list(files.values())
 
 
 def _root_url() -> tuple[str, tuple[str, str] | None]:
-    """Where Zenodo is, without the name and password for it, which nobody need see; and those."""
+    """The root URL of Zenodo or its mirror, and the user name and password that it contained."""
     url = (os.environ.get("NAT4XR_ZENODO_URL") or "https://zenodo.org").rstrip("/")
     scheme, _, rest = url.rpartition("://")
     host, slash, path = rest.partition("/")
@@ -152,7 +152,7 @@ def _fetch_record(
 def _fetch_file(
     session: requests.Session, part: str, file: Path, pin: dict[str, Entry], progressbar: bool
 ) -> None:
-    """Download a file of the release, and put it in its place when it is what the pin says."""
+    """Download a file of the release, and move it into place if it has the pinned md5."""
     url = f"{_record_url()}/files/{file.name}/content"
     size, md5 = pin[file.name]
     try:
@@ -160,7 +160,7 @@ def _fetch_file(
             _download(session, url, unfinished_file, f"md5:{md5}", size, progressbar)
     except OSError as error:
         cause = _cause(error)
-        if cause is None or isinstance(cause, ValueError):  # the server answered, but not so
+        if cause is None or isinstance(cause, ValueError):  # the server sent something else
             _check_unchanged(session, part, file.parent, pin)
         raise _failure(url, error, file.parent, (file.name,)) from cause
 
@@ -168,7 +168,7 @@ def _fetch_file(
 def _check_unchanged(
     session: requests.Session, part: str, folder: Path, pin: dict[str, Entry]
 ) -> None:
-    """Raise a DownloadError if the record is no longer what was pinned, where it can be asked."""
+    """Raise a DownloadError if the record can be read and is no longer what was pinned."""
     try:
         with unfinished(folder / PIN) as new:
             now = _download_record(session, new)
@@ -246,7 +246,7 @@ def _stream(
     """Download one file for Pooch, which begins again on a ValueError or RequestException."""
     name = url.split("/")[-2]
     received = 0
-    os.unlink(output_file)  # readable by its owner alone, but data folders are shared
+    os.unlink(output_file)  # only its owner can read it, but data folders are shared
     with (
         _open(session, url) as response,
         open(output_file, "xb") as out,
@@ -258,19 +258,19 @@ def _stream(
         while chunk := _read(response, is_encoded):
             received += len(chunk)
             if received > (limit := MAX_RECORD if size is None else size):
-                raise ValueError(f"wrong length: more came than the {limit} bytes of the record")
+                raise ValueError(f"wrong length: got more than the {limit} bytes of the record")
             if time.monotonic() > end:
                 raise DownloadError(
-                    f"it came too slowly: {received:,} bytes, at less than {MIN_SPEED:,} a second"
+                    f"too slow: received {received:,} bytes at less than {MIN_SPEED:,} per second"
                 )
             out.write(chunk)
             bar.update(len(chunk))
     if size is not None and received < size:
-        raise ValueError(f"wrong length: {received} bytes came, the record says {size}")
+        raise ValueError(f"wrong length: got {received} bytes, but the record says {size}")
 
 
 def _read(response: requests.Response, is_encoded: bool) -> bytes:
-    """Read what has come, at once; `iter_content` would wait for a whole chunk."""
+    """Read the bytes that have arrived; `iter_content` would wait for a whole chunk."""
     try:
         chunk: bytes = response.raw.read1(2**16, decode_content=is_encoded)
     except HTTPError as error:
@@ -279,7 +279,7 @@ def _read(response: requests.Response, is_encoded: bool) -> bytes:
 
 
 def _open(session: requests.Session, url: str) -> requests.Response:
-    """Get a response whose body is worth reading; here a failure is final, the session retried."""
+    """Open a response, and raise if it is an error; the session has already retried."""
     try:
         response = session.get(url, stream=True, timeout=(CONNECT_TIMEOUT, STALL_TIMEOUT))
     except requests.RequestException as error:
@@ -289,17 +289,17 @@ def _open(session: requests.Session, url: str) -> requests.Response:
         return response
     response.close()
     if response.status_code == 200:
-        raise DownloadError("an HTML page came in its place (from a login page or a proxy?)")
+        raise DownloadError("received an HTML page instead (from a login page or a proxy?)")
     hint = {
         403: " (it refuses this client or network)",
         404: " (is NAT4XR_ZENODO_URL right, if it is set?)",
-        429: " (wait some minutes)",
+        429: " (wait a few minutes)",
     }.get(response.status_code, "")
     raise DownloadError(f"the server answered {response.status_code} {response.reason}{hint}")
 
 
 class _Retry(Retry):
-    """Waits as long as the server asks for, within bounds; ignores what is no time."""
+    """A Retry that waits as long as the server asks, within bounds, and ignores invalid times."""
 
     def parse_retry_after(self, retry_after: str) -> float:
         try:
@@ -309,12 +309,12 @@ class _Retry(Retry):
 
 
 def _examine_redirect(response: requests.Response, **_options: Any) -> None:
-    """Refuse to be led away from TLS."""
+    """Refuse redirects from https to http."""
     if not response.is_redirect:
         return
     target = urljoin(response.url, response.headers["Location"])
     if response.url.startswith("https:") and not target.startswith("https:"):
-        raise DownloadError("it was redirected from https to an address without")
+        raise DownloadError("it was redirected from https to an address without https")
 
 
 def _session() -> requests.Session:
@@ -322,11 +322,11 @@ def _session() -> requests.Session:
     session.max_redirects = MAX_REDIRECTS
     session.auth = _root_url()[1]
     session.hooks["response"].append(_examine_redirect)
-    # identity: a body that is compressed on its way would not have the length of the file.
+    # identity: a body that is compressed in transit would not have the length of the file.
     session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
     retries = _Retry(
         total=RETRIES,
-        other=0,  # TLS and the like, which no retry will mend
+        other=0,  # errors of TLS and the like, where a retry does not help
         backoff_factor=BACKOFF,
         status_forcelist=(408, 425, 429, 500, 502, 503, 504, *range(520, 528)),
         retry_after_max=RETRY_AFTER_MAX,
@@ -347,7 +347,7 @@ def _reason(error: Exception) -> str:
             return f"it was redirected more than {MAX_REDIRECTS} times"
         case requests.exceptions.SSLError():
             return (
-                f"the TLS connection failed ({cause}); certificates of your own are named by "
+                f"the TLS connection failed ({cause}); if you need your own certificates, set "
                 "REQUESTS_CA_BUNDLE"
             )
         case requests.exceptions.ProxyError():
@@ -355,7 +355,7 @@ def _reason(error: Exception) -> str:
         case requests.ConnectTimeout():
             return f"no connection within {CONNECT_TIMEOUT:g} s"
         case requests.RequestException() if isinstance(cause, ReadTimeoutError):
-            return f"the server stalled: nothing came for {STALL_TIMEOUT:g} s"
+            return f"the server stalled: no data for {STALL_TIMEOUT:g} s"
         case requests.RequestException():
             return f"the connection failed ({cause})"
         case _:
@@ -366,18 +366,18 @@ def _failure(url: str, error: OSError, folder: Path, wanted: tuple[str, ...]) ->
     """Say what failed, why, and what to try."""
     return DownloadError(
         f"{url} could not be downloaded: {error}.\n"
-        "Try again; or set NAT4XR_ZENODO_URL to the root of a mirror; or choose another folder "
-        f"with path= or NAT4XR_DATA_DIR; or download {', '.join(wanted)} by hand from "
+        "Try again; set NAT4XR_ZENODO_URL to the root of a mirror; choose another folder with "
+        f"path= or NAT4XR_DATA_DIR; or download {', '.join(wanted)} by hand from "
         f"https://doi.org/{DOI} into {folder}"
     )
 
 
 def _cause(error: OSError) -> BaseException | None:
-    """The error to show as the cause: a DownloadError is replaced by one that says more."""
+    """The error to show as the cause; a DownloadError is skipped, as another one replaces it."""
     return error.__cause__ if isinstance(error, DownloadError) else error
 
 
 def _innermost(error: Any) -> Any:
-    """Dig out the error that requests and urllib3 wrapped."""
+    """Find the error that requests and urllib3 wrapped."""
     inner = getattr(error, "reason", None) or (error.args[-1] if error.args else None)
     return _innermost(inner) if isinstance(inner, Exception) else error

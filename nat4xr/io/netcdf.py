@@ -250,7 +250,7 @@ def _add_variable(
 
 def _write_chunks(data: AreaData, target: Path) -> None:
     """Write ``response`` and ``psth`` chunk by chunk, compressed on two cores."""
-    n_cores = min(2, os.cpu_count() or 1)  # more would hold more blocks
+    n_cores = min(2, os.cpu_count() or 1)  # more cores would need more memory
     import h5py
 
     with h5py.File(target, "r+") as file, ThreadPoolExecutor(n_cores) as cores:

@@ -187,7 +187,7 @@ def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundEr
 
 
 def command_of(part: str, folder: Path) -> str:
-    """The command that fetches a part into a folder."""
+    """The command that downloads a part into a folder."""
     where = "" if folder == data_dir() else f" --path {shlex.quote(str(folder))}"
     return f"nat4xr fetch {part}{where}"
 
