@@ -417,7 +417,7 @@ class TestUnknownLabels:
 
     @pytest.mark.parametrize("label", [{"animal": "ARM"}, {"neuron": A1_CELLS[0]}])
     def test_labels_are_never_matched_by_a_method(self, ds, label):
-        with pytest.raises(ValueError, match="labels match exactly"):
+        with pytest.raises(ValueError, match="method or tolerance"):
             ds.sel(label, method="nearest")
 
 
