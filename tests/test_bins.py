@@ -77,7 +77,7 @@ class TestRate:
             (lambda ds: ds.spectrogram, "spectrogram"),
             (lambda ds: nat4xr.preprocess.minmax(ds.psth), "invert"),
             (lambda ds: ds[["n_reps"]], "the Dataset has n_reps"),
-            (lambda ds: ds.psth.isel(time=[3]), "1 time bin is unknown"),
+            (lambda ds: ds.psth.isel(time=[3]), "1 time bin"),
             (lambda ds: ds.psth.isel(time=[0, 1, 3]), "not evenly spaced"),
             (lambda ds: ds.psth.isel(time=[1, 0]), "not evenly spaced"),
             (lambda ds: ds.psth.drop_vars("time"), "'time' has no coordinate"),

@@ -282,7 +282,7 @@ def test_an_exact_name_comes_before_a_pattern(tmp_path: Path) -> None:
     rec = recording(signal("s", raster(300, 1), channels=["x"], epochs=epochs), folder=tmp_path)
     assert nat4xr.epochs(rec, "a.b").epoch_name.values.tolist() == ["a.b"]
     assert nat4xr.epochs(rec, "a.b$|aX").epoch_name.values.tolist() == ["a.b", "aXb", "aXb.wav"]
-    with pytest.raises(KeyError, match=r"no epoch is called 'b'.*a\.b, aXb, aXb\.wav"):
+    with pytest.raises(KeyError, match=r"no epoch has the name 'b'.*a\.b, aXb, aXb\.wav"):
         nat4xr.epochs(rec, "b")
 
 
