@@ -73,10 +73,10 @@ class TestRate:
         ("wrong", "message"),
         [
             (lambda ds: nat4xr.rate(ds.psth), "already"),
-            (lambda ds: ds.psth.mean("time"), "no dim 'time'"),
+            (lambda ds: ds.psth.mean("time"), "dim 'time'"),
             (lambda ds: ds.spectrogram, "spectrogram"),
             (lambda ds: nat4xr.preprocess.minmax(ds.psth), "invert"),
-            (lambda ds: ds[["n_reps"]], "the Dataset has n_reps"),
+            (lambda ds: ds[["n_reps"]], "n_reps"),
             (lambda ds: ds.psth.isel(time=[3]), "1 time bin"),
             (lambda ds: ds.psth.isel(time=[0, 1, 3]), "not evenly spaced"),
             (lambda ds: ds.psth.isel(time=[1, 0]), "not evenly spaced"),
