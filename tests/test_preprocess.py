@@ -363,7 +363,7 @@ def test_every_recipe_can_be_undone_in_part_and_from_a_file(spectrogram, options
 
 
 def test_a_band_needs_a_frequency_and_a_gain_is_positive(spectrogram) -> None:
-    with pytest.raises(ValueError, match="'freq' is missing"):
+    with pytest.raises(ValueError, match=r"'freq'.* is missing"):
         preprocess.log_minmax(spectrogram.isel(freq=0), per_band=True)
     with pytest.raises(ValueError, match="gain must be above 0, not 0"):
         preprocess.log_minmax(spectrogram, gain=0)
