@@ -133,8 +133,8 @@ def raster(
     Returns
     -------
     matplotlib.collections.LineCollection
-        A tick a spike. Of counts nobody knows where in its bin a spike was: one tick is in the
-        middle of the bin, several are evenly spaced in it.
+        One tick per spike. Counts do not tell where in its bin a spike was: a single tick is in
+        the middle of the bin, and several are evenly spaced in it.
 
     Raises
     ------
@@ -194,8 +194,9 @@ def raster(
 def psth(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Line2D:
     """Draw the firing rate of one cell over the time of one sound.
 
-    The mean over the repeats in ``response`` with a band of one standard error to either side;
-    without a band, a single presentation, or the published ``psth`` of a cell without trials.
+    The line is the mean over the repeats in ``response``, with a band of one standard error on
+    either side. There is no band if there is only one presentation, or if the cell has no trials,
+    so that its published ``psth`` is drawn.
 
     Parameters
     ----------
@@ -255,7 +256,7 @@ def psth(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Line2D:
 
 
 def cell_response(ds: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> NDArray[Any]:
-    """Draw what a cell heard and how it answered: spectrogram, raster and PSTH, one above another.
+    """Draw the spectrogram of a sound above the raster and the PSTH of a cell's response.
 
     Parameters
     ----------

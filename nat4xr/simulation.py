@@ -838,34 +838,37 @@ def simulate(
     Parameters
     ----------
     path : path-like
-        Folder to write into; made if it is not there.
+        Folder to write into. It is made if it does not exist.
     areas : sequence of str, default: ("A1", "PEG")
         ``"A1"``, ``"PEG"`` or both.
     scale : float, default: 0.02
         Number of cells as a fraction of the published 849 (A1) and 398 (PEG). At 1, cells,
         sites, animals and auditory cells have the published counts; small releases keep a
-        few of the sites, and never fewer than 9 (A1) and 6 (PEG) cells. May exceed 1.
+        few of the sites and have at least 9 (A1) or 6 (PEG) cells. `scale` can exceed 1.
     sound_scale : float, optional
-        Number of est sounds as a fraction of the published 575; by default `scale`, but at
-        most 1. May exceed 1. The 18 val sounds with their 20 repeats are always there.
+        Number of est sounds as a fraction of the published 575; it can exceed 1. Default:
+        `scale`, but at most 1. There are always 18 val sounds with 20 repeats.
     model : {"linear", "adaptive"}, default: "linear"
         How the sounds drive the cells; see Notes.
     sound_contrast : float, default: 1.0
-        Standard deviation, over sounds, of the log magnitude in a band. It makes some sounds
-        drive a cell more than others do. At 0 the sounds differ in their course alone.
+        Standard deviation, over sounds, of the log magnitude in a band. The larger it is, the
+        more sounds differ in how strongly they drive a cell. At 0, sounds differ only in their
+        course over time.
     shared_gain : float, default: 0.2
-        Standard deviation, over trials, of the log gain that cells of a site share. It makes
-        noise correlations. 0 turns it off, as it does each of the following.
+        Standard deviation, over trials, of the log gain that cells of a site share. This gain
+        causes noise correlations. This and the following three can be turned off by 0.
     private_gain : float, default: 0.15
-        The same of a gain that each cell has for itself. It makes counts over-dispersed.
+        Standard deviation, over trials, of a log gain that is independent in each cell. This
+        gain makes counts over-dispersed.
     drift : float, default: 0.15
-        The same of a gain that drifts slowly over the session, in each cell by itself.
+        Standard deviation, over trials, of a log gain that drifts slowly over the session,
+        independently in each cell.
     adaptation : float, default: 0.1
         How far a cell's gain falls after each trial; see Notes.
     seed : int, default: 0
-        Non-negative. The same arguments give the same bytes. Cells and sounds that are in
-        releases of two scales are the same in both, though which cells are auditory may
-        differ: their share is always the published one.
+        Seed of the random numbers, at least 0. The same arguments give the same bytes. Releases
+        of different scales have the same cells and sounds, as far as they are in both. Which
+        cells are auditory can differ, because their share is always the published one.
     progressbar : bool, default: True
         Whether to show progress.
 
@@ -880,9 +883,10 @@ def simulate(
     Raises
     ------
     FileExistsError
-        If the folder holds files of a release already: nothing is ever overwritten.
+        If the folder already holds files of a release. They are never overwritten.
     ValueError
-        For an unknown area or model, a scale that is not positive, or any other negative number.
+        If an area or the model is unknown, a scale is not positive, or another number is
+        negative.
 
     Notes
     -----

@@ -43,9 +43,9 @@ _NODES, _NODES_PER_SD, _NODES_BELOW = 32, 2, 10
 
 
 def lagged(spectrogram: xr.DataArray, n_lags: int = 25) -> xr.DataArray:
-    """Predictors of a time-lagged regression: the spectrogram now, and in the bins before.
+    """Make the predictors of a time-lagged regression: the spectrogram in the last bins.
 
-    Causal, and each sound for itself: what comes before its first bin is 0, silence.
+    They are causal and do not mix sounds: before the first bin of a sound, they are 0 (silence).
 
     Parameters
     ----------
@@ -103,10 +103,10 @@ def fit(
 ) -> xr.Dataset:
     r"""Fit a linear (or linear-nonlinear) model to each cell by ridge regression.
 
-    Minimises, for each cell, the sum of squared errors over all time bins plus
-    :math:`\alpha \sum_{f, l} k(f, l)^2`. The penalty :math:`\alpha` is each cell's own: of
-    `penalties`, the one with which the sounds of one fold are best predicted from those of the
-    others.
+    For each cell, the fit minimises the sum of squared errors over all time bins plus
+    :math:`\alpha \sum_{f, l} k(f, l)^2`. The penalty :math:`\alpha` is chosen for each cell from
+    `penalties` by cross-validation: it is the one that predicts the sounds of each fold best from
+    those of the others.
 
     Parameters
     ----------
@@ -119,17 +119,17 @@ def fit(
     n_lags : int, default: 25
         Length of the kernels in time bins; lag 0 is the present bin.
     penalties : sequence of float, optional
-        Candidates, above 0, in units of the mean over the predictors of their sums of squares
-        about the mean (the mean eigenvalue of the normal equations): the same penalty shrinks as
-        much whatever the scale of the spectrogram and the number of sounds. Default: 13 from 1e-4
-        to 100.
+        Candidates, above 0. Their unit is the mean eigenvalue of the normal equations (the sum of
+        squares about the mean, averaged over predictors), so that the effect of a penalty does
+        not depend on the scale of the spectrogram or the number of sounds. Default: 13 values
+        from 1e-4 to 100.
     folds : int, default: 5
-        Number of folds of the cross-validation. Of the sounds that a cell was recorded for, in
-        their order, every `folds`-th is in one fold.
+        Number of folds of the cross-validation. Each fold has every `folds`-th of the sounds for
+        which a cell was recorded, in their order.
     nonlinearity : {None, "isotonic"}, optional
-        ``"isotonic"`` adds a static output nonlinearity: of all functions that never fall, the one
-        that best maps the linear prediction (for the sounds that are fitted) to the response, in
-        bins of half a standard deviation; straight between them, constant beyond the last.
+        ``"isotonic"`` adds a static output nonlinearity: the non-decreasing function that best
+        maps the linear prediction (for the fitted sounds) to the response, in bins of half a
+        standard deviation. It is linear between the bins and constant beyond the last ones.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def fit(
         If a dim is missing or empty, sounds or time bins of the two differ or are not evenly
         spaced, the spectrogram has NaN or is 0 throughout, or an option is out of range.
     ImportError
-        Without scipy.
+        If SciPy is not installed.
 
     Notes
     -----

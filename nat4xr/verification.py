@@ -1,4 +1,4 @@
-"""Holding a user's own copy of the release to what is known of it, and to itself."""
+"""Check a copy of the release against all that is known about it, and for consistency."""
 
 from __future__ import annotations
 
@@ -103,18 +103,21 @@ class _Check(NamedTuple):
 
 
 def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """Check an area's files, and what nat4xr reads from them, against all that is known.
+    """Check the files of an area, and what nat4xr reads from them, against all that is known.
 
-    Nothing is downloaded. The checks are: the md5 of each file against that of the Zenodo
-    record, if the files were fetched; the number of cells, auditory cells, sites, cells by
-    animal, sounds and repeats; the labels parsed from the names of cells; the cells that the
-    table lacks; the cells whose trials were found, under the same name or under one that
-    differs in zeros; the average over the trials of each cell against the one that the
-    population recording holds, which proves that trials are cut, binned and given to cells and
-    sounds as they were when the release was made; and the converted file, made if there is
-    none, and that of the spikes, if there is one, against the files they were made from; and, of
-    recordings, the signal-to-noise ratio of 12 cells of the area against those that the authors
-    found (within 5 %), and its percentiles over all PEG cells.
+    Nothing is downloaded. The checks are:
+
+    - the md5 of each file is the one in the Zenodo record, if the files were downloaded;
+    - the numbers of cells, auditory cells, sites, cells by animal, sounds and repeats are right;
+    - the labels parsed from the names of the cells are right;
+    - all cells have a row in the table;
+    - the trials of each cell were found, under its name or one that differs in zeros;
+    - the average over the trials of each cell is the one in the population recording, which shows
+      that trials are cut, binned and assigned as they were when the release was made;
+    - the converted file (made if there is none) and the converted spikes (if there are any) hold
+      what the release holds;
+    - in recorded data, the signal-to-noise ratios of 12 cells of the area, and their percentiles
+      over all PEG cells, are those that the authors found, within 5 %.
 
     Parameters
     ----------
@@ -126,26 +129,27 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     Returns
     -------
     pandas.DataFrame
-        A row a check: ``check``, what it is; ``expected`` and ``found``; ``ok``, whether it
-        holds, missing (``<NA>``) if there is nothing to hold it to; ``detail``.
+        One row per check: ``check``, its name; the values ``expected`` and ``found``; ``ok``,
+        whether it passed, or missing (``<NA>``) if there is nothing to compare with; and
+        ``detail``.
 
     Raises
     ------
     ValueError
-        There is no such area.
+        If `area` is not one of the values above.
     FileNotFoundError
-        A file of the area is missing.
+        If a file of the area is missing.
     ReleaseError
-        It is not clear which unpacked folder is the area's, or one holds a link. What else is
-        broken is a check that fails.
+        If it is unclear which unpacked folder belongs to the area, or such a folder holds a
+        link. Other damage does not raise an error, but fails a check.
     OSError
-        The converted file cannot be written, or the name of the data folder is not UTF-8.
+        If the converted file cannot be written, or the name of the data folder is not UTF-8.
 
     Notes
     -----
-    A simulated release is held to the counts that its own meta data state. A release with fewer
-    cells than the published one is taken for a part of it: the published counts are shown
-    beside its own, but it need not have them.
+    A simulated release is compared with the counts in its own meta data. A release with fewer
+    cells than the published one is assumed to be a part of it: the published counts are shown,
+    but they do not count as failures.
 
     Examples
     --------
