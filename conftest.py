@@ -10,6 +10,7 @@ import pytest
 # Examples of what needs a package that is only in an extra.
 _NEEDS = {
     "nat4xr/models": "torch",
+    "nat4xr/paper.py": "torch",
     "nat4xr/bridges/_nwb.py": "pynwb",
     "nat4xr/bridges/_pynapple.py": "pynapple",
     "nat4xr/bridges/_torch.py": "torch",

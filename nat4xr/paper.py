@@ -430,41 +430,31 @@ def _scores(predictions: Mapping[str, xr.DataArray], *areas: xr.Dataset) -> xr.D
     plain = [xr.DataArray(t.values, {dim: t[dim].values for dim in t.dims}, t.dims) for t in trials]
     response = xr.concat(plain, "neuron", join="inner")
     cells = {name: np.concatenate([of_area[name] for of_area in labels]) for name in labels[0]}
-    stims = response["stim"].values
-    preds = {
-        name: pred.sel(stim=stims, neuron=response["neuron"].values)
-        for name, pred in predictions.items()
-    }
-    psth = response.mean("rep")
-    correlations = [metrics.jackknife(metrics.corrcoef, pred, psth) for pred in preds.values()]
-    significant = np.all([(c["value"] > 2 * c["standard_error"]).values for c in correlations], 0)
-    significant &= np.isfinite([metrics.r_ceiling(p, response).values for p in preds.values()]).all(
-        0
-    )
-    if not significant.any():
+    known = {dim: response[dim].values for dim in ("stim", "neuron")}
+    pred = xr.concat([p.sel(known) for p in predictions.values()], "model", join="override")
+    pred = pred.assign_coords(model=list(predictions))
+    correlation = metrics.jackknife(metrics.corrcoef, pred, response.mean("rep"))
+    significant = correlation["value"] > 2 * correlation["standard_error"]
+    significant &= metrics.r_ceiling(pred, response).notnull()
+    kept = significant.all("model").values
+    if not kept.any():
         raise ValueError(
-            f"none of {significant.size} cells is predicted significantly by all of the models "
-            f"({', '.join(preds)}): fit for longer, or to more sounds"
+            f"none of {kept.size} cells is predicted significantly by all of the models "
+            f"({', '.join(predictions)}): fit for longer, or to more sounds"
         )
-    response = response.isel(neuron=significant)
-    r_ceiling, median, error = [], [], []
-    for pred in preds.values():
-        pred = pred.isel(neuron=significant)
-        r_ceiling.append(metrics.r_ceiling(pred, response))
-        over_cells = metrics.jackknife(_median_r_ceiling, pred, response)
-        median.append(float(over_cells["value"]))
-        error.append(float(over_cells["standard_error"]))
+    pred, response = pred.isel(neuron=kept), response.isel(neuron=kept)
+    median = metrics.jackknife(_median_r_ceiling, pred, response)
     scores = xr.Dataset(
         {
-            "r_ceiling": xr.concat(r_ceiling, "model"),
-            "median": ("model", median, {"long_name": "median r_ceiling over cells", "units": "1"}),
-            "standard_error": ("model", error, {"long_name": "standard error over sounds"}),
+            "r_ceiling": metrics.r_ceiling(pred, response).transpose("model", "neuron"),
+            "median": median["value"],
+            "standard_error": median["standard_error"],
             "trial_snr": metrics.trial_snr(response),
-        },
-        {"model": list(preds)},
+        }
     )
-    kept = {name: ("neuron", values[significant]) for name, values in cells.items()}
-    return set_labels(scores.assign_coords(kept))
+    scores["median"].attrs = {"long_name": "median r_ceiling over cells", "units": "1"}
+    kept_cells = {name: ("neuron", values[kept]) for name, values in cells.items()}
+    return set_labels(scores.assign_coords(kept_cells))
 
 
 def _median_r_ceiling(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArray:
