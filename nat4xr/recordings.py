@@ -292,7 +292,7 @@ def _cut_raster(
     shape = (0, *variable.shape[1:], n_samples)
     if not pieces:
         return da.empty(shape, dtype=variable.dtype), inner, dict(variable.attrs)
-    array = da.stack(pieces)  # type: ignore[no-untyped-call]
+    array = da.stack(pieces)
     return array, inner, dict(variable.attrs)
 
 
@@ -386,7 +386,7 @@ def _by_occurrence(
         return values
 
     at_a_time = max(1, BLOCK // max(1, int(np.prod(shape)) * n_samples))
-    chunks = da.from_array(bounds, chunks=(at_a_time, 2))  # type: ignore[no-untyped-call]
+    chunks = da.from_array(bounds, chunks=(at_a_time, 2))
     new = [1 + i for i in range(len(shape) + 1)]
     sizes = (chunks.chunks[0], *((n,) for n in (*shape, n_samples)))
     meta = np.empty((0,) * len(sizes))
