@@ -256,7 +256,7 @@ def _count_val_trials(
             matches = labels.match_cells(cells, site.channels)
         unknown = sorted(set(site.channels) - set(matches.values()))
         noted.add(notes.UNKNOWN_CELLS, recording.label, len(unknown), unknown)
-        if not matches:  # a site of which no cell was published
+        if not matches:  # a site without any published cell
             continue
         trials = find_trials(site, sounds.names, n_time * BIN_S, recording.label, noted)
         with explained(recording.label):

@@ -63,7 +63,7 @@ def _read_all_sites(
     for recording in read_sites(files, title, progressbar=progressbar):
         signal = recording.signals["resp"]
         if not labels.match_cells(header["neuron"].values.tolist(), signal.channels):
-            left_out += signal.channels  # a site of which no cell was published
+            left_out += signal.channels  # a site without any published cell
             continue
         site = _read_site(signal, header, recording.name)
         if site.name in sites:
