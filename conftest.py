@@ -11,6 +11,7 @@ import pytest
 _NEEDS = {
     "nat4xr/models": "torch",
     "nat4xr/paper.py": "torch",
+    "nat4xr/runs.py": "torch",
     "nat4xr/bridges/_nwb.py": "pynwb",
     "nat4xr/bridges/_pynapple.py": "pynapple",
     "nat4xr/bridges/_torch.py": "torch",

@@ -24,6 +24,8 @@ def listing(folder: Path) -> set[str]:
 def program(code: str, *arguments: object) -> subprocess.Popen[str]:
     """A Python process that has imported what it needs once a line can be read from it."""
     code = "import os, sys, time\nfrom nat4xr.io.files import locked, written\n" + code
+    if hasattr(signal, "SIGHUP"):  # which these tests may have been started to ignore
+        code = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n" + code
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdin=subprocess.PIPE,

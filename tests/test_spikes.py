@@ -683,7 +683,7 @@ def test_trains_of_a_selected_cell_and_sound_are_those_of_the_whole(spikes):
         spike_trains(one, cell, VAL[0]), spike_trains(spikes, cell, VAL[0]), strict=True
     ):
         np.testing.assert_array_equal(ours, whole)
-    with pytest.raises(KeyError, match=f"no neuron 'x': '{cell}' alone"):
+    with pytest.raises(KeyError, match=f"no neuron 'x': .*{cell}"):
         spike_trains(one, "x", VAL[0])
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 FORKS = """
 import json, os, signal, sys, tempfile, traceback
 import dask.array, h5py, isal.igzip, netCDF4, numpy as np, xarray as xr
-import nat4xr, nat4xr.area, nat4xr.io.cache, nat4xr.spikes
+import nat4xr, nat4xr.area, nat4xr.io.assemble, nat4xr.io.cache, nat4xr.spikes
 
 with tempfile.NamedTemporaryFile() as file:  # xarray looks for its engines when first used
     xr.Dataset({"x": ("x", ["text"])}).to_netcdf(file.name)
