@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from numpy.typing import NDArray
-from packaging.version import Version
 
 import nat4xr
 from nat4xr.io import nems
 from nat4xr.io.engine import NemsBackendEntrypoint, open_recording
 
+from .support import old_xarray_cannot_select_nothing
 from .support.recordings import EPOCHS, Members, pack, raster, signal
 
 POPULATION = "A1_NAT4_ozgf.fs100.ch18.tgz"
@@ -364,13 +364,7 @@ def test_channels_that_do_not_fit_their_names_are_numbered_with_a_warning(
         {"time": slice(None, None, -3), "resp_channel": slice(None, None, -1)},
         {"time": [5, 2, 299, 5], "resp_channel": [2, 0]},
         {"time": slice(0, 0)},
-        pytest.param(
-            {"time": []},
-            marks=pytest.mark.skipif(
-                Version(xr.__version__) < Version("2026.9"),
-                reason="older xarray cannot select an empty list from a lazy array",
-            ),
-        ),
+        pytest.param({"time": []}, marks=old_xarray_cannot_select_nothing),
         {"time": xr.DataArray([3, 1], dims="k"), "resp_channel": xr.DataArray([0, 2], dims="k")},
     ],
 )

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+import xarray as xr
+from packaging.version import Version
 
 from nat4xr.io.limits import LIMITS
 
@@ -21,3 +23,9 @@ def skip_but_in_ci(reason: str) -> None:
     if os.environ.get("CI") == "true" and hasattr(os, "geteuid") and os.geteuid() == 0:
         pytest.fail(f"not tested: {reason}")
     pytest.skip(reason)
+
+
+old_xarray_cannot_select_nothing = pytest.mark.skipif(
+    Version(xr.__version__) < Version("2026.9"),
+    reason="older xarray cannot select an empty list from a lazy array, of any backend",
+)
