@@ -14,7 +14,7 @@ from .coverage import count_cells, drop_unrecorded
 
 _FIGURES = ("cell_response", "coverage", "population", "psth", "raster", "spectrogram")
 _METRICS = ("signal_power", "noise_power", "snr", "trial_snr", "ttrc", "cc_max", "response_p")
-_COUNTED = {"n_reps", "animal", "site", "auditory", "subset"}
+_NEEDED_FOR_COUNTS = {"n_reps", "animal", "site", "auditory", "subset"}
 
 
 @xr.register_dataset_accessor("nat4")
@@ -123,7 +123,7 @@ class Nat4:
             raise AttributeError(name)
         if name not in self._labels():
             raise AttributeError(
-                f"there is no label {name!r}; the labels are {', '.join(self._labels())}"
+                f"no label is called {name!r}: the labels are {', '.join(self._labels())}"
             )
         return _Label(self._ds, name)
 
@@ -140,14 +140,14 @@ class Nat4:
         return str(self._ds.attrs.get("title", "NAT4"))
 
     def __repr__(self) -> str:
-        if not set(self._ds.variables) >= _COUNTED:
+        if not set(self._ds.variables) >= _NEEDED_FOR_COUNTS:
             return self._title()
         return f"{self._title()}\n{self.summary('site')}"
 
     def _repr_html_(self) -> str:
-        """Tables of the cells by animal and by site, with bars for the percentages."""
+        """Return tables of the cells by animal and by site, with bars for the percentages."""
         title = f"<h4>{escape(self._title())}</h4>"
-        if not set(self._ds.variables) >= _COUNTED:
+        if not set(self._ds.variables) >= _NEEDED_FOR_COUNTS:
             return title
         return f"{title}{_table(self.summary('animal'))}{_table(self.summary('site'))}"
 
@@ -169,7 +169,7 @@ class _Functions:
             raise AttributeError(name)
         if name not in self._names:
             raise AttributeError(
-                f"there is no function {name!r}; the functions are {', '.join(self._names)}"
+                f"no function is called {name!r}: the functions are {', '.join(self._names)}"
             )
         function = getattr(self._module, name)
         method = partial(function, self._first)
@@ -178,7 +178,7 @@ class _Functions:
 
 
 class _Label:
-    """A label: ``[...]`` selects by it, and IPython completes its values."""
+    """One label of the cells or sounds. ``[...]`` selects by its values."""
 
     def __init__(self, ds: xr.Dataset, name: str) -> None:
         self._ds, self._name = ds, name
@@ -208,7 +208,7 @@ def _as_text(label: object) -> str:
 
 
 def _bar(percent: Any) -> str:
-    if percent != percent:  # no sound, no share
+    if percent != percent:  # NaN, because there are no sounds
         return ""
     return (
         f'{percent:.1f} <div style="width:6em;background:#ddd"><div style="width:{percent:.1f}%;'

@@ -7,11 +7,11 @@ import xarray as xr
 T = TypeVar("T", bound=xr.Dataset | xr.DataArray)
 
 STORAGE = ("zlib", "complevel", "shuffle", "chunksizes")
-"""The part of an encoding that says how a variable is stored. The rest depends on its values."""
+"""The keys of an encoding that do not depend on the values of the variable."""
 
 
 def single_chunk(array: xr.DataArray, *dims: str) -> xr.DataArray:
-    """Give an array a single chunk along some dims, and let dask choose the others.
+    """Rechunk an array to a single chunk along some dims, and let dask choose the other chunks.
 
     Parameters
     ----------
@@ -36,10 +36,11 @@ def single_chunk(array: xr.DataArray, *dims: str) -> xr.DataArray:
 
 
 def without_stale_encoding(obj: T) -> T:
-    """Drop the encodings that fit only the values of a file: dtype, fill value, width of text.
+    """Drop those encodings that only fit the values of the source file, such as dtype.
 
-    xarray keeps them through joins and reindexing, and casts values to them when it writes a
-    file: it would cut longer names, and turn missing counts into 0.
+    xarray keeps the encodings through joins and reindexing, and applies them when it writes a
+    file. With the dtype and fill value of its source, it would cut off longer names and turn
+    missing counts into 0.
 
     Parameters
     ----------
@@ -73,9 +74,9 @@ def without_stale_encoding(obj: T) -> T:
 class AnyShape(tuple[int, ...]):
     """A shape that is equal to every shape with the same number of dims.
 
-    When a selection has changed the shape, xarray exports it without the chunk sizes of its
-    source, and the netCDF library then chooses chunks that take twenty times as long to write.
-    This shape makes xarray keep the chunk sizes, unless a dim was dropped.
+    When a selection has changed the shape of a variable, xarray writes it without the chunk sizes
+    of its source. The netCDF library then chooses chunks that take twenty times as long to write.
+    With this shape, xarray keeps the chunk sizes unless a dim was dropped.
     """
 
     def __eq__(self, other: object) -> bool:

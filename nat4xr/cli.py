@@ -1,4 +1,4 @@
-"""The command line, thin: each command is a few calls of the package."""
+"""The command line. Each command calls a few functions of the package."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 AREA = click.Choice(["A1", "PEG"], case_sensitive=False)
 PART = click.Choice(["A1", "PEG", "wav"], case_sensitive=False)
-# Those of nat4xr.models.MODELS, which needs PyTorch.
+# The same as nat4xr.paper.FIGURES and nat4xr.models.MODELS, whose import would take seconds.
 PAPER_FIGURES = ["pareto", "equivalence", "heldout", "transfer", "data-limited", "areas"]
 NETWORKS = ["ln", "ln-pop", "cnn1d", "cnn1dx2", "cnn", "cnn-deepstrf", "statenet", "transformer"]
 data_path = click.option(
     "--path",
     type=click.Path(path_type=Path),
-    help="Folder of the data. Default: $NAT4XR_DATA_DIR, or else the user's cache folder.",
+    help="Data folder. Default: $NAT4XR_DATA_DIR, or else the user's cache folder.",
 )
 subset_option = click.option(
     "--subset",
     type=click.Choice(["all", "est", "val"]),
     default="all",
     show_default=True,
-    help="est: sounds presented once; val: those presented 20 times.",
+    help="est: sounds presented once; val: sounds presented 20 times.",
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _EXPECTED = (ReleaseError, DownloadError, OSError, ImportError, ValueError)
 
 
 class _Commands(click.Group):
-    """Commands whose expected errors, and whose warnings, are one line each."""
+    """Commands that print expected errors and warnings as single lines."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with warnings.catch_warnings():
@@ -53,7 +53,7 @@ class _Commands(click.Group):
                 raise click.ClickException(str(error)) from error
 
 
-def _show_warning(message: Warning | str, *_where: Any, **_whence: Any) -> None:
+def _show_warning(message: Warning | str, *_args: Any, **_kwargs: Any) -> None:
     click.secho(f"Warning: {message}", fg="yellow", err=True)
 
 
@@ -67,7 +67,7 @@ def main() -> None:
 @click.argument("parts", metavar="A1|PEG|wav...", type=PART, nargs=-1, required=True)
 @data_path
 def fetch(parts: tuple[str, ...], path: Path | None) -> None:
-    """Download the files of areas, or the sounds (wav), from Zenodo, and verify them."""
+    """Download the files of areas, or the sounds (wav), from Zenodo, and check their md5."""
     from .io.download import fetch
 
     for part in parts:
@@ -78,7 +78,7 @@ def fetch(parts: tuple[str, ...], path: Path | None) -> None:
 @main.command(short_help="Show the data folder.")
 @data_path
 def where(path: Path | None) -> None:
-    """Show which folder holds the data, and what is in it."""
+    """Show the data folder, and which files of the release it contains."""
     from .io.cache import converted_paths
     from .io.registry import FILES, data_dir
     from .io.release import find_area
@@ -93,18 +93,18 @@ def where(path: Path | None) -> None:
         if isinstance(files, list):
             missing.append(area)
         click.echo(f"{area}: {f'no {files[0]}' if isinstance(files, list) else 'complete'}")
-        for kind, what in (("", "converted"), ("_spikes", "converted spikes")):
+        for kind, description in (("", "converted"), ("_spikes", "converted spikes")):
             for file in converted_paths(area, kind, folder):
                 if file.exists():
-                    click.echo(f"     {what}: {file}")
+                    click.echo(f"     {description}: {file}")
     (wav,) = FILES["wav"]
-    there = (folder / wav).exists() or (folder / "wav").is_dir()
-    click.echo(f"wav: {'complete' if there else f'no {wav}'}")
-    if not there:
+    has_wav = (folder / wav).exists() or (folder / "wav").is_dir()
+    click.echo(f"wav: {'complete' if has_wav else f'no {wav}'}")
+    if not has_wav:
         missing.append("wav")
     if missing:
         into = f" --path {shlex.quote(str(path))}" if path else ""
-        click.echo(f"Fetch what is missing with:\n    nat4xr fetch {' '.join(missing)}{into}")
+        click.echo(f"To download what is missing:\n    nat4xr fetch {' '.join(missing)}{into}")
 
 
 @main.command(short_help="Count cells, sounds and spikes.")
@@ -112,7 +112,7 @@ def where(path: Path | None) -> None:
 @data_path
 @as_json
 def info(area: str, path: Path | None, as_json: bool) -> None:
-    """Count cells, sounds and spikes, and the sounds that cells have a response to."""
+    """Count cells, sounds and spikes, and how many sounds have responses, by animal and site."""
     from .area import open_area
     from .coverage import count_cells
     from .spikes import open_spikes, spikes_by_site
@@ -141,18 +141,18 @@ def info(area: str, path: Path | None, as_json: bool) -> None:
     )
     for table in tables.values():
         click.echo(f"{table.to_string()}\n")
-    click.echo("val %, est %: share of the sounds that a cell has a response to, mean over cells")
-    click.echo("outside: spikes outside every trial; rate: spikes/s in trials, mean over cells")
+    click.echo("val %, est %: percentage of sounds to which a cell has a response, mean over cells")
+    click.echo("outside: spikes outside all trials; rate: spikes/s in trials, mean over cells")
 
 
-@main.command(short_help="Write netCDF or zarr.")
+@main.command(short_help="Write an area to a netCDF or zarr file.")
 @click.argument("area", metavar="A1|PEG", type=AREA)
 @click.argument("file", type=click.Path(path_type=Path))
 @subset_option
-@click.option("--spikes", is_flag=True, help="Export the spike times instead.")
+@click.option("--spikes", is_flag=True, help="Write the spike times instead of the responses.")
 @data_path
 def export(area: str, file: Path, subset: Any, spikes: bool, path: Path | None) -> None:
-    """Write an area to FILE: .nc (netCDF), for any reader of it, or .zarr, for xarray."""
+    """Write an area to FILE, whose name must end in .nc (netCDF) or .zarr."""
     from dask.diagnostics.progress import ProgressBar
 
     from .area import open_area
@@ -164,7 +164,7 @@ def export(area: str, file: Path, subset: Any, spikes: bool, path: Path | None) 
     if file.suffix not in (".nc", ".zarr"):
         raise click.UsageError(f"{file}: the name must end in .nc (netCDF) or .zarr")
     if file.exists():
-        raise click.ClickException(f"{file} is there already; remove it or choose another name")
+        raise click.ClickException(f"{file} already exists: remove it or choose another name")
     if file.suffix == ".zarr":
         require("zarr", "zarr")
     ds = (open_spikes if spikes else open_area)(area, path, subset=subset)
@@ -173,7 +173,7 @@ def export(area: str, file: Path, subset: Any, spikes: bool, path: Path | None) 
             warnings.filterwarnings("ignore", "The data type .FixedLengthUTF32")
             with written(file) as part:
                 ds.to_zarr(part, consolidated=False)
-        elif subset == "all":  # the converted file as it is: written in a second
+        elif subset == "all":  # a copy of the converted file is fastest
             converted = cache.spikes_file if spikes else cache.area_file
             source = converted(area, path, download=False, progressbar=False)
             with written(file) as part:
@@ -185,10 +185,12 @@ def export(area: str, file: Path, subset: Any, spikes: bool, path: Path | None) 
 
 @main.command(short_help="Write a simulated release.")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--scale", default=0.02, show_default=True, help="Size, 1 being the real release's.")
-@click.option("--seed", default=0, show_default=True, help="Of the random numbers.")
+@click.option(
+    "--scale", default=0.02, show_default=True, help="Size as a fraction of the real release."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the random numbers.")
 def simulate(path: Path, scale: float, seed: int) -> None:
-    """Write a simulated release, in the published layout, into the folder PATH."""
+    """Write a simulated release into the folder PATH, in the layout of the real one."""
     from .simulation import simulate
 
     click.echo(simulate(path, scale=scale, seed=seed))
@@ -197,13 +199,13 @@ def simulate(path: Path, scale: float, seed: int) -> None:
 _MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", None)}
 
 
-@main.command(short_help="Check the files you have.")
+@main.command(short_help="Check your copy of the release.")
 @click.argument("area", metavar="A1|PEG", type=AREA)
 @data_path
 @as_json
 @click.pass_context
 def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> None:
-    """Check an area's files and what is read from them; exit with 1 if anything is wrong."""
+    """Check the files of an area and their contents; the exit code is 1 if a check fails."""
     import textwrap
 
     from .verification import verify
@@ -244,10 +246,11 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
     type=click.Choice(["strf", *NETWORKS]),
     default="strf",
     show_default=True,
-    help="strf: ridge regression and a static nonlinearity; others: networks (nat4xr[models]).",
+    help="strf is ridge regression with a static nonlinearity; the others are networks, which "
+    "need nat4xr[models].",
 )
-@click.option("--prefilter", type=click.Choice(["adaptrans"]), help="Front end of a network.")
-@click.option("--seeds", type=click.IntRange(1), help="Number of fits of a network.  [default: 5]")
+@click.option("--prefilter", type=click.Choice(["adaptrans"]), help="Front end of the network.")
+@click.option("--seeds", type=click.IntRange(1), help="Number of network fits.  [default: 5]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -271,7 +274,9 @@ def benchmark(
     from .area import open_area
 
     if model == "strf" and (prefilter or seeds):
-        raise click.UsageError("--prefilter and --seeds are for networks: choose one with --model")
+        raise click.UsageError(
+            "--prefilter and --seeds are only for networks: choose a network with --model"
+        )
     ds = open_area(area, path)
     if model == "strf":
         table = runs.run_strf(ds, out)
@@ -281,13 +286,13 @@ def benchmark(
         _echo_json(json.loads(table.to_json(orient="records")))
         return
     if table["simulated"].any():
-        click.echo("SIMULATED data: rows marked so cannot be compared with the published ones\n")
+        click.echo("Rows marked SIMULATED cannot be compared with the published rows.\n")
     click.echo(_leaderboard_text(table))
     click.echo(f"\nModels, predictions, scores of each cell and figures: {out}")
 
 
 def _leaderboard_text(table: pd.DataFrame) -> str:
-    """The leaderboard in at most 100 columns, scores with their standard errors."""
+    """Format the leaderboard for a width of 100 characters, with standard errors of the scores."""
     shown = table[["area"]].assign(model=table["backbone"])
     for score in ("cc_raw", "cc_norm", "r_ceiling"):
         errors = table[f"{score}_se"].map(" ± {:.1f}".format, na_action="ignore").fillna("")
@@ -301,17 +306,22 @@ def _leaderboard_text(table: pd.DataFrame) -> str:
 @main.command(short_help="Repeat an analysis of the paper.")
 @click.argument("figure", type=click.Choice(PAPER_FIGURES))
 @click.argument("area", metavar="A1|PEG", type=AREA)
-@click.option("--quick", is_flag=True, help="Fewer models and epochs: minutes on two cores.")
+@click.option(
+    "--quick", is_flag=True, help="Fit fewer models for fewer epochs (minutes on two cores)."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("nat4xr-paper"),
     show_default=True,
-    help="Folder for scores, figure and claim.",
+    help="Folder for the scores, the figure and the claim.",
 )
 @data_path
 def reproduce(figure: str, area: str, quick: bool, out: Path, path: Path | None) -> None:
-    """Fit models, and draw FIGURE of the data set's paper; goes on after an interruption."""
+    """Fit models and draw FIGURE of the data set's paper.
+
+    If the command is interrupted, run it again to continue.
+    """
     from .area import open_area
     from .paper import BOTH_AREAS
     from .paper import reproduce as reproduce_figure
@@ -322,10 +332,10 @@ def reproduce(figure: str, area: str, quick: bool, out: Path, path: Path | None)
     click.echo(f"{scores.attrs['claim']}\nScores, figure and claim: {out}")
 
 
-@main.command(short_help="See the package at work.")
+@main.command(short_help="Draw a figure from simulated data.")
 @click.argument("path", type=click.Path(path_type=Path), default=Path("nat4xr-demo"))
 def demo(path: Path) -> None:
-    """Draw one cell's responses to one sound, of a small SIMULATED release in the folder PATH."""
+    """Draw one cell's responses to one sound, from a small SIMULATED release in the folder PATH."""
     from . import plot
     from .area import open_area
     from .coverage import drop_unrecorded
@@ -337,7 +347,7 @@ def demo(path: Path) -> None:
     release = path / "release"
     if not (release / "truth.nc").exists():
         simulate(release)
-    ds = open_area("A1", release, download=False)  # never real data in place of these
+    ds = open_area("A1", release, download=False)  # never download real data instead
     val = drop_unrecorded(ds.sel(subset="val", auditory=True)).load()
     to_netcdf(val, path / "val.nc")
     best = val["psth"].std(("stim", "time")).idxmax("neuron").item()
@@ -345,7 +355,7 @@ def demo(path: Path) -> None:
     with written(path / "cell.png") as part:
         plt.savefig(part, dpi=150)
     plt.close()
-    click.echo(f"SIMULATED {ds.attrs['area']}, in {release}: {dict(ds.sizes)}")
+    click.echo(f"SIMULATED release of {ds.attrs['area']} in {release}: {dict(ds.sizes)}")
     click.echo(f"One cell and one sound: {path / 'cell.png'}; the selection: {path / 'val.nc'}")
     click.echo(f'Next, in Python: import nat4xr; nat4xr.open_area("A1", "{release.as_posix()}")')
 

@@ -1,4 +1,4 @@
-"""Coverage: which cell heard which sound."""
+"""Coverage: which cells heard which sounds."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def drop_unrecorded(obj: T) -> T:
     Parameters
     ----------
     obj : Dataset or DataArray
-        A Dataset with ``n_reps`` (stim, neuron), the number of presentations, or else with
+        A Dataset with ``n_reps`` (stim, neuron), the number of presentations, or with
         ``response``, which is NaN where there was no presentation. Or a DataArray with at least
-        one of the dims ``stim``, ``rep`` and ``neuron``, which is NaN where there was none.
+        one of the dims ``stim``, ``rep`` and ``neuron``, which is NaN where there was no
+        presentation.
 
     Returns
     -------
     Dataset or DataArray
-        ``obj`` without these cells, sounds and repeats. Dask arrays stay lazy, except for the
-        one that tells what was recorded, which is read once: the small ``n_reps`` or, without
-        it, the large ``response``.
+        ``obj`` without these cells, sounds and repeats. Dask arrays stay lazy. To find out what
+        was recorded, the function reads ``n_reps``, which is small, or else ``response``.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def drop_unrecorded(obj: T) -> T:
     recorded = _recorded(obj)
     dims = [dim for dim in ("stim", "rep", "neuron") if dim in recorded.dims]
     recorded = recorded.any([dim for dim in recorded.dims if dim not in dims]).compute()
-    # One pass is enough: a row that is dropped has no response that could keep a column.
+    # One pass is enough: the rows that are dropped have no responses that could keep a column.
     kept = {dim: recorded.any([other for other in dims if other != dim]).values for dim in dims}
     return obj.isel({dim: np.flatnonzero(keep) for dim, keep in kept.items() if not keep.all()})
 

@@ -1,4 +1,4 @@
-"""Errors about the files of the release, and how they are worded."""
+"""Errors about the files of the release, and helpers for their messages."""
 
 import errno
 import lzma
@@ -12,7 +12,7 @@ from typing import Any
 
 from isal import isal_zlib
 
-# The errors that libraries raise when content is damaged.
+# The errors that libraries raise for damaged content.
 _DAMAGE: tuple[Any, ...] = (
     EOFError,
     isal_zlib.error,
@@ -25,7 +25,7 @@ _DAMAGE: tuple[Any, ...] = (
 
 
 class ReleaseError(ValueError):
-    """A file of the release is damaged, or is not the file that the release should hold."""
+    """A file of the release is damaged, or is not the file that belongs in its place."""
 
 
 class DownloadError(OSError):
@@ -58,7 +58,7 @@ def explained(where: str) -> Iterator[None]:
     Parameters
     ----------
     where : str
-        What is being read, as the message should name it.
+        The name of the input in the message.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The claims of the data set's paper, one command each: fits, scores, a figure and a sentence.
+"""Repeat the analyses of the data set's paper.
 
 Pennington JR, David SV (2023). A convolutional neural network provides a generalizable model of
 natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol. 19(5): e1011110.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["FIGURES", "reproduce"]
 
 MAIN = "cnn1dx2"
-"""The paper's main model."""
+"""The main model of the paper."""
 
 SIZES: dict[str, list[dict[str, Any]]] = {
     "ln": [{"rank": rank} for rank in (1, 3, 5, 7, 11)],
@@ -42,20 +42,20 @@ SIZES: dict[str, list[dict[str, Any]]] = {
     ],
     "cnn": [{"filters": n, "dense": 9 * n} for n in (1, 3, 6, 10, 16)],
 }
-"""The sizes of each family in ``pareto``; quick runs take the second and the fourth."""
+"""The sizes of each family of models in ``pareto``. Quick runs use the second and the fourth."""
 
 FRACTIONS = (0.1, 0.15, 0.25, 0.5, 1.0)
-"""The fractions of the est sounds in ``data-limited``."""
+"""The fractions of the est sounds that ``data-limited`` fits."""
 
 N_SNR_BINS = 40
-"""Bins of the signal-to-noise ratio by which areas are matched."""
+"""Number of bins of the signal-to-noise ratio in which the areas are matched."""
 
 _QUICK_SITES = 3
 _QUICK_FIT = {"max_epochs": 60, "patience": 6, "learning_rate": 5e-3}
 
 
 class Outcome(NamedTuple):
-    """What an analysis found."""
+    """The results of an analysis."""
 
     scores: xr.Dataset
     figure: Figure
@@ -64,7 +64,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class _Fits:
-    """Fits that go on from where they were when they are interrupted and asked for again."""
+    """Fits models, with checkpoints from which an interrupted analysis continues."""
 
     folder: Path
     quick: bool
@@ -79,10 +79,12 @@ class _Fits:
         return models.fit(ds, model, checkpoint=checkpoint, **chosen)
 
     def sites(self, ds: xr.Dataset) -> list[str]:
-        """The sites to analyse: all, or for a quick run the largest."""
+        """Return the sites to analyse: all, or the largest ones in a quick run."""
         names, n_cells = np.unique(ds["site"].values, return_counts=True)
         if names.size < 2:
-            raise ValueError(f"this needs cells of two sites or more; ds has {names.size}")
+            raise ValueError(
+                f"this analysis needs cells of at least two sites, but ds has {names.size}"
+            )
         largest_first: list[str] = names[np.argsort(-n_cells, kind="stable")].tolist()
         return largest_first[:_QUICK_SITES] if self.quick else largest_first
 
@@ -98,48 +100,55 @@ def reproduce(
 ) -> xr.Dataset:
     """Repeat an analysis of the data set's paper.
 
-    Writes four files into the folder `out`: the scores (netCDF and CSV), a figure (PNG), and the
-    claim with its statistic (text). Their names begin with the figure and the area, and with
-    ``SIMULATED`` for simulated data. If it is interrupted, the same call goes on from the last
-    fit.
+    The function writes four files into the folder `out`: the scores (netCDF and CSV), a figure
+    (PNG), and a claim with its statistic (text). Their names begin with the area and the figure
+    (and with ``SIMULATED`` if the data are simulated). If the analysis is interrupted, call the
+    function again with the same arguments to continue it.
 
     Parameters
     ----------
     figure : {"pareto", "equivalence", "heldout", "transfer", "data-limited", "areas"}
-        - ``"pareto"``: accuracy against parameters per cell, for each family of models.
-        - ``"equivalence"``: how alike the predictions of different models are.
-        - ``"heldout"``: the core fitted without a site, its read-out then fitted to that site,
-          against the full fit and against a single-cell model.
-        - ``"transfer"``: the core of one area under the read-out of the other.
-        - ``"data-limited"``: fits to 10 to 100 % of the est sounds of a site, from nothing and
-          from a core that was fitted to the other sites.
-        - ``"areas"``: the two areas, as they are and matched by signal-to-noise ratio.
+        - ``"pareto"``: accuracy against the number of parameters per cell, for each family of
+          models.
+        - ``"equivalence"``: how similar the predictions of different models are.
+        - ``"heldout"``: a core that was fitted without a site, with a read-out that was fitted to
+          that site, compared with the full fit and with a single-cell model.
+        - ``"transfer"``: the core of one area with the read-out of the other.
+        - ``"data-limited"``: fits to 10 to 100 % of the est sounds of a site, either from scratch
+          or with a core that was fitted to the other sites.
+        - ``"areas"``: comparison of the two areas, with all cells and with cells matched by
+          signal-to-noise ratio.
     ds : xarray.Dataset
         One area, as :func:`nat4xr.open_area` returns it.
     out : path-like
-        The folder for the results; made if it does not exist.
+        Folder for the results. It is made if it does not exist.
     other : xarray.Dataset, optional
         The other area, for ``"transfer"`` and ``"areas"``.
     quick : bool, default: False
-        Fit fewer models (the three largest sites, two sizes of a family) for fewer epochs, which
-        takes minutes on two cores for a small release. Otherwise models are fitted by the
-        recipe ``"lab"``, for which a full area wants a GPU.
+        Whether to fit fewer models (only the three largest sites, and two sizes of each family) for
+        fewer epochs. This takes minutes on two cores for a small release. Otherwise models are
+        fitted by the recipe ``"lab"``, and a full area needs a GPU.
     **options
         Passed to :func:`nat4xr.models.fit`, such as ``device`` or ``progressbar``.
 
     Returns
     -------
     xarray.Dataset
-        ``r_ceiling`` (model, neuron), float64: :func:`nat4xr.metrics.r_ceiling` over the val
-        sounds, of the cells that every model predicts significantly (a correlation with the
-        trial average of more than two standard errors); ``median`` and ``standard_error``
-        (model), over these cells, by jackknife over sounds. The attribute ``claim`` is the
-        sentence that is also written to the text file.
+        Scores of those cells that all models predict significantly, which means that the
+        correlation with the trial average is more than two standard errors:
+
+        - ``r_ceiling`` (model, neuron), float64: :func:`nat4xr.metrics.r_ceiling` over the val
+          sounds;
+        - ``median`` and ``standard_error`` (model): the median of ``r_ceiling`` over cells, and its
+          standard error by jackknife over sounds.
+
+        The attribute ``claim`` is the sentence in the text file.
 
     Raises
     ------
     ValueError
-        If there is no such figure, `other` is missing, or `ds` has no val trials or too few sites.
+        If `figure` is unknown, if `other` is missing, or if `ds` has no val trials or too few
+        sites.
 
     References
     ----------
@@ -236,22 +245,22 @@ def _equivalence(fits: _Fits, ds: xr.Dataset) -> Outcome:
         for name, pred in predictions.items()
     }
     linear = centred["ln"]
-    # What a model predicts beyond the linear one: the residual of a regression on it.
+    # The residuals of a regression on the linear model are what a model predicts beyond it.
     beyond = {
         name: x - linear * (x * linear).sum(["stim", "time"]) / (linear**2).sum(["stim", "time"])
         for name, x in centred.items()
         if name != "ln"
     }
-    alike = xr.concat(
+    similarity = xr.concat(
         [
             xr.concat([metrics.corrcoef(a, b) for b in beyond.values()], "other_model")
             for a in beyond.values()
         ],
         "model",
     ).assign_coords(model=list(beyond), other_model=list(beyond))
-    alike.attrs = {"long_name": "correlation of predictions beyond LN", "units": "1"}
-    scores = scores.assign(equivalence=alike.reindex(model=scores["model"]))
-    medians = alike.median("neuron")
+    similarity.attrs = {"long_name": "correlation of predictions beyond LN", "units": "1"}
+    scores = scores.assign(equivalence=similarity.reindex(model=scores["model"]))
+    medians = similarity.median("neuron")
     figure = plot.figure(figsize=(4.2, 3.6))
     ax = figure.subplots()
     image = ax.imshow(medians, vmin=0, vmax=1, cmap="viridis")
@@ -291,16 +300,16 @@ def _heldout(fits: _Fits, ds: xr.Dataset) -> Outcome:
 
 
 def _transfer(fits: _Fits, ds: xr.Dataset, other: xr.Dataset) -> Outcome:
-    own, foreign = [], []
+    native, swapped = [], []
     cores = {_area(area): fits(f"core-{_area(area)}", area, MAIN) for area in (ds, other)}
     for area, source in ((ds, other), (other, ds)):
-        own.append(_predict(cores[_area(area)], area))
+        native.append(_predict(cores[_area(area)], area))
         core = cores[_area(source)]
         transferred = fits(f"readout-{_area(area)}", area, init=core, freeze="core")
-        foreign.append(_predict(transferred, area))
+        swapped.append(_predict(transferred, area))
     predictions = {
-        "other area's core": xr.concat(foreign, "neuron"),
-        "own core": xr.concat(own, "neuron"),
+        "other area's core": xr.concat(swapped, "neuron"),
+        "own core": xr.concat(native, "neuron"),
     }
     scores = _scores(predictions, ds, other)
     figure = _scatter_and_bars(scores, "own core", "other area's core", colour="area")
@@ -395,13 +404,13 @@ FIGURES: dict[str, Callable[..., Outcome]] = {
     "data-limited": _data_limited,
     "areas": _areas,
 }
-"""The analyses by the names that `reproduce` takes."""
+"""The analyses of `reproduce`, by name."""
 
 BOTH_AREAS = ("transfer", "areas")
 """The analyses that compare two areas."""
 
 
-# --- what they share ---------------------------------------------------------------------------
+# --- helpers of the analyses -------------------------------------------------------------------
 
 
 def _area(ds: xr.Dataset) -> str:
@@ -413,7 +422,7 @@ def _val(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _predict(fitted: Fitted, ds: xr.Dataset) -> xr.DataArray:
-    """Predictions for the val sounds, with the names of sounds and cells alone."""
+    """Predict the val sounds. Of all labels, the result only has the names of sounds and cells."""
     known = np.isin(ds["neuron"].values, fitted.config["neurons"])
     pred = models.predict(fitted, _val(ds).isel(neuron=known))
     coords = {dim: pred[dim].values for dim in pred.dims}
@@ -421,7 +430,7 @@ def _predict(fitted: Fitted, ds: xr.Dataset) -> xr.DataArray:
 
 
 def _scores(predictions: Mapping[str, xr.DataArray], *areas: xr.Dataset) -> xr.Dataset:
-    """Score predictions in the cells that all of them predict significantly."""
+    """Score the predictions for those cells that all models predict significantly."""
     trials = [_val(area)["response"].load() for area in areas]
     labels = [
         {str(name): c.values for name, c in t.coords.items() if c.dims == ("neuron",)}
@@ -439,8 +448,8 @@ def _scores(predictions: Mapping[str, xr.DataArray], *areas: xr.Dataset) -> xr.D
     kept = significant.all("model").values
     if not kept.any():
         raise ValueError(
-            f"none of {kept.size} cells is predicted significantly by all of the models "
-            f"({', '.join(predictions)}): fit for longer, or to more sounds"
+            f"none of {kept.size} cells is predicted significantly by all models "
+            f"({', '.join(predictions)}): fit them for more epochs or to more sounds"
         )
     pred, response = pred.isel(neuron=kept), response.isel(neuron=kept)
     median = metrics.jackknife(_median_r_ceiling, pred, response)
@@ -462,7 +471,7 @@ def _median_r_ceiling(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArra
 
 
 def _comparison(scores: xr.Dataset, one: str, other: str) -> str:
-    """The medians of two models, and a paired test over cells."""
+    """Compare the medians of two models, with a paired test over cells."""
     pair = [scores.isel(model=scores["model"].values == name).squeeze() for name in (one, other)]
     test = require("scipy.stats", "analysis").wilcoxon(*(p["r_ceiling"].values for p in pair))
     medians = [f"{float(p['median']):.3f} ± {float(p['standard_error']):.3f}" for p in pair]
@@ -473,7 +482,7 @@ def _comparison(scores: xr.Dataset, one: str, other: str) -> str:
 
 
 def _scatter_and_bars(scores: xr.Dataset, x: str, y: str, *, colour: str | None = None) -> Figure:
-    """One model against another, cell by cell, beside the medians of all."""
+    """Draw the scores of one model against another, and the medians of all models."""
     figure = plot.figure(figsize=(7.5, 3.6))
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     by_model = {
@@ -497,7 +506,7 @@ def _scatter_and_bars(scores: xr.Dataset, x: str, y: str, *, colour: str | None 
 
 
 def _matched(snr: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Choose cells of two groups so that both have as many in each bin of the SNR."""
+    """Choose cells of two groups, so that both have equal numbers in each bin of the SNR."""
     rng = np.random.default_rng(0)
     edges = np.linspace(snr.min(), snr.max(), N_SNR_BINS + 1)
     bins = np.clip(np.digitize(snr, edges) - 1, 0, N_SNR_BINS - 1)
@@ -511,7 +520,7 @@ def _matched(snr: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _as_table(scores: xr.Dataset) -> pd.DataFrame:
-    """A row per cell, a column per model."""
+    """Make a table with one row per cell and one column per model."""
     cells = pd.Index(scores["neuron"].values, name="neuron")
     values = scores["r_ceiling"].transpose("neuron", "model").values
     return pd.DataFrame(values, cells, scores["model"].values)

@@ -1,6 +1,6 @@
-"""What cells have to do with each other, and when each begins to respond.
+"""Correlations between pairs of cells, and the latency of each cell.
 
-Functions of labelled responses that return labelled values: of each pair of cells, of each cell.
+The functions take labelled responses and return labelled values, one per pair or one per cell.
 """
 
 from __future__ import annotations
@@ -18,64 +18,67 @@ __all__ = ["latency", "pairs"]
 
 Array = NDArray[Any]
 
-# The labels that cells of a site have in common.
+# The cells of a site have the same values of these labels.
 _SITE_LABELS = ("site", "area", "animal", "session", "recording")
 
-# A rise by less than so many standard deviations of the bins before the sound is no response.
+# A response must rise this many standard deviations above the bins before the sound.
 _MIN_RISE = 3
 
 
 def pairs(response: xr.DataArray) -> xr.Dataset:
-    r"""Signal and noise correlation of each two cells that were recorded at the same time.
+    r"""Compute signal and noise correlations of all pairs of simultaneously recorded cells.
 
-    Cells are paired within a site, never across sites. Of the trials of a site those count that
-    all of its cells have whole, and of the sounds those with two such trials or more.
+    Two cells form a pair if they belong to the same site. A trial is used if none of the cells of
+    the site has a NaN in it, and a sound is used if it has at least two such trials.
 
     Parameters
     ----------
     response : xarray.DataArray
-        Spikes per bin, dims rep, neuron, and stim and time where there are several; NaN where there
-        was no presentation. With a coordinate ``site`` along ``neuron``.
+        Spikes per bin, with dims rep and neuron, and optionally stim and time; NaN where there was
+        no presentation. It needs a coordinate ``site`` along ``neuron``.
 
     Returns
     -------
     xarray.Dataset
-        Dim pair, lazy where `response` is:
+        These variables along the dim ``pair``, which are lazy if `response` is:
 
-        - ``noise_correlation`` (float64): over trials, of the spikes in all time bins given, less
-          their mean over the trials of the same sound.
-        - ``signal_correlation`` (float64): over sounds and time bins, of the responses without
-          noise. NaN where a cell has no more signal power than noise explains.
-        - ``n_trials`` (int64): the trials that count.
+        - ``noise_correlation`` (float64): the correlation over trials of the two cells' spike
+          counts. The mean count for each sound is subtracted first. Counts are over all time bins
+          in `response`.
+        - ``signal_correlation`` (float64): the correlation over sounds and time bins of the two
+          cells' mean responses, corrected for noise. NaN if noise alone explains the variance of
+          one of the two mean responses.
+        - ``n_trials`` (int64): the number of trials used.
 
-        Each label of the cells is there twice, ``neuron_1`` and ``neuron_2``; those of their
-        site, ``site``, ``area``, ``animal``, ``session`` and ``recording``, once. Both correlations
-        are NaN where a cell has no trials.
+        Both correlations are NaN if one of the two cells has no trials. Each label of the cells
+        gives two coordinates, such as ``neuron_1`` and ``neuron_2``. The labels that the cells of
+        a site share (``site``, ``area``, ``animal``, ``session`` and ``recording``) give only one.
 
     Raises
     ------
     ValueError
-        If a dim is missing or too many, or there is no ``site``.
+        If a dim is missing or unknown, or if there is no coordinate ``site``.
 
     Notes
     -----
-    With :math:`r_{isn}(t)` the response of cell :math:`i` in trial :math:`n` of the :math:`N_s` of
-    sound :math:`s`, :math:`y_{is}(t)` its mean over trials, and :math:`c_{isn}` the sum over time
-    of :math:`r_{isn} - y_{is}`, the noise correlation is
+    Let :math:`r_{isn}(t)` be the response of cell :math:`i` in trial :math:`n` of sound :math:`s`,
+    which has :math:`N_s` trials. Let :math:`y_{is}(t)` be its mean over trials, and
+    :math:`c_{isn}` the sum of :math:`r_{isn} - y_{is}` over time. Then the noise correlation is
 
     .. math:: \frac{C_{ij}}{\sqrt{C_{ii} C_{jj}}}, \qquad C_{ij} = \sum_{s,n} c_{isn} c_{jsn}
 
-    Its standard error is about :math:`1 / \sqrt{\sum_s (N_s - 1)}`, 0.05 for 18 sounds of 20
-    trials. Poisson noise, which cells do not share, lowers it, most where there are few spikes:
-    compare it between cells of similar rates and windows of one length only.
+    Its standard error is about :math:`1 / \sqrt{\sum_s (N_s - 1)}`, which is 0.05 for 18 sounds of
+    20 trials. Poisson noise is independent in each cell and lowers the noise correlation, most of
+    all when there are few spikes. Therefore only compare cells of similar rates, and windows of
+    equal length.
 
-    The signal correlation is the same fraction with the covariance of :math:`y_{is}(t)` over sounds
-    and bins, less the part of it that is noise. The noise in :math:`y_{is}(t)` has the covariance
-    of the trials over :math:`N_s`; this is also how `nat4xr.metrics.signal_power` takes it off a
-    variance. The estimate is not biased by noise correlations, as that of the plain averages is,
-    and can exceed 1 in cells of little signal.
+    The signal correlation is the same fraction, where :math:`C_{ij}` is the covariance of
+    :math:`y_{is}(t)` over sounds and bins, minus its expected value from noise alone (the
+    covariance over trials, divided by :math:`N_s`). `nat4xr.metrics.signal_power` corrects a
+    variance in the same way. Noise correlations do not bias this estimate, as they would bias the
+    correlation of the mean responses. It can exceed 1 if cells have little signal.
 
-    A Dask array is computed site by site.
+    Dask arrays are computed one site at a time.
 
     References
     ----------
@@ -94,20 +97,20 @@ def pairs(response: xr.DataArray) -> xr.Dataset:
     >>> by_site.site.values.tolist()
     ['ARM029a', 'CRD016d', 'DRX006b', 'TNC013a', 'TNC018a']
 
-    Correlations of a part of the trial, here of the onset of the sound:
+    The correlations in a part of the trial, here the onset of the sound:
 
     >>> onset = nat4xr.pairs(ds.response.sel(time=slice(0.25, 0.35)))
     """
     response = _with_dims(response)
     if "site" not in response.coords or response["site"].dims != ("neuron",):
         raise ValueError(
-            "pairs needs a coordinate 'site' along neuron, to tell which cells were recorded at "
-            "the same time; nat4xr.set_labels(response, like=ds) gives one"
+            "pairs needs a coordinate 'site' along neuron, to know which cells were recorded "
+            "together: nat4xr.set_labels(response, like=ds) adds it"
         )
     sites = response["site"].values
     named = dict.fromkeys(sites[sites != ""].tolist())
     if not named:
-        raise ValueError("pairs needs cells whose site is known; response has none")
+        raise ValueError("pairs needs cells whose site is known, but no cell of response has one")
     cells = [np.flatnonzero(sites == site) for site in named]
     both = np.concatenate(
         [members[np.array(np.triu_indices(members.size, 1))] for members in cells], 1
@@ -122,13 +125,13 @@ def pairs(response: xr.DataArray) -> xr.Dataset:
 
 _LONG_NAMES = {
     "noise_correlation": "noise correlation of spike counts",
-    "signal_correlation": "signal correlation, noise taken off",
+    "signal_correlation": "signal correlation, corrected for noise",
     "n_trials": "trials that both cells have",
 }
 
 
 def _with_dims(response: xr.DataArray) -> xr.DataArray:
-    """Add the dims along which there is one element, and check the others."""
+    """Add the dims ``stim`` and ``time`` if they are missing, and check the others."""
     if not isinstance(response, xr.DataArray):
         raise TypeError(f"response must be an xarray.DataArray, not {type(response).__name__}")
     single = [dim for dim in ("stim", "time") if dim not in response.dims]
@@ -136,7 +139,8 @@ def _with_dims(response: xr.DataArray) -> xr.DataArray:
     dims = ("stim", "rep", "time", "neuron")
     if set(response.dims) != set(dims):
         raise ValueError(
-            f"response needs rep and neuron, and may have stim and time, not {response.dims}"
+            "response needs the dims rep and neuron, may have stim and time, and must have no "
+            f"other: its dims are {response.dims}"
         )
     return response.transpose(*dims)
 
@@ -159,7 +163,7 @@ def _pairs_of_site(response: xr.DataArray) -> xr.Dataset:
 
 
 def _correlate_cells(response: Array) -> tuple[Array, Array, Array]:
-    """Noise and signal correlation, and trials, of each two cells (stim, rep, time, neuron)."""
+    """Return noise correlation, signal correlation and number of trials of each pair of cells."""
     n_cells, n_bins = response.shape[-1], response.shape[2]
     whole = ~np.any(np.isnan(response), axis=2)  # stim, rep, neuron
     recorded: Array = np.any(whole, axis=(0, 1))
@@ -175,73 +179,73 @@ def _correlate_cells(response: Array) -> tuple[Array, Array, Array]:
         bins = (trials - mean).reshape(-1, n_cells)
         counts = (trials - mean).sum(1)
         noise += counts.T @ counts
-        # What the noise of bins adds to the scatter of the means, and what it adds to their mean.
+        # Noise adds to the scatter of the means over trials, and also to their overall mean.
         noise_of_means += bins.T @ bins / (n - 1) / n
         noise_of_means -= counts.T @ counts / (n - 1) / n / (n_bins * enough.size)
         means.append(mean)
         n_trials += n
     signal = np.concatenate(means)
     signal = signal - signal.mean(0) if len(signal) else signal
-    one, other = np.triu_indices(n_cells, 1)
-    both = recorded[one] & recorded[other]
+    first, second = np.triu_indices(n_cells, 1)
+    both_recorded = recorded[first] & recorded[second]
     return (
-        _normalised(noise)[one, other],
-        _normalised(signal.T @ signal - noise_of_means)[one, other],
-        np.where(both, n_trials, 0),
+        _normalised(noise)[first, second],
+        _normalised(signal.T @ signal - noise_of_means)[first, second],
+        np.where(both_recorded, n_trials, 0),
     )
 
 
 def _normalised(covariance: Array) -> Array:
-    """Correlations; NaN where a variance is not positive."""
+    """Turn covariances into correlations, with NaN where a variance is not positive."""
     variance = covariance.diagonal()
     scale = np.sqrt(np.where(variance > 0, variance, np.nan))
     return np.asarray(covariance / np.outer(scale, scale))
 
 
-def _labels_of_pairs(response: xr.DataArray, one: Array, other: Array) -> dict[str, xr.Variable]:
+def _labels_of_pairs(response: xr.DataArray, first: Array, second: Array) -> dict[str, xr.Variable]:
     labels = {}
     for name, coord in response.coords.items():
         if coord.dims != ("neuron",):
             continue
         if name in _SITE_LABELS:
-            labels[str(name)] = xr.Variable("pair", coord.values[one], coord.attrs)
+            labels[str(name)] = xr.Variable("pair", coord.values[first], coord.attrs)
             continue
-        for suffix, cells in (("1", one), ("2", other)):
+        for suffix, cells in (("1", first), ("2", second)):
             labels[f"{name}_{suffix}"] = xr.Variable("pair", coord.values[cells], coord.attrs)
     return labels
 
 
 def latency(response: xr.DataArray, *, window_s: float = 0.1) -> xr.DataArray:
-    r"""How long after a sound begins each cell begins to respond.
+    r"""Measure the latency of each cell's response to the onset of the sound.
 
-    The rate of a cell, averaged over sounds and trials, rises above its mean before the sound. The
-    latency is the time from sound onset to the first bin that reaches half of the highest rise
-    within the window.
+    The rate of each cell is averaged over sounds and trials. Its rise is its difference from the
+    mean rate before the sound. The latency is the time from sound onset to the first bin in which
+    the rise is at least half of the largest rise in the window.
 
     Parameters
     ----------
     response : xarray.DataArray
-        Spikes per bin or rates, with dim time, and stim, rep and neuron where there are several.
-        ``time.attrs["sound_on"]`` tells when sounds begin.
+        Spikes per bin or rates, with the dim time, and optionally stim, rep and neuron. The attrs
+        of ``time`` must contain ``sound_on``, the onset of the sounds in s.
     window_s : float, default: 0.1
-        How long after sound onset to look for the response, in s.
+        Length of the window after sound onset in which to look for the response, in s.
 
     Returns
     -------
     xarray.DataArray
-        Latency in s, float64, dims (neuron), lazy where `response` is. It is that of the left edge
-        of the bin: a spike is up to a bin width later. NaN where no bin of the window is above the
-        mean before the sound by 3 standard deviations of the bins before it.
+        Latency in s, float64, dims (neuron), lazy if `response` is. It refers to the left edge of
+        the bin, so the spikes come up to one bin width later. NaN if no rise in the window reaches
+        3 standard deviations of the rate in the bins before the sound.
 
     Raises
     ------
     ValueError
-        If there is no ``time`` coordinate, or no bin before or after the sound begins.
+        If there is no coordinate ``time``, or there are no bins before or after sound onset.
 
     Notes
     -----
-    Bins of 10 ms tell fast cells from slow ones, but no more. For finer latencies open with
-    ``dt_ms=2``, and average over all val sounds at least.
+    Bins of 10 ms can separate fast cells from slow ones, but no more. For finer latencies open the
+    area with ``dt_ms=2``, and average over at least all val sounds.
 
     Examples
     --------
@@ -254,7 +258,7 @@ def latency(response: xr.DataArray, *, window_s: float = 0.1) -> xr.DataArray:
     if not isinstance(response, xr.DataArray):
         raise TypeError(f"response must be an xarray.DataArray, not {type(response).__name__}")
     if "time" not in response.dims or "time" not in response.coords:
-        raise ValueError("latency needs a dim 'time' with its coordinate")
+        raise ValueError("latency needs a dim 'time' that has a coordinate")
     averaged = [dim for dim in ("stim", "rep") if dim in response.dims]
     n_trials = response.count(averaged)
     rate = response.sum(averaged) / n_trials.where(n_trials > 0)
@@ -265,7 +269,7 @@ def latency(response: xr.DataArray, *, window_s: float = 0.1) -> xr.DataArray:
     within = ((since >= -half_bin) & (since < window_s - half_bin)).values
     if not before.any() or not within.any():
         raise ValueError(
-            "latency needs times before and after sound onset, which is read from "
+            "latency needs time bins before and after sound onset, which it reads from "
             "response.time.attrs['sound_on']"
         )
     silence = rate.isel(time=before)

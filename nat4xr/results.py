@@ -43,17 +43,17 @@ def open_table(
     Returns
     -------
     xarray.Dataset
-        One variable (neuron) for each column of the table, in the order of its rows: columns of
-        numbers as float64, NaN where a field is empty, and other columns as text. The cell ids
-        are the coordinate ``neuron``, ``sig_auditory`` is the label ``auditory``, and the other
-        labels of the cells are those of `open_area`.
+        One variable (neuron) for each column of the table, in the order of its rows. Columns of
+        numbers are float64, with NaN for empty fields; other columns are text. The cell ids are
+        the coordinate ``neuron``, and ``sig_auditory`` is the label ``auditory``. The other labels
+        of the cells are those of `open_area`.
 
     Raises
     ------
     ValueError
         If `area` is not one of the values above.
     ReleaseError
-        If the table is damaged, or has two rows for a cell that differ.
+        If the table is damaged, or has two different rows for the same cell.
     DownloadError
         If the files cannot be downloaded.
     FileNotFoundError
@@ -61,8 +61,8 @@ def open_table(
 
     Notes
     -----
-    The release does not describe the columns. Their names tell which model they belong to; the
-    values are that model's correlations with the val responses.
+    The release does not describe the columns. Each column has the name of a model, and contains
+    the correlations of its predictions with the val responses.
 
     References
     ----------
@@ -122,7 +122,7 @@ def open_table(
 
 
 def _values(fields: Sequence[str]) -> NDArray[Any]:
-    """Parse a column as numbers, with NaN for empty fields; or keep the text if that fails."""
+    """Parse a column as numbers, with NaN for empty fields, or return text if that fails."""
     try:
         return np.array([float(field) if field.strip() else np.nan for field in fields])
     except ValueError:

@@ -28,8 +28,8 @@ def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
     """Fit the STRF baseline, score it by the published protocol, and save the results.
 
     The model is linear-nonlinear, with 25 lags for each cell (:func:`nat4xr.strf.fit`), and is
-    fitted to the est sounds. The folder `out` gets these files, whose names begin with the area
-    (and with ``SIMULATED`` if the data are simulated):
+    fitted to the est sounds. The results are written to these files in the folder `out`. Their
+    names begin with the area (or with ``SIMULATED`` if the data are simulated):
 
     * ``strf-model.nc``: the fitted model;
     * ``strf-predictions.nc``: its predictions for the val sounds;
@@ -48,12 +48,12 @@ def run_strf(ds: xr.Dataset, out: str | os.PathLike[str]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        The leaderboard, as from :func:`leaderboard`.
+        The leaderboard, as :func:`leaderboard` returns it.
 
     Raises
     ------
     ValueError
-        If :func:`nat4xr.strf.fit` or :func:`evaluate` refuses the data.
+        If `ds` does not meet the requirements of :func:`nat4xr.strf.fit` or :func:`evaluate`.
     ImportError
         If matplotlib or SciPy is not installed.
 
@@ -101,16 +101,16 @@ def run(
 ) -> pd.DataFrame:
     """Fit a model with several seeds, score it by the published protocol, and save the results.
 
-    The folder `out` gets these files, whose names begin with the area and the model (and with
-    ``SIMULATED`` if the data are simulated):
+    The results are written to these files in the folder `out`. Their names begin with the area and
+    the model (and with ``SIMULATED`` if the data are simulated):
 
     * ``seed0.safetensors``, ...: the fitted models (:func:`nat4xr.models.load`);
     * ``seed0.nc``, ...: predictions (stim, time, neuron) for the val sounds;
     * ``scores.nc``: ``cc_raw`` and ``cc_norm`` (seed, neuron) of the cells that were scored;
-    * ``learning.png``: the learning curves (with matplotlib);
+    * ``learning.png``: a figure of the learning curves;
     * ``leaderboard.csv``: the table that is returned.
 
-    If a run is interrupted, call this again with the same arguments to continue it.
+    If a run is interrupted, call the function again with the same arguments to continue it.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def run(
     prefilter : {None, "adaptrans"}, optional
         The front end of the network, as for :func:`fit`.
     seeds : int, default: 5
-        Number of fits; their seeds are 0, 1, 2, ...
+        Number of fits. Their seeds are 0, 1, 2, ...
     out : path-like
         Folder for the results. It is made if it does not exist, and older results are replaced.
     **options
@@ -130,15 +130,15 @@ def run(
     Returns
     -------
     pandas.DataFrame
-        The leaderboard, as from :func:`nat4xr.benchmark.leaderboard`. The scores of the model
-        are means over seeds, and there are further columns: ``n_seeds``, and ``cc_raw_sd`` and
-        ``cc_norm_sd``, the standard deviations over seeds in percent.
+        The leaderboard, as :func:`nat4xr.benchmark.leaderboard` returns it. The scores of the
+        model are means over seeds. There are three more columns: ``n_seeds``, and ``cc_raw_sd``
+        and ``cc_norm_sd``, the standard deviations over seeds in percent.
 
     Raises
     ------
     ValueError
-        If `seeds` is less than 1, or :func:`fit` or :func:`nat4xr.benchmark.evaluate` refuses
-        the arguments.
+        If `seeds` is less than 1, or if the arguments do not meet the requirements of :func:`fit`
+        or :func:`nat4xr.benchmark.evaluate`.
 
     References
     ----------
@@ -188,7 +188,7 @@ def run(
 
 
 def _prefix(ds: xr.Dataset, model: str) -> str:
-    """The prefix of the names of a model's results."""
+    """Return the prefix of the file names of a model's results."""
     mark = "SIMULATED-" if ds.attrs.get("simulated") else ""
     return f"{mark}{ds['area'].values.flat[0]}-{model}-"
 
@@ -200,7 +200,7 @@ def _folder(out: str | os.PathLike[str]) -> Path:
 
 
 def save_results(results: Mapping[str, Any], out: str | os.PathLike[str], prefix: str) -> None:
-    """Write results to files; older ones are replaced only when all are written."""
+    """Write results to files. Older results are replaced after all new ones have been written."""
     folder = _folder(out)
     with ExitStack() as stack:
         for name, result in results.items():
@@ -218,7 +218,7 @@ def save_results(results: Mapping[str, Any], out: str | os.PathLike[str], prefix
 
 
 def _scores_figure(scores: xr.Dataset, ds: xr.Dataset) -> Figure:
-    """The scores of all cells against their noise ceilings."""
+    """Draw the scores of all cells against their noise ceilings."""
     trials = ds["response"].isel(stim=ds["subset"].values == "val")
     figure = plot.figure()
     ceiling = metrics.cc_max(trials.sel(neuron=scores["neuron"].values))
@@ -229,7 +229,7 @@ def _scores_figure(scores: xr.Dataset, ds: xr.Dataset) -> Figure:
 def _best_cell_figure(
     scores: xr.Dataset, model: xr.Dataset, pred: xr.DataArray, ds: xr.Dataset
 ) -> Figure:
-    """The STRF of the cell with the best score, and its response to the first sound."""
+    """Draw the STRF of the cell with the best score, and its response to the first sound."""
     figure = plot.figure(figsize=(9, 3.5))
     left, right = figure.subplots(1, 2)
     best = {"neuron": scores["cc_raw"].idxmax("neuron").item()}
@@ -240,7 +240,7 @@ def _best_cell_figure(
 
 
 def _learning_figure(fits: list[Fitted]) -> Figure:
-    """The losses of all fits, epoch by epoch."""
+    """Draw the losses of all fits against the epoch."""
     figure = plot.figure(figsize=(5, 3.5))
     ax = figure.subplots()
     for fitted in fits:

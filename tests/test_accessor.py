@@ -45,7 +45,7 @@ def test_a_label_selects(ds):
 
 
 def test_a_name_that_is_no_label_lists_those_that_are(ds):
-    with pytest.raises(AttributeError, match=r"no label 'sight'.*site"):
+    with pytest.raises(AttributeError, match=r"'sight'.*site"):
         _ = ds.nat4.sight
 
 

@@ -90,7 +90,7 @@ def test_sounds_has_a_row_a_sound_and_every_label(ds, spikes):
 
 
 def test_a_table_of_what_has_no_such_dim_is_refused(ds):
-    with pytest.raises(ValueError, match="no dim 'neuron'"):
+    with pytest.raises(ValueError, match="'neuron'"):
         bridges.cells(ds.isel(neuron=0))
 
 
@@ -278,7 +278,7 @@ def test_a_stimulus_that_lacks_sounds_is_refused(torch, ds):
 def test_what_is_no_stimulus_or_no_sound_is_refused(torch, ds):
     with pytest.raises(TypeError, match="must be a DataArray, not Dataset"):
         bridges.torch_dataset(ds, stimulus=ds[["spectrogram"]])
-    with pytest.raises(ValueError, match="no sound or no cell"):
+    with pytest.raises(ValueError, match="'stim': 0"):
         bridges.torch_dataset(ds.isel(stim=[]))
 
 
@@ -291,7 +291,7 @@ def test_a_cell_without_trials_is_never_valid(torch, ds):
 def test_a_loop_over_the_items_ends(torch, ds):
     sounds = bridges.torch_dataset(ds.isel(stim=slice(2)))
     assert len(list(sounds)) == 2
-    with pytest.raises(IndexError, match="there are 2 sounds"):
+    with pytest.raises(IndexError, match="item 2"):
         sounds[2]
     with pytest.raises(ValueError, match="'neuron'"):
         bridges.torch_dataset(ds.isel(neuron=0))

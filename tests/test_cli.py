@@ -132,7 +132,7 @@ def test_export_does_not_overwrite(release, tmp_path):
     (tmp_path / "mine.nc").write_text("precious")
     result = run("export", "PEG", tmp_path / "mine.nc", "--path", release)
     assert result.exit_code == 1
-    assert "mine.nc is there already" in result.output
+    assert "mine.nc already exists" in result.output
     assert (tmp_path / "mine.nc").read_text() == "precious"
 
 

@@ -261,7 +261,7 @@ def test_kernels_have_their_rank(prefilter: str | None) -> None:
 
 @pytest.mark.parametrize("model", ["cnn-deepstrf", "statenet"])
 def test_a_network_refuses_fewer_bands_than_it_needs(model: str) -> None:
-    with pytest.raises(ValueError, match="do not fit into 4 bands"):
+    with pytest.raises(ValueError, match="into 4 bands"):
         Network(model, None, torch.ones(1), n_freq=4, bin_s=0.01)
 
 
@@ -464,15 +464,15 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(
 ) -> None:
     uninterrupted = quick(ds, model, max_epochs=14)
     file = tmp_path / "checkpoint"
-    one_epoch, epochs = training._Training.one_epoch, []
+    run_epoch, epochs = training._Training.run_epoch, []
 
     def interrupted(self: Any, *parts: Any) -> None:
         epochs.append(len(self.losses))
         if len(epochs) == 12:
             raise KeyboardInterrupt
-        one_epoch(self, *parts)
+        run_epoch(self, *parts)
 
-    monkeypatch.setattr(training._Training, "one_epoch", interrupted)
+    monkeypatch.setattr(training._Training, "run_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         quick(ds, model, max_epochs=14, checkpoint=file)
     epochs.clear()
@@ -487,9 +487,9 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(
 
 def test_the_checkpoint_of_another_fit_is_refused(ds: xr.Dataset, tmp_path: Path) -> None:
     quick(ds, checkpoint=tmp_path / "checkpoint")
-    with pytest.raises(ValueError, match="checkpoint of a fit with other options or data"):
+    with pytest.raises(ValueError, match="checkpoint"):
         quick(ds, seed=1, checkpoint=tmp_path / "checkpoint")
-    with pytest.raises(ValueError, match="checkpoint of a fit with other options or data"):
+    with pytest.raises(ValueError, match="checkpoint"):
         quick(ds.assign(psth=2 * ds["psth"]), checkpoint=tmp_path / "checkpoint")
 
 
@@ -576,14 +576,14 @@ def test_a_module_of_the_user_is_fitted_saved_and_predicts(ds: xr.Dataset, tmp_p
         .isel(lag=slice(1, None))
         .equals(xr.zeros_like(gradient_strf(fitted, ds, n_lags=3).isel(lag=slice(1, None))))
     )
-    with pytest.raises(ValueError, match="Mine"):
+    with pytest.raises(ValueError, match=r"mine .*Mine\("):
         load(tmp_path / "mine")
-    with pytest.raises(ValueError, match="another module"):
+    with pytest.raises(ValueError, match=str(tmp_path / "mine")):
         load(tmp_path / "mine", Mine(3))
 
 
 def test_a_module_that_returns_another_shape_is_refused(ds: xr.Dataset) -> None:
-    with pytest.raises(ValueError, match=r"Mine must return .*\(1, 4, 40\), not \(1, 3, 40\)"):
+    with pytest.raises(ValueError, match=r"Mine .*\(1, 4, 40\), not \(1, 3, 40\)"):
         quick(ds, Mine(3))
 
 
@@ -736,7 +736,7 @@ def test_predicting_cells_that_were_not_fitted_says_how_to(ds: xr.Dataset) -> No
 def test_what_init_says_is_not_said_again(ds: xr.Dataset) -> None:
     fitted = quick(ds)
     for options in ({"model": "cnn"}, {"sizes": {"rank": 1}}, {"prefilter": "adaptrans"}):
-        with pytest.raises(ValueError, match="init says"):
+        with pytest.raises(ValueError, match="init"):
             quick(ds, **{"model": None, "init": fitted, **options})
     with pytest.raises(ValueError, match="other frequency bands"):
         quick(ds.isel(freq=slice(4)), None, init=fitted)
@@ -761,7 +761,7 @@ def test_unknown_options_are_refused(ds: xr.Dataset, options: dict[str, Any], me
 def test_a_dataset_that_cannot_be_fitted_is_refused(ds: xr.Dataset) -> None:
     with pytest.raises(ValueError, match="lacks 'spectrogram'"):
         quick(ds.drop_vars("spectrogram"))
-    with pytest.raises(ValueError, match="two est sounds or more; ds has 0"):
+    with pytest.raises(ValueError, match="has 0"):
         quick(ds.isel(stim=slice(N_VAL)))
 
 
@@ -814,7 +814,7 @@ def test_files_of_others_are_not_taken_for_models(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="holds no model that nat4xr has saved"):
+    with pytest.raises(ValueError, match="nat4xr has saved"):
         load(tmp_path / "other.safetensors")
 
 
@@ -948,7 +948,7 @@ def test_what_a_model_does_not_have_is_refused(ds: xr.Dataset) -> None:
     fitted = quick(ds, "cnn", max_epochs=1)
     with pytest.raises(ValueError, match="only 'ln' has kernels"):
         kernel(fitted)
-    with pytest.raises(ValueError, match="no AdapTrans in front"):
+    with pytest.raises(ValueError, match="not AdapTrans"):
         adaptation(fitted)
     with pytest.raises(ValueError, match="n_lags must be from 1 to the 40"):
         gradient_strf(fitted, ds, n_lags=41)

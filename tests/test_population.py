@@ -127,8 +127,8 @@ def test_pairs_are_lazy_and_come_out_the_same(simulated_release: Path, no_comput
     ("wrong", "message"),
     [
         (lambda r: r.drop_vars("site"), "site"),
-        (lambda r: r.assign_coords(site=("neuron", ["", ""])), "site is known"),
-        (lambda r: r.isel(neuron=0), "needs rep and neuron"),
+        (lambda r: r.assign_coords(site=("neuron", ["", ""])), "site"),
+        (lambda r: r.isel(neuron=0), r"\brep\b.*neuron"),
         (lambda r: r.expand_dims(model=2), "'model'"),
     ],
 )
@@ -174,7 +174,7 @@ def test_latency_averages_over_sounds_and_the_trials_there_were(simulated_releas
 
 @pytest.mark.parametrize("part", [slice(0.02, None), slice(None, 0.01)])
 def test_latency_needs_time_before_and_after_the_onset(part: slice) -> None:
-    with pytest.raises(ValueError, match="before and after sound onset"):
+    with pytest.raises(ValueError, match="sound_on"):
         nat4xr.latency(rate_of([0, 0, 1, 2]).sel(time=part))
 
 

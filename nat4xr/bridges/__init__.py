@@ -1,7 +1,7 @@
-"""Bridges to the tools that others use: each takes what nat4xr opens, and gives what a tool takes.
+"""Convert what nat4xr opens into the objects of other tools.
 
 ===============  ==============================================  ===============================
-for              functions                                       needs
+tool             functions                                       needs
 ===============  ==============================================  ===============================
 pandas           :func:`cells`, :func:`sounds`, :func:`trials`
 scikit-learn     :func:`design_matrix`
@@ -11,7 +11,7 @@ pynapple         :func:`to_pynapple`                             ``'nat4xr[pynap
 NWB              :func:`to_nwb`                                  ``'nat4xr[nwb]'``
 ===============  ==============================================  ===============================
 
-The tools themselves are imported when one of their functions is first asked for.
+Each tool is imported when one of its functions is first used.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
     "trials",
 ]
 
-# By function: its module, the package that this imports, and the extra that installs it.
+# For each function its module, the package that this module needs, and the extra for that package.
 _DEFERRED = {
     "to_nwb": ("_nwb", "pynwb", "nwb"),
     "to_pynapple": ("_pynapple", "pynapple", "pynapple"),

@@ -17,11 +17,10 @@ from pynwb.misc import Units
 from ..io.files import written
 from ._session import Session, read_session
 
-# The release says neither when it was recorded nor how old the animals were. NWB demands the one,
-# its inspector the other: a date that nobody takes for real, and "of any age".
+# NWB requires a date and its inspector requires an age, but the release has neither.
 _NO_DATE = datetime(1970, 1, 1, tzinfo=UTC)
 _ANY_AGE = "P0D/"
-_RESOLUTION = 1e-7  # s: spike times are held as float32, from trial onset
+_RESOLUTION = 1e-7  # in s; spike times from trial onset are float32
 _FERRET = "http://purl.obolibrary.org/obo/NCBITaxon_9669"  # Mustela putorius furo
 
 _TRIAL_COLUMNS = {
@@ -34,33 +33,37 @@ _TRIAL_COLUMNS = {
 def to_nwb(spikes: xr.Dataset, site: str, path: str | os.PathLike[str]) -> None:
     """Write the spike times and trials of a site as an NWB file.
 
-    It has the cells as units, with all their labels, spike times in s of the session, and the
-    trials as their observation intervals; the trials with sound and repeat; the electrodes on
-    which there are cells. Cells without trials are left out. Of simulated data, the session
-    description says in its first word that they are.
+    The file contains:
+
+    - the units, which are the cells that have trials. They have all labels, spike times in s from
+      the start of the session, and the trials as observation intervals;
+    - the trials, with sound and repeat;
+    - the electrodes that have units.
+
+    If the data are simulated, the session description begins with ``SIMULATED``.
 
     Parameters
     ----------
     spikes : Dataset
-        From `nat4xr.open_spikes`, whole or selected.
+        What `nat4xr.open_spikes` returns, or a selection of it.
     site : str
-        Which recording site: an NWB file holds one session.
+        The recording site, such as ``"ARM029a"``. An NWB file contains one session.
     path : path-like
-        The file to write, ``.nwb``; one that is there is replaced.
+        The ``.nwb`` file to write. If it exists, it is replaced.
 
     Raises
     ------
     KeyError
-        There is no such site.
+        If there is no site of this name.
     ValueError
-        None of the selected cells of the site has trials, or none of the selected sounds was
-        presented there; or `spikes` is not from `nat4xr.open_spikes`.
+        If none of the selected cells of the site has trials, if none of the selected sounds was
+        presented at the site, or if `spikes` does not come from `nat4xr.open_spikes`.
 
     Notes
     -----
-    What the release does not tell is not made up: the start of the session is given as
-    1970-01-01, the age of the animal as ``P0D/`` (of any age), its sex as ``U`` (unknown),
-    positions of electrodes not at all. Set what you know before you share the file.
+    The release does not include all that NWB asks for. The start of the session is set to
+    1970-01-01, the age of the animal to ``P0D/`` (any age), and its sex to ``U`` (unknown). The
+    positions of the electrodes are left out. Fill in what you know before you share the file.
 
     References
     ----------
@@ -110,7 +113,7 @@ def _file(spikes: xr.Dataset, session: Session, site: str) -> NWBFile:
         )
     file = NWBFile(
         session_description=f"{attrs['title']}; recording site {site}. Spikes outside of trials "
-        "are left out. The date is a placeholder: the release does not tell it.",
+        "are left out. The date is a placeholder, because the release does not include it.",
         identifier=f"{'simulated' if simulated else 'NAT4'}-{area}-{site}",
         session_id=site,
         session_start_time=_NO_DATE,
@@ -134,13 +137,13 @@ def _file(spikes: xr.Dataset, session: Session, site: str) -> NWBFile:
 
 
 def _electrodes(file: NWBFile, cells: pd.DataFrame, site: str) -> dict[int, int]:
-    """Add the electrodes on which there are cells; tells the row of each."""
+    """Add the electrodes that have cells, and return the row of each electrode by its number."""
     location = f"auditory cortex, {cells['area'].iloc[0]}"
     device = file.create_device("probe", description="multi-electrode probe")
     group = file.create_electrode_group(
         site, description="electrodes with cells", location=location, device=device
     )
-    file.add_electrode_column("electrode", "electrode number in the cells' names; -1: not in it")
+    file.add_electrode_column("electrode", "electrode number from the cell ids; -1 if not in them")
     numbers = np.unique(cells["electrode"]).tolist()
     for number in numbers:
         file.add_electrode(location=location, group=group, electrode=number)

@@ -8,35 +8,37 @@ import xarray as xr
 
 from ._session import read_session
 
-_APART = 1e-6  # s: pynapple's intervals must not touch
+_MIN_GAP = 1e-6  # in s; the intervals of pynapple must not touch
 
 
 def to_pynapple(spikes: xr.Dataset, site: str) -> tuple[nap.TsGroup, nap.IntervalSet]:
-    """Give the spike times and trials of a site to pynapple.
+    """Convert the spike times and trials of a site to objects of pynapple.
 
     Parameters
     ----------
     spikes : Dataset
-        From `nat4xr.open_spikes`, whole or selected.
+        What `nat4xr.open_spikes` returns, or a selection of it.
     site : str
-        Cells of a site were recorded together; times of different sites have nothing in common.
+        The recording site, such as ``"ARM029a"``. Each site was recorded in a session of its own,
+        so times of different sites cannot be combined.
 
     Returns
     -------
     units : pynapple.TsGroup
-        Spike times in s of the session, with all labels of the cells as metadata, ``neuron``
-        among them. Its time support is the trials. Cells without trials are left out.
+        Spike times in s from the start of the session, with all labels of the cells (including
+        ``neuron``) as metadata. The time support is the trials. Cells without trials are left out.
     trials : pynapple.IntervalSet
-        In the order of the session, with ``stim``, ``subset`` and ``rep`` as metadata. Where
-        one begins as another ends, this ends 1 µs earlier: pynapple's intervals cannot touch.
+        The trials in the order of the session, with ``stim``, ``subset`` and ``rep`` as metadata.
+        If a trial begins at the time when another one ends, the earlier trial is shortened by
+        1 µs, because the intervals of pynapple cannot touch.
 
     Raises
     ------
     KeyError
-        There is no such site.
+        If there is no site of this name.
     ValueError
-        None of the selected cells of the site has trials, or none of the selected sounds was
-        presented there; or `spikes` is not from `nat4xr.open_spikes`.
+        If none of the selected cells of the site has trials, if none of the selected sounds was
+        presented at the site, or if `spikes` does not come from `nat4xr.open_spikes`.
 
     References
     ----------
@@ -56,7 +58,7 @@ def to_pynapple(spikes: xr.Dataset, site: str) -> tuple[nap.TsGroup, nap.Interva
     """
     session = read_session(spikes, site)
     start, stop = session.trials["start"].to_numpy(), session.trials["stop"].to_numpy()
-    stop = np.minimum(stop, np.append(start[1:] - _APART, np.inf))
+    stop = np.minimum(stop, np.append(start[1:] - _MIN_GAP, np.inf))
     metadata = session.trials[["stim", "subset", "rep"]].reset_index(drop=True)
     trials = nap.IntervalSet(start, stop, metadata=metadata)
     units = nap.TsGroup(

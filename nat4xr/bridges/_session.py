@@ -1,4 +1,4 @@
-"""A recording site as one session: trains over all its trials, at times of the session."""
+"""The session of a recording site: its trials, and spike times from the start of the session."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .tables import cells
 
 
 class Session(NamedTuple):
-    """Cells with trials, their spike times in s of the session, and the trials."""
+    """The cells that have trials, their spike times in s from session start, and the trials."""
 
-    cells: pd.DataFrame  # a row a cell, by neuron: its labels
-    trains: list[NDArray[np.float64]]  # of each cell, ascending
-    trials: pd.DataFrame  # in the order of the session: start, stop, stim, subset, rep
+    cells: pd.DataFrame  # the labels; one row per cell, indexed by neuron
+    trains: list[NDArray[np.float64]]  # the sorted spike times of each cell
+    trials: pd.DataFrame  # start, stop, stim, subset and rep, in the order of the session
 
 
 def read_session(spikes: xr.Dataset, site: str) -> Session:
-    """Read the trials of a site from what `open_spikes` gives, whole or selected.
+    """Read the trials of a site from what `open_spikes` returns, or from a selection of it.
 
     Raises
     ------
     KeyError
-        There is no such site.
+        If there is no site of this name.
     ValueError
-        None of the selected cells of the site has trials, or none of the selected sounds was
-        presented there; or `spikes` is not from `open_spikes`.
+        If none of the selected cells of the site has trials, if none of the selected sounds was
+        presented at the site, or if `spikes` does not come from `open_spikes`.
     """
     trials = session_trials(spikes, site)
     if trials.empty:
@@ -48,8 +48,10 @@ def read_session(spikes: xr.Dataset, site: str) -> Session:
     rows = np.flatnonzero(
         (spikes["trial_site"].values == site) & np.isin(spikes["trial_stim"].values, trials["stim"])
     )
-    found = TrialTable.of(spikes)
-    trial, time, neuron = found.read(rows, spikes["spike_time"].variable, found.spike_neuron)
+    trial_table = TrialTable.of(spikes)
+    trial, time, neuron = trial_table.read(
+        rows, spikes["spike_time"].variable, trial_table.spike_neuron
+    )
     in_session = spikes["trial_onset"].values[trial] + time.astype(np.float64)
     trains = [np.sort(in_session[neuron == n]) for n in number]
     return Session(table, trains, trials[["start", "stop", "stim", "subset", "rep"]])

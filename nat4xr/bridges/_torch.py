@@ -15,45 +15,47 @@ from .tables import check_dims
 
 
 def torch_dataset(ds: xr.Dataset, *, stimulus: xr.DataArray | None = None) -> SoundDataset:
-    """Give the sounds of a Dataset, and the responses to them, to PyTorch.
+    """Convert sounds and the responses to them to a Dataset of PyTorch.
 
     Parameters
     ----------
     ds : Dataset
-        With ``response`` (stim, rep, time, neuron): from `nat4xr.open_area`, whole or selected.
+        What `nat4xr.open_area` returns, or a selection of it, with ``response`` (stim, rep, time,
+        neuron).
     stimulus : DataArray, optional
-        What models are given, with the dim ``stim``, for these sounds or more: a spectrogram
-        prepared by `nat4xr.preprocess`, or the waveforms of ``nat4xr.open_waveforms(stims=ds)``
-        (without ``stims``, they have the names of the files, which can differ in letter case).
-        Default: ``ds.spectrogram``.
+        The input of the model, with a dim ``stim`` that has at least the sounds of ``ds``. For
+        example a spectrogram from `nat4xr.preprocess`, or ``nat4xr.open_waveforms(stims=ds)``.
+        (Without ``stims``, waveforms have the names of the files, which can differ in letter
+        case.) Default: ``ds.spectrogram``.
 
     Returns
     -------
     torch.utils.data.Dataset
-        An item a sound, in the order of ``ds``: three tensors,
+        One item per sound, in the order of ``ds``. An item is a tuple of three tensors:
 
-        - the stimulus, float32 (1, freq, time), or (1, sample) of waveforms;
-        - the responses, float32 (neuron, rep, time), spikes per bin, NaN where not recorded;
-        - the valid mask, bool (neuron, rep, time), where they are not NaN.
+        - the stimulus, float32, (1, freq, time), or (1, sample) for waveforms;
+        - the response, float32, (neuron, rep, time), in spikes per bin; NaN where nothing was
+          recorded;
+        - the valid mask, bool, (neuron, rep, time), which is False where the response is NaN.
 
-        All items have one shape, so that a ``DataLoader`` makes batches of them. Repeats that
-        no sound of ``ds`` has are left out: est sounds alone have one. The attributes ``stims``
-        and ``neurons`` name what stands along the axes.
+        All items have the same shape, so that a ``DataLoader`` can combine them into batches.
+        Repeats that no sound of ``ds`` has are left out; for est sounds, this leaves one repeat.
+        The attributes ``stims`` and ``neurons`` list the names along these axes.
 
     Raises
     ------
     KeyError
-        If ``stimulus`` does not have a sound of ``ds``.
+        If ``stimulus`` lacks a sound of ``ds``.
     TypeError
-        If ``stimulus`` is no DataArray.
+        If ``stimulus`` is not a DataArray.
     ValueError
-        If a dim is missing, or there is no sound or no cell.
+        If a dim is missing, or there are no sounds or no cells.
 
     Notes
     -----
-    The responses are read when the Dataset is made, and held without the repeats that were not
-    presented: 0.3 GB for the est sounds of A1, 0.5 GB for all its sounds. Workers that a
-    ``DataLoader`` forks share that memory; spawned ones get a copy.
+    This function reads the responses into memory, without the repeats that were not presented:
+    0.3 GB for the est sounds of A1, 0.5 GB for all its sounds. Forked workers of a ``DataLoader``
+    share this memory; spawned workers get copies.
 
     Examples
     --------
@@ -70,24 +72,23 @@ def torch_dataset(ds: xr.Dataset, *, stimulus: xr.DataArray | None = None) -> So
 
 
 class SoundDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Stimulus, responses and valid mask of each sound: what `torch_dataset` returns."""
+    """Stimulus, response and valid mask of each sound. `torch_dataset` returns it."""
 
     def __init__(self, ds: xr.Dataset, stimulus: xr.DataArray) -> None:
         check_dims(ds["response"], "stim", "rep", "time", "neuron")
         response = drop_empty_repeats(ds)["response"]
         if not response.size:
-            raise ValueError(f"there is no sound or no cell in the selection: {dict(ds.sizes)}")
+            raise ValueError(f"ds has no sounds or no cells: its sizes are {dict(ds.sizes)}")
         if not isinstance(stimulus, xr.DataArray):
             raise TypeError(f"stimulus must be a DataArray, not {type(stimulus).__name__}")
         if "stim" not in stimulus.dims:
-            raise ValueError(f"the stimulus has no dim 'stim', but {stimulus.dims}")
+            raise ValueError(f"stimulus needs a dim 'stim': its dims are {stimulus.dims}")
         self.stims: list[str] = ds["stim"].values.tolist()
         self.neurons: list[str] = ds["neuron"].values.tolist()
         stimulus = stimulus.sel(stim=self.stims)
         channels = [dim for dim in ("freq",) if dim in stimulus.dims]
-        # Variables: items need no labels.
         self._stimulus = stimulus.transpose("stim", *channels, ...).variable
-        if "sample" not in stimulus.dims:  # waveforms are large, and are read one by one
+        if "sample" not in stimulus.dims:  # waveforms are large, so they are read one by one
             self._stimulus = self._stimulus.load()
         self._n_reps = response.sizes["rep"]
         self._responses = _read_presented(response, ds.get("n_reps"))
@@ -96,9 +97,9 @@ class SoundDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return len(self.stims)
 
     def __getitem__(self, item: int) -> tuple[Tensor, Tensor, Tensor]:
-        if not -len(self) <= item < len(self):  # what ends a loop over the items
-            raise IndexError(f"there are {len(self)} sounds; not {item}")
-        # Dask's threads do not survive the fork that starts a worker; it would wait forever.
+        if not -len(self) <= item < len(self):  # a loop over the items ends by this error
+            raise IndexError(f"item {item} does not exist: there are {len(self)} sounds")
+        # Dask's threads do not survive the fork that starts a worker, which would wait forever.
         with dask.config.set(scheduler="synchronous"):
             stimulus = torch.from_numpy(
                 np.array(self._stimulus[item].values, dtype=np.float32, order="C")
@@ -112,15 +113,15 @@ class SoundDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
 def _read_presented(
     response: xr.DataArray, n_reps: xr.DataArray | None
 ) -> list[NDArray[np.float32]]:
-    """Read the repeats that any cell has of each sound, (neuron, rep, time)."""
+    """Read the responses to each sound, (neuron, rep, time), without repeats that no cell has."""
     response = response.transpose("stim", "neuron", "rep", "time")
-    held = np.full(response.sizes["stim"], response.sizes["rep"])
+    presented = np.full(response.sizes["stim"], response.sizes["rep"])
     if n_reps is not None and {"stim", "neuron"} == set(n_reps.dims):
-        held = np.minimum(held, n_reps.max("neuron").values)
-    sounds: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(held)
-    for n in np.unique(held):  # sounds with as many repeats are read together
-        stims = np.flatnonzero(held == n)
+        presented = np.minimum(presented, n_reps.max("neuron").values)
+    responses: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(presented)
+    for n in np.unique(presented):  # sounds with the same number of repeats are read together
+        stims = np.flatnonzero(presented == n)
         block = response.isel(stim=stims, rep=slice(n)).astype(np.float32, copy=False).values
-        for stim, one in zip(stims, block, strict=True):
-            sounds[stim] = np.ascontiguousarray(one)
-    return sounds
+        for stim, of_sound in zip(stims, block, strict=True):
+            responses[stim] = np.ascontiguousarray(of_sound)
+    return responses

@@ -1,4 +1,4 @@
-"""What regressions take: samples with their labels, and sounds set aside for validation."""
+"""Samples for regressions, and a split of the est sounds for validation."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from .tables import check_dims
 def split_est(
     ds: xr.Dataset, *, fraction: float = 0.1, seed: int = 0
 ) -> tuple[xr.Dataset, xr.Dataset]:
-    """Split the est sounds into sounds to fit and sounds to validate on.
+    """Split the est sounds into a set for fitting and a set for validation.
 
-    Val sounds are in neither part: they are for the final test.
+    The val sounds are in neither set: they are for the final test.
 
     Parameters
     ----------
     ds : Dataset
-        With the labels of `nat4xr.open_area`.
+        What `nat4xr.open_area` returns, or a selection of it.
     fraction : float, default: 0.1
-        How many of the est sounds are for validation.
+        Fraction of the est sounds to use for validation.
     seed : int, default: 0
-        Another seed draws other sounds.
+        Seed of the random choice of sounds.
 
     Returns
     -------
     train, validation : Dataset
-        Parts of ``ds``, lazy as it is, sounds in its order, without the repeats that no est
-        sound has: of ``response``, 20 times less to load. Which sounds are in which part
-        follows from the names of the est sounds, `fraction` and `seed` alone: it is the same for
-        any order, any cells, either area, and on any machine.
+        Two parts of ``ds``, which are lazy if ``ds`` is. Sounds keep their order. The repeats that
+        no est sound has are dropped, so that ``response`` is 20 times smaller. The split depends
+        only on the names of the est sounds, `fraction` and `seed`, so it is the same for any
+        order of the sounds, any cells, both areas, and on any machine.
 
     Raises
     ------
     KeyError
-        If there is no est sound.
+        If there are no est sounds.
     ValueError
-        If a part would be empty, or there is no dim ``stim``.
+        If one of the sets would be empty, or if there is no dim ``stim``.
 
     Examples
     --------
@@ -59,9 +59,10 @@ def split_est(
     n_validation = round(fraction * names.size)
     if not 0 < n_validation < names.size:
         raise ValueError(
-            f"fraction={fraction} of {names.size} est sounds leaves none to fit or to validate on"
+            f"fraction={fraction} of {names.size} est sounds leaves no sounds for fitting or none "
+            "for validation"
         )
-    # By hash, as the streams of random generators may change from version to version.
+    # Hashes, because the streams of random generators may change from version to version.
     drawn = sorted(
         names.tolist(), key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest()
     )
@@ -73,50 +74,52 @@ def split_est(
 
 
 def drop_empty_repeats(ds: xr.Dataset) -> xr.Dataset:
-    """Drop the repeats that no sound has, but for the first."""
+    """Drop the repeats that no sound has; the first repeat is always kept."""
     if "n_reps" not in ds or "rep" not in ds.dims:
         return ds
     n_reps = int(ds["n_reps"].max()) if ds["n_reps"].size else 0
-    held = np.flatnonzero(ds["rep"].values < n_reps)
-    return ds.isel(rep=held if held.size else slice(1))
+    kept = np.flatnonzero(ds["rep"].values < n_reps)
+    return ds.isel(rep=kept if kept.size else slice(1))
 
 
 def design_matrix(
     ds: xr.Dataset, n_lags: int = 25
 ) -> tuple[NDArray[Any], NDArray[Any], pd.DataFrame]:
-    """Make the samples that scikit-learn's regressions take, a sample a time bin.
+    """Make samples for the regressions of scikit-learn, one sample per time bin.
+
+    Bins in which any cell has no response (NaN) are left out.
 
     Parameters
     ----------
     ds : Dataset
-        With ``spectrogram`` (stim, freq, time) and ``psth`` (stim, time and neuron). Compress
-        the spectrogram first: ``ds.assign(spectrogram=nat4xr.preprocess.log_minmax(...))``.
+        With ``spectrogram`` (stim, freq, time) and ``psth`` (stim, time and optionally neuron).
+        Compress the spectrogram first:
+        ``ds.assign(spectrogram=nat4xr.preprocess.log_minmax(...))``.
     n_lags : int, default: 25
-        Number of time bins that predict a response, the present one included.
+        Number of time bins that predict a response, including the present one.
 
     Returns
     -------
     X : numpy.ndarray
-        (sample, freq * lag), float32: the predictors of `nat4xr.strf.lagged`. A model's ``coef_``
-        reshaped to (neuron, freq, lag) is so a kernel like those of `nat4xr.strf.fit`.
+        The predictors, (sample, freq * lag), float32, as `nat4xr.strf.lagged` makes them. If you
+        reshape the ``coef_`` of a model to (neuron, freq, lag), you get a kernel like those of
+        `nat4xr.strf.fit`.
     y : numpy.ndarray
-        (sample, neuron), float32: the responses, ``psth``, spikes per bin.
+        The responses, (sample, neuron), float32: ``psth`` in spikes per bin.
     labels : pandas.DataFrame
-        Of each sample ``stim``, ``time`` and the labels of the sound, all as columns.
-        ``groups=labels["stim"]`` keeps the bins of a sound together in scikit-learn's
-        ``GroupKFold``: neighbouring bins are no independent samples.
-
-        Bins in which any of the cells has no response (NaN) are left out.
+        One row per sample, with the columns ``stim``, ``time`` and the labels of the sound. Pass
+        ``groups=labels["stim"]`` to scikit-learn's ``GroupKFold`` to keep the bins of a sound in
+        one fold, because neighbouring bins are not independent samples.
 
     Raises
     ------
     ValueError
-        If in every bin some cell has no response, there is no dim ``stim``, ``time`` or ``freq``,
-        or ``n_lags`` is below 1.
+        If every bin lacks the response of some cell, if a dim ``stim``, ``time`` or ``freq`` is
+        missing, or if ``n_lags`` is less than 1.
 
     Notes
     -----
-    All of it is in memory: float32, 593 sounds of 150 bins with 18 bands and 25 lags take 160 MB.
+    All samples are in memory: 593 sounds of 150 bins with 18 bands and 25 lags take 160 MB.
 
     Examples
     --------
@@ -140,8 +143,8 @@ def design_matrix(
     kept = ~np.isnan(response).any(axis=2)
     if not kept.any():
         raise ValueError(
-            "in every bin some cell has no response: select cells and sounds that were recorded "
-            "together, as by nat4xr.drop_unrecorded"
+            "in every bin, some cell has no response: select cells and sounds that were recorded "
+            "together, for example with nat4xr.drop_unrecorded"
         )
     spectrogram = ds["spectrogram"].transpose("stim", "freq", "time").compute()
     X = lagged(spectrogram, n_lags).values[kept].reshape(np.count_nonzero(kept), -1)

@@ -11,21 +11,19 @@ from ..spikes import session_trials
 
 
 def cells(obj: xr.Dataset | xr.DataArray) -> pd.DataFrame:
-    """List the cells, with all their labels and everything that has one value a cell.
-
-    ``Dataset.to_dataframe()`` keeps the names alone: labels are no part of its index.
+    """List the cells with all their labels, and all variables that have one value per cell.
 
     Parameters
     ----------
     obj : Dataset or DataArray
-        With the dim ``neuron``: from `nat4xr.open_area` or `nat4xr.open_spikes`, or the result
-        of an analysis, such as ``nat4xr.metrics.snr(ds.response)``.
+        An object with the dim ``neuron``, such as `nat4xr.open_area` and `nat4xr.open_spikes`
+        return, or the result of an analysis, such as ``nat4xr.metrics.snr(ds.response)``.
 
     Returns
     -------
     pandas.DataFrame
-        A row a cell, by its ``neuron``: a column for each label, then one for each variable
-        along ``neuron`` alone. Other variables are left out, and not computed.
+        One row per cell, indexed by ``neuron``. It has one column for each label, then one for
+        each variable whose only dim is ``neuron``. Other variables are left out and not computed.
 
     Raises
     ------
@@ -51,17 +49,18 @@ def cells(obj: xr.Dataset | xr.DataArray) -> pd.DataFrame:
 
 
 def sounds(obj: xr.Dataset | xr.DataArray) -> pd.DataFrame:
-    """List the sounds, with all their labels and everything that has one value a sound.
+    """List the sounds with all their labels, and all variables that have one value per sound.
 
     Parameters
     ----------
     obj : Dataset or DataArray
-        With the dim ``stim``.
+        An object with the dim ``stim``, as for `cells`.
 
     Returns
     -------
     pandas.DataFrame
-        A row a sound, by its ``stim``, as `cells` has a row a cell.
+        One row per sound, indexed by ``stim``. It has one column for each label, then one for
+        each variable whose only dim is ``stim``.
 
     Raises
     ------
@@ -79,23 +78,23 @@ def sounds(obj: xr.Dataset | xr.DataArray) -> pd.DataFrame:
 
 
 def trials(spikes: xr.Dataset) -> pd.DataFrame:
-    """List the trials of all sites, each in the order in which they were presented.
+    """List the trials of all sites, one site after another, in the order of presentation.
 
     Parameters
     ----------
     spikes : Dataset
-        From `nat4xr.open_spikes`, whole or selected.
+        What `nat4xr.open_spikes` returns, or a selection of it.
 
     Returns
     -------
     pandas.DataFrame
-        A row a trial, at a site of the cells that are selected, of a sound that is selected:
-        ``site``, and the columns of `nat4xr.session_trials`, ``position`` among them.
+        One row per trial of a selected sound at the site of a selected cell. The columns are
+        ``site`` and those of `nat4xr.session_trials`, which include ``position``.
 
     Raises
     ------
     ValueError
-        If `spikes` is not from `nat4xr.open_spikes`, or none of its cells has trials.
+        If `spikes` does not come from `nat4xr.open_spikes`, or none of its cells has trials.
 
     Examples
     --------
@@ -108,20 +107,23 @@ def trials(spikes: xr.Dataset) -> pd.DataFrame:
     dtype: int64
     """
     check_spikes(spikes)
-    there = set(spikes["trial_site"].values)
-    sites = [site for site in pd.unique(np.atleast_1d(spikes["site"].values)) if site in there]
+    with_trials = set(spikes["trial_site"].values)
+    selected = pd.unique(np.atleast_1d(spikes["site"].values))
+    sites = [site for site in selected if site in with_trials]
     if not sites:
         raise ValueError("none of the selected cells has trials")
     tables = {site: session_trials(spikes, site) for site in sites}
-    together: pd.DataFrame = pd.concat(tables, names=["site"]).reset_index()
-    return together
+    table: pd.DataFrame = pd.concat(tables, names=["site"]).reset_index()
+    return table
 
 
 def check_dims(obj: xr.Dataset | xr.DataArray, *dims: str) -> None:
-    """Refuse an object that lacks a dim, as after the selection of a single name."""
+    """Raise an error if a dim is missing, which happens after a selection by a single name."""
     for dim in dims:
         if dim not in obj.dims:
-            raise ValueError(f"there is no dim {dim!r}: .sel({dim}=[name]), with a list, keeps it")
+            raise ValueError(
+                f"the dim {dim!r} is missing: select by a list to keep it, .sel({dim}=[name])"
+            )
 
 
 def _table(obj: xr.Dataset | xr.DataArray, dim: str) -> pd.DataFrame:

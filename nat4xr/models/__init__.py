@@ -1,4 +1,4 @@
-"""The published networks: fit one, score it, move its core to other cells, look at what it learnt.
+"""The published networks: fit them, predict with them, and analyse what they have learnt.
 
 ::
 
@@ -7,7 +7,8 @@
     pred = nat4xr.models.predict(fitted, ds.sel(subset="val"))
     result = nat4xr.benchmark.evaluate(pred, ds)
 
-Needs PyTorch, which is imported when a model is first used: ``pip install "nat4xr[models]"``.
+This module needs PyTorch, which is imported when a model is first used:
+``pip install "nat4xr[models]"``.
 """
 
 from importlib import import_module

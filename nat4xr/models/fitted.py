@@ -1,4 +1,4 @@
-"""Fitted models: predicting with them, and keeping them in files."""
+"""Fitted models: predict with them, save them and load them."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from .networks import Network
 
 __all__ = ["Fitted", "load", "predict"]
 
-_BATCH_SIZE = 32  # sounds at once
+_BATCH_SIZE = 32  # sounds per batch
 
 
 @dataclass(frozen=True, repr=False)
 class Fitted:
-    """A fitted model: what :func:`fit` and :func:`load` return.
+    """A fitted model, as :func:`fit` and :func:`load` return it.
 
     Attributes
     ----------
     network : torch.nn.Module
-        A :class:`Network`, or the module that was given to :func:`fit`; on the CPU and in
-        evaluation mode.
+        A :class:`Network`, or a copy of your own module if you passed one to :func:`fit`. It is on
+        the CPU and in evaluation mode.
     config : dict
-        How it was made: model and options, names of the cells, scaling of the spectrogram, package
-        version, fingerprint of the data, and whether those were simulated.
+        The model and its options, the names of the cells, the scaling of the spectrogram, the
+        package version, the fingerprint of the data, and whether the data were simulated.
     history : xarray.Dataset
-        The learning curve: ``fit_loss`` and ``stop_loss`` (epoch), float64, losses on the sounds
-        that are fitted and on those set aside; with ``learning_rate`` (epoch), and ``part``
-        (epoch), which is ``"all"`` or ``"readout"``, as coordinates.
+        The learning curve: ``fit_loss`` (epoch), the loss on the fitted sounds, and ``stop_loss``
+        (epoch), the loss on the sounds set aside, both float64. The coordinates are
+        ``learning_rate`` (epoch) and ``part`` (epoch), the part of the network that learns:
+        ``"all"`` or ``"readout"``.
 
     Examples
     --------
@@ -75,7 +76,7 @@ class Fitted:
 
     @property
     def name(self) -> str:
-        """Model and front end, such as ``"statenet+adaptrans"``."""
+        """The names of the model and of its front end, such as ``"statenet+adaptrans"``."""
         return "+".join(filter(None, [self.config["model"], self.config["prefilter"]]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -84,7 +85,7 @@ class Fitted:
         Parameters
         ----------
         path : path-like
-            The file; replaced if it exists. Its folder must exist.
+            The file to write. If it exists, it is replaced. Its folder must exist.
 
         Examples
         --------
@@ -108,22 +109,22 @@ def load(path: str | os.PathLike[str], network: nn.Module | None = None) -> Fitt
     Parameters
     ----------
     path : path-like
-        The file.
+        The file to read.
     network : torch.nn.Module, optional
-        For a fit of your own module: a module of the same sizes, which is copied.
+        If you fitted your own module, a module of the same sizes. It is copied.
 
     Returns
     -------
     Fitted
-        The model as it was saved: it predicts the same.
+        The saved model, which makes the same predictions as before.
 
     Raises
     ------
     ValueError
-        If the file is damaged or does not come from :meth:`Fitted.save`, or the weights are of
-        another module than `network`.
+        If the file is damaged, if it does not come from :meth:`Fitted.save`, or if its weights do
+        not fit into `network`.
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
 
     Examples
     --------
@@ -139,11 +140,11 @@ def load(path: str | os.PathLike[str], network: nn.Module | None = None) -> Fitt
     try:
         weights = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or is no safetensors file: {error}") from error
+        raise ValueError(f"{path} is damaged, or is not a safetensors file: {error}") from error
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = header.get("__metadata__", {})
     if "nat4xr" not in metadata:
-        raise ValueError(f"{path} holds no model that nat4xr has saved")
+        raise ValueError(f"{path} does not contain a model that nat4xr has saved")
     if metadata.get("sha256") != checksum(weights, metadata["nat4xr"]):
         raise ValueError(f"{path} is damaged: its content does not match its checksum")
     about = json.loads(metadata["nat4xr"])
@@ -152,15 +153,15 @@ def load(path: str | os.PathLike[str], network: nn.Module | None = None) -> Fitt
         network = network_of(config, torch.ones(len(config["neurons"])))
     elif network is None:
         raise ValueError(
-            f"{path} holds the weights of a module of your own, {config['model']}: "
-            f"load(path, {config['model']}(...))"
+            f"{path} contains the weights of your own module {config['model']}: pass such a "
+            f"module too, load(path, {config['model']}(...))"
         )
     else:
         network = deepcopy(network)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{path} holds the weights of another module: {error}") from error
+        raise ValueError(f"the weights in {path} do not fit into this module: {error}") from error
     return Fitted(network.cpu().eval(), config, xr.Dataset.from_dict(about["history"]))
 
 
@@ -174,21 +175,21 @@ def predict(fitted: Fitted, ds: xr.Dataset) -> xr.DataArray:
     fitted : Fitted
         What :func:`fit` or :func:`load` returned.
     ds : xarray.Dataset
-        As :func:`nat4xr.open_area` returns it, or a selection: with ``spectrogram`` (stim, freq,
-        time), and ``psth`` (stim, time, neuron) for the labels of the cells.
+        What :func:`nat4xr.open_area` returns, or a selection of it. It needs ``spectrogram``
+        (stim, freq, time), and ``psth`` (stim, time, neuron) for the labels of the cells.
 
     Returns
     -------
     xarray.DataArray
-        Spikes per bin, dims (stim, time, neuron), float32, with every label of `ds`; its attrs
-        name the model, and say whether simulated data were involved.
+        Spikes per bin, dims (stim, time, neuron), float32, with all labels of `ds`. The attrs
+        contain the name of the model, and whether any of the data were simulated.
 
     Raises
     ------
     ValueError
-        If `ds` lacks something, has other frequency bands or time bins, or has none of the cells
-        that the model was fitted to. To predict other cells, fit read-outs to them:
-        ``fit(ds, init=fitted, freeze="core")``.
+        If `ds` lacks a variable, has other frequency bands or time bins than the fit, or has none
+        of the cells that the model was fitted to. To predict other cells, first fit read-outs to
+        them: ``fit(ds, init=fitted, freeze="core")``.
 
     Examples
     --------
@@ -233,7 +234,7 @@ def predict(fitted: Fitted, ds: xr.Dataset) -> xr.DataArray:
     return prediction
 
 
-# --- what fits use, too ------------------------------------------------------------------------
+# --- functions that `fit` also uses ------------------------------------------------------------
 
 
 def network_of(config: dict[str, Any], mean_rate: Tensor) -> Network:
@@ -248,14 +249,14 @@ def network_of(config: dict[str, Any], mean_rate: Tensor) -> Network:
 
 
 def in_batches(network: nn.Module, inputs: Tensor) -> Tensor:
-    """What the network makes of its inputs when nothing is learnt."""
+    """Compute the output of a network in evaluation mode, without gradients."""
     network.eval()
     with torch.no_grad():
         return torch.cat([network(batch) for batch in torch.split(inputs, _BATCH_SIZE)])
 
 
 def as_input(spectrogram: xr.DataArray, config: dict[str, Any]) -> Tensor:
-    """The spectrogram, compressed and scaled, as networks take it (stim, 1, freq, time)."""
+    """Compress and scale the spectrogram to the input of a network, (stim, 1, freq, time)."""
     scaling = config["scaling"]
     offset, span = (np.array(scaling[name])[:, None] for name in ("offset", "range"))
     values = spectrogram.transpose("stim", "freq", "time").values
@@ -265,10 +266,15 @@ def as_input(spectrogram: xr.DataArray, config: dict[str, Any]) -> Tensor:
 
 def check(ds: xr.Dataset) -> None:
     if not isinstance(ds, xr.Dataset):
-        raise TypeError(f"ds must be as nat4xr.open_area returns it, not a {type(ds).__name__}")
+        raise TypeError(
+            "ds must be a Dataset as nat4xr.open_area returns it, not of the type "
+            f"{type(ds).__name__}"
+        )
     for name in ("spectrogram", "psth", "subset", "freq"):
         if name not in ds.variables:
-            raise ValueError(f"ds must be as nat4xr.open_area returns it, but lacks {name!r}")
+            raise ValueError(
+                f"ds must be a Dataset as nat4xr.open_area returns it, but it lacks {name!r}"
+            )
 
 
 def bin_s(ds: xr.Dataset) -> float:

@@ -1,4 +1,4 @@
-"""What a fitted model has learnt, as labelled arrays that :mod:`nat4xr.plot` draws."""
+"""Kernels and receptive fields of fitted models, as labelled arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GRADIENTS_AT_ONCE = 256
 
 
 def kernel(fitted: Fitted) -> xr.DataArray:
-    """The kernels of an LN model.
+    """Return the kernels of an LN model.
 
     Parameters
     ----------
@@ -31,14 +31,14 @@ def kernel(fitted: Fitted) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        Dims (neuron, freq, lag), lag in s; with AdapTrans (neuron, polarity, freq, lag), polarity
-        ``"on"`` and ``"off"``. float32, before the nonlinearity, per unit of the scaled
-        spectrogram.
+        Dims (neuron, freq, lag), float32, with the lag in s. With AdapTrans, dims (neuron,
+        polarity, freq, lag), where the polarity is ``"on"`` or ``"off"``. The unit is the input of
+        the output nonlinearity per unit of the scaled spectrogram.
 
     Raises
     ------
     ValueError
-        For other models, which have none; :func:`dynamic_strf` is for all.
+        If the model is not an LN model. Use :func:`dynamic_strf` for other models.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def kernel(fitted: Fitted) -> xr.DataArray:
     """
     config = fitted.config
     if config["model"] != "ln":
-        raise ValueError(f"only 'ln' has kernels; for {fitted.name!r} there is dynamic_strf")
+        raise ValueError(f"only 'ln' has kernels: use dynamic_strf for {fitted.name!r}")
     weights = fitted.network.readout.kernel().detach().numpy()
     polarity = ["on", "off"] if config["prefilter"] == "adaptrans" else ["both"]
     kernels = _labelled(fitted, weights, ("neuron", "polarity", "freq", "lag"))
@@ -62,37 +62,39 @@ def kernel(fitted: Fitted) -> xr.DataArray:
 def gradient_strf(
     fitted: Fitted, ds: xr.Dataset, *, n_lags: int = 25, seed: int = 0
 ) -> xr.DataArray:
-    r"""The mean over sounds of the gradient of the predicted rate: a linear summary of a model.
+    r"""Average the gradient of the predicted rate over sounds, as a linear summary of a model.
 
     .. math:: k_i(f, l) = \left\langle \frac{\partial r_i(t)}{\partial s_f(t - l)} \right\rangle
 
-    The mean is over one time bin :math:`t` of each sound, drawn at random from those that have
-    `n_lags` bins of past. It is not the receptive field at any time, which changes with the sound
-    (:func:`dynamic_strf`): opposite changes cancel.
+    The average is over one time bin :math:`t` of each sound, drawn at random from the bins that
+    have `n_lags` bins before them (including themselves). The receptive field at a given time can
+    differ from this average, because it changes with the sound, and opposite changes cancel: see
+    :func:`dynamic_strf`.
 
     Parameters
     ----------
     fitted : Fitted
         Any model.
     ds : xarray.Dataset
-        The sounds to average over, and the cells: all or some of those that were fitted. This takes
-        a backward pass through all sounds for each cell. Its ``spectrogram`` (stim, freq, time)
-        has the frequency bands and the bin width of the fit.
+        The sounds to average over, and the cells, all of which must have been fitted. The
+        ``spectrogram`` (stim, freq, time) must have the frequency bands and the bin width of the
+        fit. The function makes one backward pass through all sounds for each cell.
     n_lags : int, default: 25
         Length of the kernels in time bins; lag 0 is the present bin.
     seed : int, default: 0
-        Seed of the times.
+        Seed of the random choice of time bins.
 
     Returns
     -------
     xarray.DataArray
-        Dims (neuron, freq, lag), lag in s; spikes per bin per unit of the scaled spectrogram,
-        float32, with every label of the cells in `ds`.
+        Dims (neuron, freq, lag), float32, with the lag in s and all labels of the cells in `ds`.
+        The unit is spikes per bin per unit of the scaled spectrogram.
 
     Raises
     ------
     ValueError
-        If `n_lags` is less than 1 or more than the time bins of a sound, or a cell was not fitted.
+        If `n_lags` is less than 1 or more than the number of time bins of a sound, or if a cell
+        was not fitted.
 
     References
     ----------
@@ -127,7 +129,7 @@ def gradient_strf(
 
 
 def dynamic_strf(fitted: Fitted, ds: xr.Dataset, *, n_lags: int = 25) -> xr.DataArray:
-    r"""The receptive field of each cell at each time: how the predicted rate depends on the sound.
+    r"""Compute the receptive field of each cell at each time, as the gradient of its rate.
 
     .. math:: k_i(t, f, l) = \frac{\partial r_i(t)}{\partial s_f(t - l)}
 
@@ -136,23 +138,24 @@ def dynamic_strf(fitted: Fitted, ds: xr.Dataset, *, n_lags: int = 25) -> xr.Data
     fitted : Fitted
         Any model.
     ds : xarray.Dataset
-        The sounds and the cells: all or some of those that were fitted. This takes a backward pass
-        for each cell, sound and time bin, so select few of them. Its ``spectrogram`` (stim, freq,
-        time) has the frequency bands and the bin width of the fit.
+        The sounds, and the cells, all of which must have been fitted. The ``spectrogram`` (stim,
+        freq, time) must have the frequency bands and the bin width of the fit. The function makes
+        one backward pass for each cell, sound and time bin, so select few of them.
     n_lags : int, default: 25
         Length of the kernels in time bins; lag 0 is the present bin.
 
     Returns
     -------
     xarray.DataArray
-        Dims (neuron, stim, time, freq, lag), lag in s; spikes per bin per unit of the scaled
-        spectrogram, float32, with every label of `ds`. Lags that reach before the first bin of a
-        sound are NaN.
+        Dims (neuron, stim, time, freq, lag), float32, with the lag in s and all labels of `ds`.
+        The unit is spikes per bin per unit of the scaled spectrogram. Lags that reach before the
+        first bin of a sound are NaN.
 
     Raises
     ------
     ValueError
-        If `n_lags` is less than 1 or more than the time bins of a sound, or a cell was not fitted.
+        If `n_lags` is less than 1 or more than the number of time bins of a sound, or if a cell
+        was not fitted.
 
     References
     ----------
@@ -195,7 +198,7 @@ def dynamic_strf(fitted: Fitted, ds: xr.Dataset, *, n_lags: int = 25) -> xr.Data
 
 @contextmanager
 def _batched_gradients() -> Iterator[None]:
-    """Use implementations of layers whose gradients torch.func can batch; others are slow."""
+    """Use only implementations of layers whose gradients torch.func can batch, to save time."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop|TF32 acceleration")
         with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
@@ -203,32 +206,34 @@ def _batched_gradients() -> Iterator[None]:
 
 
 def strf_subspace(strfs: xr.DataArray, *, n_components: int = 5) -> xr.Dataset:
-    """The main directions in which the receptive field of each cell lies and changes over time.
+    """Find the principal components of the dynamic STRFs of each cell.
 
-    Principal components of the dynamic STRFs of each cell, over all sounds and times. The mean is
-    not subtracted: the receptive fields of an LN model lie along one component.
+    The components are computed over all sounds and times, without subtracting the mean, so that
+    the receptive fields of an LN model have a single component.
 
     Parameters
     ----------
     strfs : xarray.DataArray
-        From :func:`dynamic_strf` (neuron, stim, time, freq, lag), whole or selected. Time bins with
-        NaN do not count.
+        What :func:`dynamic_strf` returns (neuron, stim, time, freq, lag), or a selection of it.
+        Time bins that contain NaN are left out.
     n_components : int, default: 5
         Number of components.
 
     Returns
     -------
     xarray.Dataset
-        ``kernel`` (neuron, component, freq, lag): the components, each with the sum of squares 1
-        and the sign of its part in the mean. ``variance_explained`` (neuron, component): their
-        shares of the sum of squares of all dynamic STRFs. float32, with the labels of the cells;
-        components are numbered from 1.
+        Two float32 variables with the labels of the cells. Components are numbered from 1.
+
+        - ``kernel`` (neuron, component, freq, lag): the components. The sum of squares of each
+          component is 1, and its sign is such that it contributes positively to the mean STRF.
+        - ``variance_explained`` (neuron, component): the fraction of the sum of squares of all
+          dynamic STRFs that lies along the component.
 
     Raises
     ------
     ValueError
-        If a dim is missing, no time bin is without NaN, or `n_components` is not from 1 to the
-        number of bands times lags or of time bins.
+        If a dim is missing, if all time bins contain NaN, or if `n_components` is less than 1, or
+        more than the number of bands times lags or the number of time bins.
 
     References
     ----------
@@ -248,7 +253,7 @@ def strf_subspace(strfs: xr.DataArray, *, n_components: int = 5) -> xr.Dataset:
     """
     dims = ("neuron", "stim", "time", "freq", "lag")
     if missing := sorted(set(dims) - set(strfs.dims)):
-        raise ValueError(f"strfs must have the dims {dims}, but lacks {missing}")
+        raise ValueError(f"strfs needs the dims {dims}, but lacks {missing}")
     strfs = strfs.transpose(*dims)
     values = strfs.values.reshape(
         strfs.sizes["neuron"], -1, strfs.sizes["freq"] * strfs.sizes["lag"]
@@ -287,23 +292,23 @@ def strf_subspace(strfs: xr.DataArray, *, n_components: int = 5) -> xr.Dataset:
 
 
 def adaptation(fitted: Fitted) -> xr.Dataset:
-    """The parameters of AdapTrans.
+    """Return the fitted parameters of AdapTrans.
 
     Parameters
     ----------
     fitted : Fitted
-        A model with AdapTrans in front.
+        A model with AdapTrans as its front end.
 
     Returns
     -------
     xarray.Dataset
-        ``tau`` (polarity, freq), the time constants in s of ``"on"`` and ``"off"``, and ``weight``
-        (freq), from 0 to 1; float32.
+        Two float32 variables: ``tau`` (polarity, freq), the time constants of ``"on"`` and
+        ``"off"`` in s, and ``weight`` (freq), from 0 to 1.
 
     Raises
     ------
     ValueError
-        If there is no AdapTrans in front.
+        If the front end of the model is not AdapTrans.
 
     Examples
     --------
@@ -315,7 +320,7 @@ def adaptation(fitted: Fitted) -> xr.Dataset:
     """
     front = fitted.network.prefilter
     if not isinstance(front, AdapTrans):
-        raise ValueError(f"{fitted.name} has no AdapTrans in front")
+        raise ValueError(f"the front end of {fitted.name} is not AdapTrans")
     tau, weight = front.tau().detach().numpy(), front.weight().detach().numpy()
     freq = ("freq", fitted.config["freq"], {"long_name": "centre frequency", "units": "Hz"})
     return xr.Dataset(
@@ -329,7 +334,7 @@ def adaptation(fitted: Fitted) -> xr.Dataset:
 
 
 def _cells(fitted: Fitted, ds: xr.Dataset, n_lags: int) -> list[int]:
-    """Which outputs of the network are the cells of a Dataset."""
+    """Return the outputs of the network that belong to the cells of a Dataset."""
     n_time = ds.sizes["time"]
     if not 1 <= n_lags <= n_time:
         raise ValueError(f"n_lags must be from 1 to the {n_time} time bins, not {n_lags}")

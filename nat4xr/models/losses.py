@@ -1,4 +1,4 @@
-"""What a fit minimises: functions of predicted rates and recorded counts, which may be NaN."""
+"""Loss functions of predicted rates and recorded spike counts, which may be NaN."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def mse(rate: Tensor, counts: Tensor) -> Tensor:
-    """Mean squared error over the bins that were recorded.
+    """Compute the mean squared error over the bins that were recorded.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def mse(rate: Tensor, counts: Tensor) -> Tensor:
     Returns
     -------
     torch.Tensor
-        One number; 0 if nothing was recorded.
+        A scalar, which is 0 if nothing was recorded.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def mse(rate: Tensor, counts: Tensor) -> Tensor:
 
 
 def nmse(rate: Tensor, counts: Tensor) -> Tensor:
-    """Mean squared error over the bins that were recorded, divided by their mean square.
+    """Compute the mean squared error divided by the mean square of the counts.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def nmse(rate: Tensor, counts: Tensor) -> Tensor:
     Returns
     -------
     torch.Tensor
-        One number: 1 for a rate of 0.
+        A scalar, which is 1 if the predicted rate is 0 in all bins.
 
     Examples
     --------
@@ -61,17 +61,17 @@ def nmse(rate: Tensor, counts: Tensor) -> Tensor:
 
 
 def poisson(rate: Tensor, counts: Tensor) -> Tensor:
-    """Mean negative log-likelihood of Poisson counts, but for a constant, over recorded bins.
+    """Compute the mean negative log-likelihood of Poisson counts, up to a constant.
 
     Parameters
     ----------
     rate, counts : torch.Tensor
-        As for :func:`mse`; `rate` must be at least 0.
+        As for :func:`mse`. No rate may be negative.
 
     Returns
     -------
     torch.Tensor
-        One number; NaN if a rate is negative.
+        A scalar, which is NaN if a rate is negative.
 
     Examples
     --------
@@ -83,9 +83,9 @@ def poisson(rate: Tensor, counts: Tensor) -> Tensor:
     return _mean(rate - counts.nan_to_num(0) * (rate + 1e-6).log(), counts)
 
 
-def _mean(each: Tensor, counts: Tensor) -> Tensor:
+def _mean(values: Tensor, counts: Tensor) -> Tensor:
     recorded = ~counts.isnan()
-    return torch.where(recorded, each, 0).sum() / recorded.sum().clamp_min(1)
+    return torch.where(recorded, values, 0).sum() / recorded.sum().clamp_min(1)
 
 
 LOSSES: dict[str, Loss] = {"mse": mse, "nmse": nmse, "poisson": poisson}

@@ -1,8 +1,10 @@
-"""The networks: spectrograms (batch, 1, freq, time) to spikes per bin (batch, neuron, time).
+"""The networks, which map spectrograms to the spikes per bin of all cells.
 
-A network is a front end (or none), a core that all cells share, and for each cell a read-out and an
-output nonlinearity. Every network is causal and takes sounds of any length. :data:`MODELS` lists
-the published architectures with their sizes; the counts are for 18 bands and one cell.
+The input has the shape (batch, 1, freq, time), and the output (batch, neuron, time). A network
+consists of an optional front end, a core that all cells share, and a read-out and an output
+nonlinearity for each cell. All networks are causal and accept sounds of any length.
+:data:`MODELS` contains the published architectures with their sizes. The numbers of parameters
+below are for 18 bands and one cell.
 
 ====================  ===========================================================  ===========
 model                 core                                                         parameters
@@ -44,17 +46,17 @@ MODELS: dict[str, dict[str, Any]] = {
         "output": "dexp",
     },
 }  # fmt: skip
-"""The models, each with its sizes (which ``nat4xr.models.fit(..., sizes=)`` replaces)."""
+"""The sizes of each model. ``nat4xr.models.fit(..., sizes=)`` can replace them."""
 
 
 # --- the front end -----------------------------------------------------------------------------
 
 
 class AdapTrans(nn.Module):
-    r"""ON and OFF responses of each frequency band, adapting to its recent past.
+    r"""Adaptive ON and OFF responses of each frequency band.
 
-    With :math:`m_f(t; \tau)`, the mean of band :math:`f` over the second before the present bin,
-    weighted exponentially with time constant :math:`\tau`,
+    Let :math:`m_f(t; \tau)` be the mean of band :math:`f` over the second before the present bin,
+    with exponential weights of time constant :math:`\tau`. The responses are
 
     .. math:: \mathrm{on}_f(t) = [x_f(t) - w_f\,m_f(t; \tau^{on}_f)]_+, \qquad
               \mathrm{off}_f(t) = [m_f(t; \tau^{off}_f) - w_f\,x_f(t)]_+
@@ -66,17 +68,17 @@ class AdapTrans(nn.Module):
     n_freq : int
         Number of frequency bands.
     bin_s : float
-        Width of a time bin, s.
+        Width of a time bin in s.
 
     Notes
     -----
-    With :math:`a = e^{-\Delta t / \tau}` for bins of :math:`\Delta t`, and :math:`L` of them in a
-    second,
+    With bins of width :math:`\Delta t`, :math:`L` bins in a second, and
+    :math:`a = e^{-\Delta t / \tau}`, the mean is
 
     .. math:: m_f(t; \tau) = \frac{\sum_{l=1}^{L} a^{l-1}\, x_f(t - l)}{\sum_{l=1}^{L} a^{l-1}}
 
-    Before the first bin, the band has the value of the first bin. What is learnt is :math:`d` and
-    :math:`p`, where :math:`a = 1 / (1 + d^2)` and :math:`w = 1 / (1 + p^2)`.
+    Before the first bin, the value of the first bin is used. The learnt parameters are :math:`d`
+    and :math:`p`, with :math:`a = 1 / (1 + d^2)` and :math:`w = 1 / (1 + p^2)`.
 
     References
     ----------
@@ -99,20 +101,20 @@ class AdapTrans(nn.Module):
         super().__init__()
         self.bin_s = bin_s
         self.n_lags = round(1 / bin_s)
-        decay = math.exp(-bin_s / 0.1)  # of a time constant of 0.1 s
-        self.d = nn.Parameter(torch.full((2, n_freq), math.sqrt(1 / decay - 1)))  # of ON and OFF
+        decay = math.exp(-bin_s / 0.1)  # a time constant of 0.1 s
+        self.d = nn.Parameter(torch.full((2, n_freq), math.sqrt(1 / decay - 1)))  # ON and OFF
         self.p = nn.Parameter(torch.full((n_freq,), math.sqrt(1 / 0.75 - 1)))
 
     def tau(self) -> Tensor:
-        """The time constants (polarity, freq) in s, of ON before OFF."""
+        """Return the time constants (polarity, freq) in s; ON comes before OFF."""
         return self.bin_s / torch.log1p(self.d**2)
 
     def weight(self) -> Tensor:
-        """The weights (freq)."""
+        """Return the weights (freq)."""
         return 1 / (1 + self.p**2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filter (batch, 1, freq, time): (batch, 2, freq, time), ON before OFF."""
+        """Map (batch, 1, freq, time) to (batch, 2, freq, time); ON comes before OFF."""
         past = functional.pad(x[:, 0], (self.n_lags, 0), mode="replicate")[..., :-1]
         lags = torch.arange(self.n_lags, 0, -1, device=x.device)
         recency = torch.softmax(-lags * torch.log1p(self.d**2)[..., None], dim=-1)
@@ -128,10 +130,11 @@ class AdapTrans(nn.Module):
 
 
 class GaussianWeights(nn.Module):
-    """Weighted sums over frequency, whose weights are Gaussians that sum to 1.
+    """Weighted sums over frequency, with Gaussian weights that sum to 1.
 
-    Takes (batch, channel, freq, time) and gives (batch, output, time). Each output has a centre and
-    a width, in fractions of the frequency axis, and if there are ON and OFF, a gain for each.
+    Maps (batch, channel, freq, time) to (batch, output, time). Each output has a centre and a
+    width, in fractions of the frequency axis. If there are ON and OFF channels, it also has a gain
+    for each of them.
     """
 
     def __init__(self, n_channels: int, n_freq: int, n_outputs: int) -> None:
@@ -149,14 +152,14 @@ class GaussianWeights(nn.Module):
 
 
 def _gaussian(centre: Tensor, log_width: Tensor, n_freq: int) -> Tensor:
-    """Gaussians (..., freq) over the frequency axis, each with the sum 1."""
+    """Return Gaussians (..., freq) over the frequency axis that sum to 1."""
     axis = torch.arange(n_freq, device=centre.device) / n_freq
     distance = (axis - centre[..., None]) / log_width.exp()[..., None]
     return torch.softmax(-(distance**2) / 2, dim=-1)
 
 
 class Lags(nn.Conv1d):
-    """For each channel (batch, channel, time) its own causal filter."""
+    """A causal filter for each channel of (batch, channel, time)."""
 
     def __init__(self, n_channels: int, n_lags: int) -> None:
         super().__init__(n_channels, n_channels, n_lags, groups=n_channels, bias=False)
@@ -166,14 +169,14 @@ class Lags(nn.Conv1d):
 
 
 class Dense(nn.Conv1d):
-    """A dense layer, applied at each time bin of (batch, feature, time)."""
+    """A dense layer that is applied at each time bin of (batch, feature, time)."""
 
     def __init__(self, n_inputs: int, n_outputs: int, *, bias: bool = True) -> None:
         super().__init__(n_inputs, n_outputs, 1, bias=bias)
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Normalisation over the channels (batch, channel, ...), at each band and bin separately."""
+    """Normalisation of (batch, channel, ...) over the channels, separately at each band and bin."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
@@ -183,14 +186,14 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class PopulationLN(nn.Sequential):
-    """Kernels of rank 1, for the cells to weigh."""
+    """Kernels of rank 1; each cell is a weighted sum of them."""
 
     def __init__(self, n_channels: int, n_freq: int, *, channels: int, lags: int) -> None:
         super().__init__(GaussianWeights(n_channels, n_freq, channels), Lags(channels, lags))
 
 
 class CNN1D(nn.Sequential):
-    """Kernels of rank 1, rectified, then a dense layer."""
+    """Kernels of rank 1 with rectification, then a dense layer."""
 
     def __init__(
         self, n_channels: int, n_freq: int, *, channels: int, lags: int, dense: int
@@ -202,7 +205,7 @@ class CNN1D(nn.Sequential):
 
 
 class CNN1Dx2(nn.Sequential):
-    """Two layers of kernels of rank 1, each rectified, then a dense layer."""
+    """Two layers of kernels of rank 1 with rectification, then a dense layer."""
 
     def __init__(
         self, n_channels: int, n_freq: int, *, channels: list[int], lags: list[int], dense: int
@@ -216,7 +219,7 @@ class CNN1Dx2(nn.Sequential):
 
 
 class CNN2D(nn.Sequential):
-    """Three causal 2-D convolutions, each padded to all bands, then a dense layer."""
+    """Three causal 2-D convolutions that are padded to keep all bands, then a dense layer."""
 
     def __init__(
         self, n_channels: int, n_freq: int, *, filters: int, bands: int, lags: int, dense: int
@@ -230,7 +233,7 @@ class CNN2D(nn.Sequential):
 
 
 class DeepSTRFCNN2D(nn.Sequential):
-    """Three 2-D convolutions with normalisation, after one padding in time, then a dense layer."""
+    """Padding in time, three 2-D convolutions with normalisation, then a dense layer."""
 
     def __init__(
         self, n_channels: int, n_freq: int, *, filters: int, bands: int, lags: int, dense: int
@@ -241,13 +244,16 @@ class DeepSTRFCNN2D(nn.Sequential):
             layers += [ChannelNorm(filters), nn.LeakyReLU(0.1)]
         n_places = n_freq - 3 * (bands - 1)
         if n_places < 1:
-            raise ValueError(f"three layers of {bands} bands do not fit into {n_freq} bands")
+            raise ValueError(
+                f"three layers of {bands} bands do not fit into {n_freq} bands: choose fewer bands "
+                "by sizes={'bands': ...}"
+            )
         layers += [nn.Flatten(1, 2), Dense(filters * n_places, dense), nn.LeakyReLU(0.1)]
         super().__init__(*layers)
 
 
 class StateNet(nn.Module):
-    """A layer without memory, locally connected over frequency, then a recurrent layer."""
+    """A locally connected layer over frequency, then a recurrent layer."""
 
     bands_of_place: Tensor
 
@@ -265,7 +271,10 @@ class StateNet(nn.Module):
         super().__init__()
         n_places = (n_freq - bands) // stride + 1
         if n_places < 1:
-            raise ValueError(f"{bands} bands do not fit into {n_freq} bands")
+            raise ValueError(
+                f"a layer of {bands} bands does not fit into {n_freq} bands: choose fewer bands by "
+                "sizes={'bands': ...}"
+            )
         bands_of_place = stride * torch.arange(n_places)[:, None] + torch.arange(bands)
         self.register_buffer("bands_of_place", bands_of_place, persistent=False)
         n_features = channels * n_places
@@ -281,16 +290,16 @@ class StateNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         places = x[:, :, self.bands_of_place]  # (batch, channel, place, band, time)
         encoded = torch.einsum("bcpkt,ockp->bopt", places, self.weight) + self.bias[..., None]
-        features = self.norm(encoded).sigmoid().flatten(1, 2)  # channel by channel, then place
+        features = self.norm(encoded).sigmoid().flatten(1, 2)  # place varies fastest
         states: Tensor = self.recurrent(self.dropout(features.transpose(1, 2)))[0]
         return self.dropout(states).transpose(1, 2)
 
 
 class AttentionLayer(nn.Module):
-    """Self-attention, then a feed-forward layer, each added to its input and normalised.
+    """Self-attention, then a feed-forward layer, with residual connections and normalisation.
 
-    It computes what torch.nn.TransformerEncoderLayer does, but for dropout, which is only where the
-    first Transformer had it: before each addition.
+    It computes the same as torch.nn.TransformerEncoderLayer, except for dropout, which is only
+    applied before each addition, as in the original Transformer.
     """
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
@@ -305,7 +314,7 @@ class AttentionLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From (batch, bin, width) to the same shape."""
+        """Map (batch, bin, width) to the same shape."""
         projected = self.query_key_value(x).view(*x.shape[:2], 3, self.heads, -1)
         query, key, value = projected.permute(2, 0, 3, 1, 4)  # (batch, head, bin, feature)
         attended = functional.scaled_dot_product_attention(query, key, value)
@@ -316,7 +325,7 @@ class AttentionLayer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Self-attention among the bins of a window that ends at the present one, then their mean."""
+    """Self-attention within a window of bins that ends at the present bin, then the mean."""
 
     def __init__(
         self,
@@ -345,14 +354,14 @@ class Transformer(nn.Module):
         return attended.view(*windows.shape[:2], -1).transpose(1, 2)
 
 
-# --- what each cell has of its own -------------------------------------------------------------
+# --- read-outs and output nonlinearities of the cells ------------------------------------------
 
 
 class KernelReadout(nn.Module):
-    """For each cell a causal kernel over (channel, freq, lag).
+    """A causal kernel over (channel, freq, lag) for each cell.
 
-    It is a sum of Gaussians over frequency, as many as its rank, each times a filter over the lags
-    of each channel.
+    A kernel of rank n is a sum of n products, each of a Gaussian over frequency and a filter over
+    the lags of each channel.
     """
 
     def __init__(
@@ -368,7 +377,7 @@ class KernelReadout(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_neurons))
 
     def kernel(self) -> Tensor:
-        """The kernels (neuron, channel, freq, lag), the present being lag 0."""
+        """Return the kernels (neuron, channel, freq, lag); lag 0 is the present bin."""
         weights = _gaussian(self.centre, self.log_width, self.n_freq)
         return torch.einsum("nrf,ncrl->ncfl", weights, self.filters)
 
@@ -383,7 +392,7 @@ class Softplus(nn.Module):
 
     def __init__(self, mean_rate: Tensor) -> None:
         super().__init__()
-        # Both are above 0, as the softplus of these; at x = 0 they make the mean rate.
+        # The softplus of these keeps both above 0. At first, the rate at x = 0 is the mean rate.
         self.raw_base = nn.Parameter(_inverse_softplus(0.1 * mean_rate)[:, None])
         self.raw_slope = nn.Parameter(_inverse_softplus(math.log(2) / (0.9 * mean_rate))[:, None])
 
@@ -397,12 +406,12 @@ def _inverse_softplus(y: Tensor) -> Tensor:
 
 
 class DoubleExponential(nn.Module):
-    """The rate base + amplitude * exp(-exp(-slope * (x - shift))), these four for each cell."""
+    """The rate base + amplitude * exp(-exp(-slope * (x - shift))), with all four for each cell."""
 
     def __init__(self, mean_rate: Tensor) -> None:
         super().__init__()
         one = torch.ones(len(mean_rate), 1)
-        # At x = 0 they make the mean rate: 0.1 of it, and a tenth of 9 times it.
+        # At first, the rate at x = 0 is the mean rate: 0.1 of it, and a tenth of 9 times it.
         self.log_base = nn.Parameter((0.1 * mean_rate).log()[:, None])
         self.log_amplitude = nn.Parameter((9 * mean_rate).log()[:, None])
         self.log_slope = nn.Parameter(0 * one)
@@ -410,12 +419,12 @@ class DoubleExponential(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         slope = self.log_slope.exp()
-        drive = torch.addcmul(slope * self.shift, x, -slope)  # in one pass, as x is large
+        drive = torch.addcmul(slope * self.shift, x, -slope)  # one pass, because x is large
         saturating = torch.exp(-torch.exp(drive))
         return torch.addcmul(self.log_base.exp(), self.log_amplitude.exp(), saturating)
 
 
-# --- the whole ---------------------------------------------------------------------------------
+# --- the whole network -------------------------------------------------------------------------
 
 CORES: dict[str, type[nn.Module]] = {
     "ln-pop": PopulationLN,
@@ -430,28 +439,30 @@ OUTPUTS = {"linear": nn.Identity, "softplus": Softplus, "dexp": DoubleExponentia
 
 
 class Network(nn.Module):
-    """A population model: the rates of all cells from a spectrogram.
+    """A population model, which predicts the rates of all cells from a spectrogram.
 
     Parameters
     ----------
     model : str
-        Core and read-out: a name in ``MODELS``.
+        The core and the read-out: a name in ``MODELS``.
     prefilter : {None, "adaptrans"}
-        Front end.
+        The front end.
     mean_rate : torch.Tensor
-        Spikes per bin of each cell (neuron), above 0: about what it predicts before it is fitted.
+        Mean spikes per bin of each cell (neuron), above 0. Before the fit, the network predicts
+        about this rate.
     n_freq : int
         Number of frequency bands.
     bin_s : float
-        Width of a time bin, s.
+        Width of a time bin in s.
     **sizes
-        Sizes other than those of ``MODELS[model]``. ``output`` is that of the rates:
-        ``"linear"``, which can be negative, ``"softplus"`` or ``"dexp"``, the double exponential.
+        Sizes that replace those of ``MODELS[model]``. ``output`` is the output nonlinearity:
+        ``"linear"`` (where rates can be negative), ``"softplus"`` or ``"dexp"`` (the double
+        exponential).
 
     Raises
     ------
     ValueError
-        If a model, a prefilter or a size is unknown, or there are too few frequency bands.
+        If a model, a prefilter or a size is unknown, or if there are too few frequency bands.
 
     References
     ----------
@@ -459,9 +470,9 @@ class Network(nn.Module):
     provides a generalizable model of natural sound coding by neural populations in auditory cortex.
     PLOS Comput. Biol. 19:e1011110. doi:10.1371/journal.pcbi.1011110
 
-    StateNet, Transformer, and the 2D-CNN that it calls so: Rançon U, Masquelier T, Cottereau BR
-    (2025). Temporal recurrence as a general mechanism to explain neural responses in the auditory
-    system. Commun. Biol. 8:1456. doi:10.1038/s42003-025-08858-3
+    StateNet, Transformer and the 2D-CNN of deepSTRF: Rançon U, Masquelier T, Cottereau BR (2025).
+    Temporal recurrence as a general mechanism to explain neural responses in the auditory system.
+    Commun. Biol. 8:1456. doi:10.1038/s42003-025-08858-3
 
     Examples
     --------
@@ -510,24 +521,24 @@ class Network(nn.Module):
 
     @property
     def n_parameters(self) -> int:
-        """Number of learnt parameters, of all cells together."""
+        """Number of learnt parameters for all cells together."""
         return sum(p.numel() for p in self.parameters())
 
     @property
     def n_parameters_per_neuron(self) -> int:
-        """Number of learnt parameters behind the rate of one cell: the shared ones and its own."""
+        """Number of learnt parameters for one cell, including all shared parameters."""
         per_cell = sum(p.numel() for part in (self.readout, self.output) for p in part.parameters())
         return self.n_parameters - per_cell + per_cell // self.n_neurons
 
 
 def check_options(model: str, prefilter: str | None, sizes: dict[str, Any]) -> None:
-    """Refuse what is not among the models, front ends and sizes."""
+    """Raise an error for an unknown model, front end or size."""
     if model not in MODELS:
         raise ValueError(f"model must be one of {list(MODELS)}, not {model!r}")
     if prefilter not in (None, "adaptrans"):
         raise ValueError(f"prefilter must be None or 'adaptrans', not {prefilter!r}")
     if unknown := sorted(sizes.keys() - MODELS[model].keys()):
-        raise ValueError(f"sizes of {model!r} are {list(MODELS[model])}, not {unknown}")
+        raise ValueError(f"the sizes of {model!r} are {list(MODELS[model])}, not {unknown}")
     for name, options in (("output", OUTPUTS), ("cell", ("lstm", "gru"))):
         if name in sizes and sizes[name] not in options:
             raise ValueError(f"{name} must be one of {list(options)}, not {sizes[name]!r}")

@@ -1,4 +1,4 @@
-"""Fitting a network to the est sounds, by recipes."""
+"""Fit a network to the est sounds."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "set_aside": 0.2, "patience": 50, "fine_tune": False,
     },
 }  # fmt: skip
-"""The recipes of :func:`fit`; its options replace what they say."""
+"""The recipes of :func:`fit`, which contain the defaults of its options."""
 
 _MAX_GRADIENT = 1.0
 _INIT_EPOCHS = 10
@@ -76,74 +76,74 @@ def fit(
 ) -> Fitted:
     """Fit a population model to the est sounds, for all cells at once.
 
-    Part of the est sounds is set aside to tell when to stop. The val sounds are never used.
+    A part of the est sounds is set aside to decide when to stop. The val sounds are never used.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        As :func:`nat4xr.open_area` returns it, or a selection; its ``spectrogram`` (stim, freq,
-        time) and ``psth`` (stim, time, neuron) are used. Bins that are NaN in ``psth`` do not
-        count.
+        What :func:`nat4xr.open_area` returns, or a selection of it. The fit uses ``spectrogram``
+        (stim, freq, time) and ``psth`` (stim, time, neuron). Bins that are NaN in ``psth`` are
+        left out.
     model : str or torch.nn.Module, default: "statenet"
-        A name in ``MODELS`` (see :class:`Network`), or a module of your own, which is copied: it
-        takes spectrograms (batch, 1, freq, time) and returns spikes per bin (batch, neuron, time),
-        the cells in the order of `ds`.
+        A name in ``MODELS`` (see :class:`Network`), or your own module, which is copied. The
+        module must map spectrograms (batch, 1, freq, time) to spikes per bin (batch, neuron,
+        time), with the cells in the order of `ds`.
     prefilter : {None, "adaptrans"}, optional
-        ``"adaptrans"`` puts :class:`AdapTrans` in front.
+        The front end of the network: ``"adaptrans"`` is :class:`AdapTrans`.
     recipe : {"nat4xr", "lab", "deepstrf"}, default: "nat4xr"
-        How the spectrogram is scaled and the network is fitted (see Notes). The options below
-        replace what the recipe says.
+        How the spectrogram is scaled and how the network is fitted (see Notes). The recipe sets the
+        defaults of the options below.
     init : Fitted, optional
-        A fitted model to start from, in place of `model`, `prefilter` and `sizes`: its front end
-        and core, its scaling of the spectrogram, and for the cells that it was fitted to, their
-        read-outs. Other cells start with new read-outs.
+        A fitted model to start from, instead of `model`, `prefilter` and `sizes`. The fit starts
+        with its front end, its core and its scaling of the spectrogram. Cells that it was fitted
+        to start with their read-outs, and other cells start with new ones.
     freeze : {None, "core"}, optional
-        ``"core"`` fits read-outs and output nonlinearities alone, each cell by itself. With `init`,
-        this transfers the core to other cells, sites or areas.
+        ``"core"`` only fits the read-outs and output nonlinearities, for each cell separately.
+        Together with `init`, this transfers a core to other cells, sites or areas.
     sizes : mapping, optional
-        Sizes other than those of ``MODELS[model]``, such as ``{"rank": 1}`` for LN.
+        Sizes that replace those of ``MODELS[model]``, such as ``{"rank": 1}`` for LN.
     seed : int, default: 0
         Seed of the initial weights, the order of the sounds, and dropout. On a CPU, the same
-        arguments give the same weights; on a GPU, nearly so.
+        arguments give the same weights; on a GPU, they give nearly the same weights.
     loss : {"mse", "nmse", "poisson"} or callable, optional
-        What is minimised: :func:`mse`, :func:`nmse` or :func:`poisson`, or your own function of
-        the rate and the counts (batch, neuron, time) that returns one number. The counts are NaN
-        in bins that were not recorded.
+        The loss to minimise: :func:`mse`, :func:`nmse`, :func:`poisson`, or your own function,
+        which takes the rate and the counts (batch, neuron, time) and returns a scalar. The counts
+        are NaN in bins that were not recorded.
     learning_rate : float or sequence of float, optional
-        Step size of Adam. Each value of a sequence is used until `patience` ends it, and the next
-        one goes on from the best weights.
+        Learning rate of Adam. The values of a sequence are used one after another: when `patience`
+        ends the fit with one value, it continues from the best weights with the next value.
     batch_size : int, default: 16
-        Sounds a step.
+        Number of sounds in a batch.
     max_epochs : int, default: 300
-        Passes through the sounds, at most, with each learning rate.
+        Largest number of epochs with each learning rate.
     patience : int, optional
-        Passes without a smaller loss on the sounds set aside, after which the fit ends. The weights
-        of the smallest loss are kept.
+        The fit stops when the loss on the sounds set aside has not decreased for this number of
+        epochs. The weights with the smallest loss are kept.
     n_init : int, optional
-        Number of initial weights to try. Each is fitted for 10 epochs, and the one with the
-        smallest loss on the sounds set aside goes on.
+        Number of initial weights to try. Each is fitted for 10 epochs, and the fit continues with
+        the one that has the smallest loss on the sounds set aside.
     device : str, optional
-        Such as ``"cpu"`` or ``"cuda:1"``. Default: the GPU, if there is one.
+        Device of PyTorch, such as ``"cpu"`` or ``"cuda:1"``. Default: the GPU, if there is one.
     checkpoint : path-like, optional
-        File in which the fit is kept after every tenth pass and at its end. If the file exists, the
-        fit goes on from it, to the same weights as if it had not been interrupted.
+        File in which the state of the fit is saved after every tenth epoch and at the end. If the
+        file exists, the fit continues from it, with the same result as an uninterrupted fit.
     monitor : callable, optional
-        Called after each epoch with the number of the epoch (from 1), the loss on the fitted
-        sounds, the loss on those set aside, and the network.
+        Function to call after each epoch. Its arguments are the number of the epoch (from 1), the
+        loss on the fitted sounds, the loss on the sounds set aside, and the network.
     progressbar : bool, default: True
-        Show the progress.
+        Whether to show progress.
 
     Returns
     -------
     Fitted
-        Network, configuration and learning curve.
+        The network, its configuration and the learning curve.
 
     Raises
     ------
     ValueError
-        If an option is unknown, `ds` lacks something or has fewer than two est sounds, `ds` and
-        `init` differ in frequency bands or time bins, a module returns another shape, a loss is
-        not finite, or the checkpoint is damaged or of another fit.
+        If an option is unknown, if `ds` lacks a variable or has fewer than two est sounds, if `ds`
+        and `init` differ in frequency bands or time bins, if your module returns a wrong shape, if
+        the loss is not finite, or if the checkpoint is damaged or belongs to another fit.
 
     Notes
     -----
@@ -151,24 +151,25 @@ def fit(
     recipe                          ``"nat4xr"``   ``"lab"``           ``"deepstrf"``
     ==============================  =============  ==================  =============
     compression of the spectrogram  log(1 + x)     log(1 + 10 x)       log(1 + x)
-    its scaling from 0 to 1         over all       of each band        over all
+    its scaling from 0 to 1         all bands      each band           all bands
     loss                            mse            nmse                mse
     learning rate                   0.002          0.001, then 0.0001  0.001
     est sounds set aside            10 %           20 %                20 %
-    which of them                   always these   always these        by seed
+    choice of these sounds          always same    always same         by seed
     patience                        30             20                  50
     initial weights tried           1              10                  1
     read-outs fitted at the end     no             yes                 no
     ==============================  =============  ==================  =============
 
-    ``"lab"`` follows the data set's own paper and ``"deepstrf"`` the published benchmark, in what
-    is known of them; batch size and longest fit are the same in all three. At the end of
-    ``"lab"``, the core is frozen and each cell's read-out is fitted again.
+    ``"lab"`` follows the paper of the data set, and ``"deepstrf"`` the published benchmark, as far
+    as their methods are described. All three have the same batch size and largest number of
+    epochs. At the end of ``"lab"``, the core is frozen, and the read-out of each cell is fitted
+    again.
 
-    If the core is frozen, each cell keeps the weights of its own smallest loss on the sounds set
-    aside.
+    While the core is frozen, each cell keeps the weights with which its loss on the sounds set
+    aside is smallest.
 
-    ``config["fingerprint"]`` is a SHA-256 of the est sounds, the cells, and their responses.
+    ``config["fingerprint"]`` is the SHA-256 of the est sounds, the cells, and their responses.
 
     References
     ----------
@@ -188,7 +189,7 @@ def fit(
     >>> fitted.history.sizes["epoch"], fitted.network.n_parameters_per_neuron
     (2, 113)
 
-    A core that is fitted to one site serves the cells of another:
+    Fit a core to one site, then transfer it to the cells of another site:
 
     >>> site, other = ds.sel(site="ARM019a"), ds.sel(site="ARM021b")
     >>> core = nat4xr.models.fit(site, "cnn1d", max_epochs=1, progressbar=False)
@@ -208,15 +209,15 @@ def fit(
     parts = ["readout"] if freeze else ["all", "readout"] if options["fine_tune"] else ["all"]
     if is_module and "readout" in parts:
         raise ValueError(
-            "the read-outs of your own module cannot be fitted by themselves: "
-            "leave out freeze='core' or recipe='lab'"
+            "the read-outs of your own module cannot be fitted separately: leave out "
+            "freeze='core' or recipe='lab'"
         )
     if is_module and options["n_init"] > 1:
-        raise ValueError("your own module has its initial weights: n_init must be 1")
+        raise ValueError("n_init must be 1, because your own module comes with its initial weights")
     check(ds)
     est = ds[["spectrogram", "psth"]].isel(stim=ds["subset"].values == "est").compute()
     if est.sizes["stim"] < 2:
-        raise ValueError(f"a fit needs two est sounds or more; ds has {est.sizes['stim']}")
+        raise ValueError(f"a fit needs at least two est sounds, but ds has {est.sizes['stim']}")
 
     config = {
         **architecture,
@@ -283,12 +284,12 @@ def fit(
             unit="epoch",
             disable=not progressbar,
         ) as bar:
-            goes_on = training.goes_on(max_epochs, options["patience"])
-            while goes_on:
-                training.one_epoch()
+            continues = training.continues(max_epochs, options["patience"])
+            while continues:
+                training.run_epoch()
                 n_epochs, (fit_loss, stop_loss) = len(training.losses), training.losses[-1]
-                goes_on = training.goes_on(max_epochs, options["patience"])
-                if checkpoint is not None and (n_epochs % _CHECKPOINT_EPOCHS == 0 or not goes_on):
+                continues = training.continues(max_epochs, options["patience"])
+                if checkpoint is not None and (n_epochs % _CHECKPOINT_EPOCHS == 0 or not continues):
                     training.save(Path(checkpoint))
                 if monitor is not None:
                     monitor(n_epochs, fit_loss, stop_loss, training.network)
@@ -299,7 +300,7 @@ def fit(
 
 
 def _options(recipe: str, **given: Any) -> dict[str, Any]:
-    """What the recipe says, unless it was given."""
+    """Fill in the options that were not given from the recipe."""
     if recipe not in RECIPES:
         raise ValueError(f"recipe must be one of {list(RECIPES)}, not {recipe!r}")
     options = RECIPES[recipe] | {name: value for name, value in given.items() if value is not None}
@@ -311,13 +312,13 @@ def _options(recipe: str, **given: Any) -> dict[str, Any]:
 def _best_start(tries: list[_Training], n_epochs: int) -> _Training:
     for training in tries:
         for _ in range(n_epochs):
-            training.one_epoch()
+            training.run_epoch()
     return min(tries, key=lambda training: training.smallest)
 
 
 @dataclass
 class _Data:
-    """The sounds and counts of a fit: those that are fitted, and those set aside."""
+    """The sounds and spike counts that are fitted, and those that are set aside."""
 
     fit_sounds: Tensor
     fit_counts: Tensor
@@ -326,10 +327,11 @@ class _Data:
 
 
 class _Training:
-    """A fit under way, in stages: the part of the network that learns, and the learning rate.
+    """The state of a fit, which consists of stages.
 
-    While all of the network learns, it keeps the weights of the smallest loss on the sounds set
-    aside. While the read-outs learn, each cell keeps those of its own smallest loss.
+    Each stage has a learning rate and a part of the network that learns. If the whole network
+    learns, the weights with the smallest loss on the sounds set aside are kept. If only the
+    read-outs learn, this is done for each cell separately.
     """
 
     def __init__(
@@ -343,13 +345,13 @@ class _Training:
         self.network, self.data, self.objective, self.config = network, data, objective, config
         self.stages = stages
         self.shuffle = torch.Generator().manual_seed(config["seed"])
-        self.losses: list[tuple[float, float]] = []  # of each epoch: fit, stop
+        self.losses: list[tuple[float, float]] = []  # fit_loss and stop_loss of each epoch
         self.stage_of_epoch: list[int] = []
         self.best = deepcopy(network.state_dict())
         self.start(0)
 
     def start(self, stage: int) -> None:
-        """Go on from the best weights, with the part and the learning rate of this stage."""
+        """Start a stage with the best weights so far."""
         self.stage = stage
         self.part, learning_rate = self.stages[stage]
         self.network.load_state_dict(self.best)
@@ -367,15 +369,15 @@ class _Training:
         self.smallest, self.best_loss = self.stop_loss()
         self.n_waited = 0
 
-    def goes_on(self, max_epochs: int, patience: int) -> bool:
-        """Whether there is another epoch; a stage that has ended is followed by the next."""
+    def continues(self, max_epochs: int, patience: int) -> bool:
+        """Whether there is another epoch. If a stage has ended, start the next one."""
         while self.n_waited >= patience or self.stage_of_epoch.count(self.stage) >= max_epochs:
             if self.stage + 1 == len(self.stages):
                 return False
             self.start(self.stage + 1)
         return True
 
-    def one_epoch(self) -> None:
+    def run_epoch(self) -> None:
         inputs, counts = self.fit_inputs, self.data.fit_counts
         order = torch.randperm(len(inputs), generator=self.shuffle).to(inputs.device)
         total = torch.zeros((), device=inputs.device)
@@ -388,34 +390,37 @@ class _Training:
                 nn.utils.clip_grad_norm_(self.learning.parameters(), _MAX_GRADIENT)
             self.optimizer.step()
             total += loss.detach() * len(batch)
-        stop_loss, loss_of_each = self.stop_loss()
+        stop_loss, losses_to_compare = self.stop_loss()
         self.losses.append((float(total) / len(inputs), stop_loss))
         self.stage_of_epoch.append(self.stage)
         if not np.isfinite(self.losses[-1]).all():
             raise ValueError(
                 f"the loss {self.config['loss']!r} is not finite in epoch {len(self.losses)}: try "
-                "a smaller learning_rate, and for 'poisson' a network whose rates are above 0, "
-                "such as with sizes={'output': 'softplus'}"
+                "a smaller learning_rate. For 'poisson', rates must be above 0, which "
+                "sizes={'output': 'softplus'} ensures"
             )
-        self.keep_best(loss_of_each)
+        self.keep_best(losses_to_compare)
         self.n_waited = 0 if stop_loss < self.smallest else self.n_waited + 1
         self.smallest = min(stop_loss, self.smallest)
 
     def stop_loss(self) -> tuple[float, Tensor]:
-        """The loss on the sounds set aside; and while read-outs learn, that of each cell."""
+        """Return the loss on the sounds set aside, and the losses by which to keep weights.
+
+        The latter are the same loss if the whole network learns, or else the loss of each cell.
+        """
         rates, counts = in_batches(self.learning, self.stop_inputs), self.data.stop_counts
         loss = self.objective(rates, counts)
         if self.part == "all":
             return float(loss), loss
         cells = range(counts.shape[1])
-        each = [self.objective(rates[:, [i]], counts[:, [i]]) for i in cells]
-        return float(loss), torch.stack(each)
+        losses = [self.objective(rates[:, [i]], counts[:, [i]]) for i in cells]
+        return float(loss), torch.stack(losses)
 
     def keep_best(self, loss: Tensor) -> None:
         is_better = loss < self.best_loss
         if self.part == "readout":
             for name, value in self.network.state_dict().items():
-                if name.startswith(("readout.", "output.")):  # along whose first dim are the cells
+                if name.startswith(("readout.", "output.")):  # their first dim is the cells
                     self.best[name][is_better] = value[is_better]
         elif is_better:
             self.best = deepcopy(self.network.state_dict())
@@ -445,7 +450,7 @@ class _Training:
             {"loss": self.config["loss"], "simulated": self.config["simulated"]},
         )
 
-    _KEPT = ("losses", "stage_of_epoch", "best", "best_loss", "smallest", "n_waited")
+    _SAVED = ("losses", "stage_of_epoch", "best", "best_loss", "smallest", "n_waited")
 
     def save(self, file: Path) -> None:
         state = {
@@ -456,7 +461,7 @@ class _Training:
             "shuffle": self.shuffle.get_state(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-            **{name: getattr(self, name) for name in self._KEPT},
+            **{name: getattr(self, name) for name in self._SAVED},
         }
         content = io.BytesIO()
         torch.save(state, content)
@@ -469,20 +474,20 @@ class _Training:
         digest, content = content[:32], content[32:]
         if hashlib.sha256(content).digest() != digest:
             raise ValueError(
-                f"{file} is damaged, or is no checkpoint: remove it, and the fit starts again"
+                f"{file} is damaged, or is not a checkpoint: remove it to start the fit again"
             )
         device = self.data.fit_sounds.device
         state = torch.load(io.BytesIO(content), device, weights_only=True)
         if state["config"] != json.dumps(self.config):
             raise ValueError(
-                f"{file} is the checkpoint of a fit with other options or data: "
-                "remove it, or name another file"
+                f"{file} is the checkpoint of a fit with other options or data: remove it, or "
+                "choose another file"
             )
         self.best = state["best"]
         self.start(state["stage"])
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for name in self._KEPT:
+        for name in self._SAVED:
             setattr(self, name, state[name])
         self.shuffle.set_state(state["shuffle"].cpu())
         torch.set_rng_state(state["rng"].cpu())
@@ -499,14 +504,16 @@ def _architecture(
     sizes: Mapping[str, Any] | None,
     init: Fitted | None,
 ) -> dict[str, Any]:
-    """The part of the configuration that says what the network is; no sizes: a user's module."""
+    """Return the configuration of the network. ``sizes`` is None for the user's own module."""
     if init is not None:
         if any(option is not None for option in (model, prefilter, sizes)):
-            raise ValueError("init says the model, prefilter and sizes: leave these out")
+            raise ValueError("init defines the model, prefilter and sizes: leave these out")
         return {name: init.config[name] for name in ("model", "prefilter", "sizes")}
     if isinstance(model, nn.Module):
         if any(option is not None for option in (prefilter, sizes)):
-            raise ValueError("prefilter and sizes are options of the models by name alone")
+            raise ValueError(
+                "prefilter and sizes are only for models that are given by name: leave them out"
+            )
         return {"model": type(model).__name__, "prefilter": None, "sizes": None}
     model = "statenet" if model is None else model
     sizes = dict(sizes or {})
@@ -515,7 +522,7 @@ def _architecture(
 
 
 def _start_from(init: Fitted, network: nn.Module, neurons: list[str]) -> None:
-    """Copy front end and core, and the read-outs of the cells that `init` was fitted to."""
+    """Copy the front end, the core, and the read-outs of cells that `init` was fitted to."""
     row = {name: i for i, name in enumerate(init.config["neurons"])}
     to_rows = [i for i, name in enumerate(neurons) if name in row]
     from_rows = [row[neurons[i]] for i in to_rows]
@@ -529,12 +536,12 @@ def _start_from(init: Fitted, network: nn.Module, neurons: list[str]) -> None:
 
 
 def _check_shape(network: nn.Module, data: _Data, name: str) -> None:
-    wanted = tuple(data.stop_counts.shape)
+    expected = tuple(data.stop_counts.shape)
     shape = tuple(in_batches(network, data.stop_sounds).shape)
-    if shape != wanted:
+    if shape != expected:
         raise ValueError(
-            f"from spectrograms {tuple(data.stop_sounds.shape)}, {name} must return spikes per bin "
-            f"(batch, neuron, time) of the shape {wanted}, not {shape}"
+            f"for spectrograms of the shape {tuple(data.stop_sounds.shape)}, {name} must return "
+            f"spikes per bin (batch, neuron, time) of the shape {expected}, not {shape}"
         )
 
 
@@ -542,7 +549,7 @@ def _check_shape(network: nn.Module, data: _Data, name: str) -> None:
 
 
 def _scaling(spectrogram: xr.DataArray, gain: float, per_band: bool) -> dict[str, Any]:
-    """How `as_input` scales: to the range from 0 to 1 of all sounds, in each band or over all."""
+    """Return the parameters by which `as_input` scales the sounds to the range from 0 to 1."""
     values = spectrogram.transpose("freq", "stim", "time").values
     compressed = np.log1p(gain * values.reshape(len(values) if per_band else 1, -1))
     low, high = compressed.min(1), compressed.max(1)
@@ -551,13 +558,13 @@ def _scaling(spectrogram: xr.DataArray, gain: float, per_band: bool) -> dict[str
 
 
 def _set_aside(names: NDArray[np.str_], share: float, seed: int) -> NDArray[np.bool_]:
-    """Which est sounds tell when to stop: the same ones whatever their order."""
+    """Choose the est sounds to set aside. The choice does not depend on their order."""
     drawn = np.random.default_rng(seed).permutation(np.sort(names))
     return np.isin(names, drawn[: max(1, round(share * names.size))])
 
 
 def _fingerprint(est: xr.Dataset) -> str:
-    """A SHA-256 of all that is fitted: the sounds, the cells, and their responses."""
+    """Return the SHA-256 of the sounds, the cells, and their responses."""
     digest = hashlib.sha256()
     names = [*est["neuron"].values.tolist(), *est["stim"].values.tolist()]
     digest.update(json.dumps(names).encode())
