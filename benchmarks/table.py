@@ -28,7 +28,7 @@ class Figure(NamedTuple):
 
 GUNZIP = "gunzip: a process that streams the population tgz"
 CPU = "CPU time of the gunzip"
-PLAIN = "plain xr.open_dataset of the converted file, process"
+PLAIN = "xr.open_dataset(file, chunks={}) of it, process"
 TGZ = "size of the population tgz"
 FIGURES = [
     Figure(GUNZIP, "s"),
@@ -67,7 +67,7 @@ def measured(folder: Path) -> Iterator[float]:
     cold = process(f"import nat4xr; {open_all}")
     yield from (cold.seconds, cold.cpu_s, cold.peak_mb)
     (converted,) = folder.glob("A1_nat4xr-*.nc")
-    yield process(f"import xarray as xr; xr.open_dataset({str(converted)!r})").seconds
+    yield process(f"import xarray as xr; xr.open_dataset({str(converted)!r}, chunks={{}})").seconds
     yield process(f"import nat4xr; {open_all}").seconds
     yield process("import nat4xr").seconds
     whole = cost(f"ds.to_netcdf({str(export)!r})", opened)

@@ -403,10 +403,12 @@ def _read_epochs(content: bytes) -> tuple[pd.DataFrame, dict[str, NDArray[Any]]]
     header = Counter(read_header(content))
     further = [name for name, n in header.items() if name and n == 1 and name not in required]
     table = read_table(content, [*required, *further])
-    _check_names(table["name"])
+    names = {name: name for name in table["name"]}
+    _check_names(names)
     epochs = pd.DataFrame(
         {
-            "name": pd.Series(table["name"], dtype=str),
+            # Few names, many times: each is held once.
+            "name": pd.Series([names[name] for name in table["name"]], dtype=str),
             # pandas writes a time that is not known as nothing.
             "start": np.array(parse_numbers([t or "nan" for t in table["start"]]), np.float64),
             "end": np.array(parse_numbers([t or "nan" for t in table["end"]]), np.float64),
@@ -422,7 +424,7 @@ def _as_array(texts: list[str]) -> NDArray[Any]:
     try:
         numbers = parse_numbers([text or "nan" for text in texts])
     except ValueError:
-        _check_names(texts)
+        _check_names(set(texts))
         return np.array(texts, np.str_)
     try:
         return np.array([int(text) for text in texts], np.int64)
@@ -523,7 +525,7 @@ def _signal(
                 data, inner = _hdf5_raster(data, rasters)
             data = _as_type(data, dtype or _declared_dtype(about))
         else:
-            data = _read_arrays(data, [*(listed or ()), *epochs["name"]])
+            data = _read_arrays(data, [*(listed or ()), *epochs["name"].unique()])
     channels: list[str]
     if kind == "raster":
         if extension == "csv" and not data.n_channels:

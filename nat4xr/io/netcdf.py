@@ -18,6 +18,8 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 from xarray.backends import CachingFileManager, NetCDF4DataStore
 from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, SerializableLock
+from xarray.backends.netCDF4_ import NetCDF4ArrayWrapper
+from xarray.core.indexing import LazilyIndexedArray
 
 from ..schema import DISK_CHUNKS, FIELDS, attrs_of, simulated_attr
 from .files import NO_LOCKS, crc32_of, status_of, written
@@ -46,6 +48,9 @@ NETCDF_LOCK = _NetcdfLock()
 for _lock in (NETCDFC_LOCK, HDF5_LOCK):
     with _lock.lock:
         _lock.lock = SerializableLock._locks[_lock.token] = NETCDF_LOCK
+
+_MISSING = 255
+"""Missing counts on disk."""
 
 _held: list[Any] = []
 
@@ -129,7 +134,8 @@ def _open_with_labels(file: Path, crc32: int) -> xr.Dataset:
     manager: Any = CachingFileManager(
         _open_unchanged, str(file.absolute()), status_of(file), crc32, mode="r", lock=NETCDF_LOCK
     )
-    ds = xr.open_dataset(NetCDF4DataStore(manager, mode="r", lock=NETCDF_LOCK), chunks=None)
+    store: Any = _Store(manager, mode="r", lock=NETCDF_LOCK)  # type: ignore[no-untyped-call]
+    ds = xr.open_dataset(store, chunks=None)
     coords = {}
     for name, coord in ds.coords.items():
         values = coord.values.astype(str) if coord.dtype.kind in "OU" else coord.values
@@ -137,6 +143,35 @@ def _open_with_labels(file: Path, crc32: int) -> xr.Dataset:
     labelled = ds.assign_coords(coords)
     labelled.set_close(ds._close)
     return labelled
+
+
+class _Store(NetCDF4DataStore):
+    """A file whose missing values are decoded faster than xarray does it."""
+
+    def open_store_variable(self, name: str, var: Any) -> xr.Variable:
+        variable: xr.Variable = super().open_store_variable(name, var)
+        missing = variable.attrs.get("_FillValue")
+        if name == "response" and variable.dtype == np.uint8 and missing == _MISSING:
+            del variable.attrs["_FillValue"]
+            data = LazilyIndexedArray(_Counts(name, self))
+            return xr.Variable(variable.dims, data, variable.attrs, variable.encoding)
+        if variable.dtype.kind == "f" and missing is not None and np.isnan(missing):
+            del variable.attrs["_FillValue"]  # NaN already means missing
+        return variable
+
+
+class _Counts(NetCDF4ArrayWrapper):
+    """Counts that are bytes on disk and float32 in memory, NaN where they are missing."""
+
+    def __init__(self, name: str, store: NetCDF4DataStore):
+        super().__init__(name, store)  # type: ignore[no-untyped-call]
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: Any) -> NDArray[np.float32]:
+        stored = np.asarray(super().__getitem__(key))  # type: ignore[no-untyped-call]
+        counts = stored.astype(np.float32)
+        np.copyto(counts, np.nan, where=stored == _MISSING)
+        return counts
 
 
 def _open_unchanged(file: str, status: tuple[int, ...], crc32: int, mode: Any) -> netCDF4.Dataset:
@@ -220,7 +255,7 @@ def write_area(data: AreaData, target: Path) -> None:
     write_netcdf(data.header, target, encoding)
     # On disk, the counts of a trial are bytes, a quarter of the size; xarray reads float32.
     rate: tuple[str, Any] = ("f4", np.float32(np.nan))
-    count = ("u1", 255) if data.counts_fit_a_byte() else rate
+    count = ("u1", _MISSING) if data.counts_fit_a_byte() else rate
     alone(_add_variables, target, simulated_attr(data.header), {"response": count, "psth": rate})
     _write_chunks(data, target)
 
@@ -241,6 +276,7 @@ def _add_variable(
         dtype,
         dims,
         zlib=True,
+        complevel=1,  # exports inherit it; higher levels only take longer over zeros and NaN
         shuffle=False,  # shuffling would make counts larger: psth by a quarter
         chunksizes=[min(DISK_CHUNKS.get(d, n), n) for d, n in zip(dims, sizes, strict=True)],
         fill_value=fill_value,
@@ -266,6 +302,9 @@ def _write_chunks(data: AreaData, target: Path) -> None:
             ]
             for rep in range(data.header.sizes["rep"]):
                 if (block := data.response(stims, rep)) is not None:
+                    if response.dtype == np.uint8:
+                        np.copyto(block, _MISSING, where=np.isnan(block))
+                        block = block.astype(np.uint8)
                     chunks += [
                         (response, (first, rep, 0, neuron), chunk)
                         for neuron, chunk in _compress(block, count_chunk[:, 0])
@@ -278,13 +317,11 @@ def _write_chunks(data: AreaData, target: Path) -> None:
                 variable.id.write_direct_chunk(offset, chunk)
 
 
-def _compress(block: NDArray[np.float32], empty: NDArray[Any]) -> Iterator[tuple[int, bytes]]:
+def _compress(block: NDArray[Any], empty: NDArray[Any]) -> Iterator[tuple[int, bytes]]:
     """A (stim, time, neuron) block in chunks like an empty one, deflated as HDF5 does it."""
     n_neurons = empty.shape[-1]
     for neuron in range(0, block.shape[-1], n_neurons):
         part = block[..., neuron : neuron + n_neurons]
-        if empty.dtype == np.uint8:
-            part = np.where(np.isnan(part), 255, part)
         chunk = np.zeros_like(empty)
         chunk[: part.shape[0], :, : part.shape[2]] = part
         # HDF5 would compress with zlib, which takes five times as long.

@@ -46,7 +46,12 @@ def write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressbar
     sites, left_out = _read_all_sites(header, files, progressbar)
     ds = _ragged_array(header, sites)
     ds.attrs["cells_left_out"] = ", ".join(left_out)
-    compressed: dict[str, Any] = {"zlib": True, "shuffle": True, "_FillValue": None}
+    compressed: dict[str, Any] = {
+        "zlib": True,
+        "complevel": 1,
+        "shuffle": True,
+        "_FillValue": None,
+    }
     if ds.sizes["spike"]:
         compressed["chunksizes"] = (min(schema.SPIKES_PER_CHUNK, ds.sizes["spike"]),)
     encoding = {name: compressed for name, v in ds.data_vars.items() if v.dims == ("spike",)}
@@ -157,7 +162,9 @@ def _read_site(signal: nems.Signal, header: xr.Dataset, label: str) -> _Site:
         times = spike_times(signal, cell)
         samples = spike_samples(times, signal.fs)
         trial, spike = trials.locate(known, samples)
-        n_outside[number] = len(signal.data[cell]) - len(np.unique(spike))
+        in_a_trial = np.zeros(len(times), bool)
+        in_a_trial[spike] = True
+        n_outside[number] = len(signal.data[cell]) - in_a_trial.sum()
         offset = samples[spike] - trials.onset[trial]
         parts.append((trial, times[spike], offset, np.full(len(trial), number)))
     trial, t, offset, neuron = (np.concatenate(columns) for columns in zip(*parts, strict=True))

@@ -341,6 +341,8 @@ def _parse_words(
     digit = head - zero_head
     values: NDArray[Any] = digit.astype(dtype)
     others = np.flatnonzero((digit > 9) | (middle != zero_middle) | (tail != zero_tail))
+    if not others.size:
+        return values
     texts = np.stack([head[others], middle[others], tail[others]], axis=1)
     # The rest often has few distinct values (val averages are multiples of 1/20): parse each once.
     mixed = texts @ np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 1], np.uint64)

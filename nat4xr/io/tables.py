@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from . import limits
@@ -42,21 +43,31 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
             if header.count(column) != 1:
                 wrong = "twice a" if column in header else "no"
                 raise ValueError(f"has {wrong} column {column}")
-        rows = []
-        for row in reader:
-            if len(row) == len(header):
-                rows.append(row)
-                if len(rows) > most:
-                    limits.check("table_rows", len(rows))
-            elif _holds_text(row):
-                raise ValueError(
-                    f"has a line of {len(row)} fields under a header of {len(header)}: "
-                    f"line {reader.line_num}"
-                )
+        rows = list(islice(reader, most + 1))
     except csv.Error as error:
         raise ValueError(f"is not CSV: {error}, line {reader.line_num}") from error
+    if len(rows) > most:
+        limits.check("table_rows", len(rows))
+    if set(map(len, rows)) - {len(header)}:
+        rows = _without_blank_lines(content)
     places = {column: header.index(column) for column in columns}
     return {column: [row[place] for row in rows] for column, place in places.items()}
+
+
+def _without_blank_lines(content: bytes) -> list[list[str]]:
+    """Read the rows again, looking at each: all that are not blank must fit the header."""
+    reader = _reader(content)
+    header = _next_header(reader)
+    rows = []
+    for row in reader:
+        if len(row) == len(header):
+            rows.append(row)
+        elif _holds_text(row):
+            raise ValueError(
+                f"has a line of {len(row)} fields under a header of {len(header)}: "
+                f"line {reader.line_num}"
+            )
+    return rows
 
 
 def read_header(content: bytes) -> list[str]:

@@ -103,7 +103,8 @@ def read_sites(
 def _digest(resp: nems.Signal) -> bytes:
     """A digest of spikes and trials, which is the same for a recording and an unpacked copy."""
     digest = hashlib.sha256(repr((resp.fs, resp.n_samples)).encode())
-    digest.update(resp.epochs.to_csv().encode())
+    digest.update("\n".join(resp.epochs["name"].tolist()).encode(errors="replace"))
+    digest.update(resp.epochs[["start", "end"]].to_numpy().tobytes())
     for channel in resp.channels:
         digest.update(f"\n{channel} {resp.data[channel].size} ".encode(errors="replace"))
         digest.update(resp.data[channel].tobytes())
@@ -207,8 +208,9 @@ def sound_epochs(signal: nems.Signal, label: str, noted: Notes) -> pd.DataFrame:
     pandas.DataFrame
         ``name``, ``onset`` and ``length`` in samples, in order of time, each presentation once.
     """
-    epochs = signal.epochs[signal.epochs["name"].str.startswith("STIM_")]
-    labels.check_sounds(epochs["name"].unique().tolist())
+    sounds = [name for name in signal.epochs["name"].unique() if name.startswith("STIM_")]
+    labels.check_sounds(sounds)
+    epochs = signal.epochs[signal.epochs["name"].isin(sounds)]
     last = MAX_TIME if signal.n_samples is None else (signal.n_samples + 1) / signal.fs
     start, end = epochs["start"].to_numpy(), epochs["end"].to_numpy()
     inside = (np.abs(start) < MAX_TIME) & (end <= min(last, MAX_TIME))  # NaN is neither
