@@ -59,6 +59,11 @@ def rate(obj: T) -> T:
         If `obj` has no spikes per bin, if there are fewer than two bins, or if they are not
         evenly spaced.
 
+    Notes
+    -----
+    Wider bins must hold sums, as from ``.coarsen(time=5).sum()``. To average bins, or to take only
+    some of them, call this function first: ``nat4xr.rate(ds.psth).coarsen(time=5).mean()``.
+
     Examples
     --------
     >>> import nat4xr, numpy as np

@@ -46,15 +46,18 @@ def write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressbar
     sites, left_out = _read_all_sites(header, files, progressbar)
     ds = _ragged_array(header, sites)
     ds.attrs["cells_left_out"] = ", ".join(left_out)
-    compressed: dict[str, Any] = {
-        "zlib": True,
-        "complevel": 1,
-        "shuffle": True,
-        "_FillValue": None,
+    encoding: dict[Any, dict[str, Any]] = {
+        name: {"_FillValue": None} for name, v in ds.data_vars.items() if v.dims == ("spike",)
     }
     if ds.sizes["spike"]:
-        compressed["chunksizes"] = (min(schema.SPIKES_PER_CHUNK, ds.sizes["spike"]),)
-    encoding = {name: compressed for name, v in ds.data_vars.items() if v.dims == ("spike",)}
+        # Compressing the times too would save a quarter of the file and take four times as long.
+        chunk = min(schema.SPIKES_PER_CHUNK, ds.sizes["spike"])
+        encoding["spike_neuron"] |= {
+            "zlib": True,
+            "complevel": 1,
+            "shuffle": True,
+            "chunksizes": (chunk,),
+        }
     write_netcdf(ds, target, encoding | text_encoding(ds))
 
 
