@@ -1,10 +1,10 @@
-"""Time bins: rates and counts, and responses at other bin widths, computed on demand.
+"""Rates and spike counts, and responses at other bin widths.
 
-This module takes xarray objects and reads no files. Its results are lazy, with dask or without:
+The functions take xarray objects and read no files. Their results are lazy, with or without dask:
 spikes are counted when values are read, and only for the part that is read.
 
-The width of the bins is always the spacing of ``time``. The attribute ``bin_width`` holds the width
-at which the area was opened; ``coarsen`` does not update it.
+The width of the bins is always the spacing of ``time``. The attribute ``bin_width`` is the width at
+which the area was opened, because ``coarsen`` does not update it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .schema import BIN_MS, FINE_CHUNKS, simulated_attr
 __all__ = ["bin_spikes", "counts", "rate"]
 
 GAP = 2**15
-"""If fewer spikes lie between two wanted trials, they are read too: it is faster than skipping."""
+"""Fewer spikes than this between two trials are read too, because skipping them would be slower."""
 
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float32]
@@ -83,7 +83,7 @@ def rate(obj: T) -> T:
         per_s = array / bin_width(array)
         return per_s.assign_attrs(array.attrs | {"long_name": "rate", "units": "spikes/s"})
 
-    return _of_spikes_per_bin(obj, spikes_per_s)
+    return _map_spikes_per_bin(obj, spikes_per_s)
 
 
 def counts(obj: T, window: tuple[float, float]) -> T:
@@ -139,32 +139,32 @@ def counts(obj: T, window: tuple[float, float]) -> T:
         text = {"long_name": f"spikes from {start:g} to {stop:g} s", "units": "1"}
         return spikes.assign_attrs(array.attrs | text)
 
-    counted = _of_spikes_per_bin(obj, in_window)
+    counted = _map_spikes_per_bin(obj, in_window)
     return (
         counted.drop_dims("time", errors="ignore") if isinstance(counted, xr.Dataset) else counted
     )
 
 
-def _of_spikes_per_bin(obj: T, change: Callable[[xr.DataArray], xr.DataArray]) -> T:
-    """Change spikes per bin, in a Dataset or a DataArray; other objects raise an error."""
+def _map_spikes_per_bin(obj: T, change: Callable[[xr.DataArray], xr.DataArray]) -> T:
+    """Apply a function to the spikes per bin in a Dataset or DataArray."""
     if isinstance(obj, xr.Dataset):
         names = [name for name in ("response", "psth") if name in obj]
         if not names:
             raise ValueError(
-                "the Dataset needs response or psth, which hold spikes per bin; it has "
+                "the Dataset needs response or psth, which are spikes per bin; it has "
                 f"{', '.join(map(str, obj.data_vars)) or 'no variables'}"
             )
-        changed = {name: _of_spikes_per_bin(obj[name], change) for name in names}
+        changed = {name: _map_spikes_per_bin(obj[name], change) for name in names}
         return cast(T, obj.assign(changed))
     if not isinstance(obj, xr.DataArray):
-        raise TypeError(f"this takes a Dataset or DataArray, not {type(obj).__name__}")
+        raise TypeError(f"obj must be a Dataset or DataArray, not {type(obj).__name__}")
     if "time" not in obj.dims:
         raise ValueError(
-            f"the dim 'time' is missing from {obj.dims}: call this first, and average over time "
-            "afterwards"
+            f"the dim 'time' is missing from {obj.dims}: call this function first, and average "
+            "over time afterwards"
         )
     if "freq" in obj.dims:
-        raise ValueError("a spectrogram has no spikes: give response or psth")
+        raise ValueError("a spectrogram has no spikes: pass response or psth")
     if obj.attrs.get("units") == "spikes/s":
         raise ValueError("the values are already rates (units 'spikes/s'), not spikes per bin")
     if "scaling" in obj.attrs:
@@ -200,8 +200,8 @@ def bin_width(obj: xr.Dataset | xr.DataArray) -> float:
         raise ValueError("the dim 'time' has no coordinate: assign the left edges of its bins in s")
     if obj.sizes["time"] < 2:
         raise ValueError(
-            f"the bin width is the spacing of 'time', which takes at least two bins: there is only "
-            f"{obj.sizes['time']} time bin"
+            "the bin width is the spacing of 'time', which needs at least two bins, but there is "
+            f"only {obj.sizes['time']} time bin"
         )
     steps = np.diff(obj.coords["time"].values)
     if not np.allclose(steps, steps[0], rtol=1e-3, atol=0) or steps[0] <= 0:
@@ -313,11 +313,11 @@ def finer(ds: xr.Dataset, spikes: xr.Dataset, width: int) -> xr.Dataset:
     """Return an area in bins narrower than 10 ms, counted from its spikes."""
     _check_divides(ds, width)
     trials = TrialTable.of(spikes)
-    # Presentations that the population recording leaves out are left out here, too.
+    # Presentations that the population recording leaves out are also left out here.
     limit = ds["n_reps"].values
     n_stims, n_neurons = limit.shape
     reps = np.arange(ds.sizes["rep"])
-    held = trials.presented(np.arange(n_stims), reps, np.arange(n_neurons), limit)
+    presented = trials.presented(np.arange(n_stims), reps, np.arange(n_neurons), limit)
     response = _response(trials, width, len(reps), limit)
     response.attrs["comment"] = (
         "counted from the spike times of the site recordings, of est sounds too; "
@@ -335,33 +335,33 @@ def finer(ds: xr.Dataset, spikes: xr.Dataset, width: int) -> xr.Dataset:
     }
     for variable in (response, psth):
         variable.attrs |= simulated_attr(ds)
-    spectrogram = _on_other_bins(ds["spectrogram"].variable, _hold, BIN_MS // width)
+    spectrogram = _rebin(ds["spectrogram"].variable, _repeat, BIN_MS // width)
     spectrogram.attrs["comment"] = "the published value of 10 ms, held over the finer bins in it"
-    n_reps = ds["n_reps"].variable.copy(data=held.sum(axis=1, dtype=np.int8))
+    n_reps = ds["n_reps"].variable.copy(data=presented.sum(axis=1, dtype=np.int8))
     return _with_variables(ds, width, response, psth, spectrogram, n_reps)
 
 
 def coarser(ds: xr.Dataset, width: int) -> xr.Dataset:
-    """Return an area in bins of a multiple of 10 ms."""
+    """Return an area in bins whose width is a multiple of 10 ms."""
     _check_divides(ds, width)
     variables = {}
-    for name, way, comment in (
+    for name, method, comment in (
         ("response", _sum, "sum of the bins of 10 ms"),
         ("psth", _sum, "sum of the published bins of 10 ms"),
         ("spectrogram", _mean, "mean of the published values of 10 ms"),
     ):
-        variables[name] = _on_other_bins(ds[name].variable, way, width // BIN_MS)
+        variables[name] = _rebin(ds[name].variable, method, width // BIN_MS)
         variables[name].attrs["comment"] = comment
     return _with_variables(ds, width, *variables.values(), ds["n_reps"].variable)
 
 
 def _check_divides(ds: xr.Dataset, width: int) -> None:
     trial_ms = ds.sizes["time"] * BIN_MS
-    check_width(width, [w for w in schema.BIN_WIDTHS_MS if trial_ms % w == 0])
+    check_width(width, [width_ms for width_ms in schema.BIN_WIDTHS_MS if trial_ms % width_ms == 0])
 
 
 def _with_variables(ds: xr.Dataset, width: int, *variables: xr.Variable) -> xr.Dataset:
-    """Replace the variables of an area (given in the order of the schema) and its time bins."""
+    """Replace the variables of an area, in the order of the schema, and its time bins."""
     n_bins = ds.sizes["time"] * BIN_MS // width
     time = schema.time_axis(n_bins, width, ds["time"].attrs)
     named = dict(zip(schema.VARIABLES, variables, strict=True))
@@ -386,12 +386,12 @@ def check_width(dt_ms: float, widths: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class TrialTable:
-    """The trials as arrays of integers, and the lazy spikes: all that counting needs.
+    """The trials as integer arrays, and the lazy spikes, from which spikes are counted.
 
     Attributes
     ----------
     spike_sample, spike_neuron : xarray.Variable
-        Along ``spike``, usually not read yet.
+        Variables along ``spike``, which are usually lazy.
     first, n_spikes : numpy.ndarray of int
         For each trial, the position of its first spike, and the number of its spikes.
     stim, rep, site : numpy.ndarray of int
@@ -405,7 +405,7 @@ class TrialTable:
     length_ms : int
         Length of a whole trial.
     duration_ms : numpy.ndarray of int
-        For each trial, ``length_ms``, or less if it was cut short.
+        For each trial, its length, which is less than ``length_ms`` if it was cut short.
     """
 
     spike_sample: xr.Variable
@@ -440,7 +440,7 @@ class TrialTable:
         length_ms = round(spikes["spike_time"].attrs["trial_duration"] * 1000)
         duration_ms = np.full(len(first), length_ms)
         if "trial_duration" in spikes.variables:  # if any trial was cut short
-            # Round down to whole ms, but not because of float noise.
+            # Round down to whole ms, with a tolerance for float errors.
             duration_ms = (spikes["trial_duration"].values * 1000 + 1e-6).astype(np.int64)
         return cls(
             spikes["spike_sample"].variable,
@@ -461,7 +461,10 @@ class TrialTable:
     def presented(
         self, stims: Ints, reps: Ints, neurons: Ints, limit: NDArray[np.int8] | None = None
     ) -> NDArray[np.bool_]:
-        """Whether a cell heard a repeat, (stim, rep, neuron), up to ``limit`` repeats per pair."""
+        """Return whether each repeat was presented to each cell, (stim, rep, neuron).
+
+        Of each sound and cell, only the first ``limit`` (stim, neuron) repeats count.
+        """
         n_reps = max(self.rep.max(initial=0), reps.max(initial=0)) + 1
         at_site = np.zeros((self.n_stims, n_reps, self.n_sites + 1), bool)
         selected = (self.stim >= 0) & (self.site >= 0)
@@ -493,10 +496,11 @@ class TrialTable:
     def cuts(
         self, stims: Ints, reps: Ints, neurons: Ints, width: int
     ) -> Iterator[tuple[int, int, int, Ints]]:
-        """Yield those of the given presentations that were cut short.
+        """Yield the presentations that were cut short.
 
         Each is a tuple of sound, repeat, the first bin that the trial does not cover, and the
-        cells that heard it. Sounds, repeats and cells are positions in the arguments.
+        cells that heard it. Sounds, repeats and cells are positions in `stims`, `reps` and
+        `neurons`.
         """
         stim, rep = _positions(stims, self.stim), _positions(reps, self.rep)
         cut = (self.duration_ms < self.length_ms) & (stim >= 0) & (rep >= 0)
@@ -515,16 +519,16 @@ class TrialTable:
             start, stop = first[piece[0]], end[piece[-1]]
             n = n_spikes[piece]
             in_trials = np.arange(n.sum()) + np.repeat(first[piece] - start - np.cumsum(n) + n, n)
-            for read, variable in zip(values, variables, strict=True):
-                read.append(variable[start:stop].values[in_trials])
-        return np.repeat(trials, n_spikes), *(np.concatenate(read) for read in values)
+            for parts, variable in zip(values, variables, strict=True):
+                parts.append(variable[start:stop].values[in_trials])
+        return np.repeat(trials, n_spikes), *(np.concatenate(parts) for parts in values)
 
 
 def _positions(wanted: Ints, numbers: Ints) -> Ints:
-    """Return the position of each number among `wanted`, or -1 if it is not there."""
+    """Return the position of each number in `wanted`, or -1 if it is not in it."""
     table = np.full(max(wanted.max(initial=-1), numbers.max(initial=-1)) + 2, -1, np.int32)
     table[wanted] = np.arange(len(wanted))
-    return table[numbers]  # number -1 reads the last, which is -1
+    return table[numbers]  # the number -1 reads the last element, which is -1
 
 
 def _response(
@@ -579,7 +583,7 @@ def _mean_counts(
         for cut_stim, rep, first_bin, cells in trials.cuts(stims, reps, neurons, width):
             cells = cells[presented[cut_stim, rep, cells]]
             n_reps[cut_stim, first_bin:, cells] -= 1
-    with np.errstate(invalid="ignore"):  # no presentation: 0 / 0 is NaN
+    with np.errstate(invalid="ignore"):  # without a presentation, 0 / 0 gives NaN
         counts /= n_reps
     return counts[:, times] if len(times) < shape[1] else counts
 
@@ -590,22 +594,23 @@ def _histogram(indices: tuple[Ints, ...], shape: tuple[int, ...]) -> Floats:
     return counts
 
 
-def _on_other_bins(source: xr.Variable, way: Callable[..., Floats], factor: int) -> xr.Variable:
+def _rebin(source: xr.Variable, method: Callable[..., Floats], factor: int) -> xr.Variable:
+    """Change the bins of a variable, lazily, by `_sum`, `_mean` or `_repeat`."""
     n_time = source.sizes["time"]
-    n_time = n_time * factor if way is _hold else n_time // factor
+    n_time = n_time * factor if method is _repeat else n_time // factor
     shape = tuple((dict(source.sizes) | {"time": n_time}).values())
-    variable = _on_demand(source.dims, shape, partial(_rebinned, source, way, factor))
+    variable = _on_demand(source.dims, shape, partial(_rebinned_values, source, method, factor))
     variable.attrs = dict(source.attrs)
     return variable
 
 
-def _rebinned(
-    source: xr.Variable, way: Callable[..., Floats], factor: int, *positions: Ints
+def _rebinned_values(
+    source: xr.Variable, method: Callable[..., Floats], factor: int, *positions: Ints
 ) -> Floats:
-    at = dict(zip(source.dims, positions, strict=True))
-    times = at.pop("time")
+    indexers = dict(zip(source.dims, positions, strict=True))
+    times = indexers.pop("time")
     axis = source.dims.index("time")
-    return way(source.isel(at).values, factor, axis).take(times, axis)
+    return method(source.isel(indexers).values, factor, axis).take(times, axis)
 
 
 def _sum(values: Floats, factor: int, axis: int) -> Floats:
@@ -618,7 +623,7 @@ def _mean(values: Floats, factor: int, axis: int) -> Floats:
     return mean
 
 
-def _hold(values: Floats, factor: int, axis: int) -> Floats:
+def _repeat(values: Floats, factor: int, axis: int) -> Floats:
     return values.repeat(factor, axis)
 
 
@@ -630,7 +635,7 @@ def _folded(values: Floats, factor: int, axis: int) -> Floats:
 def _on_demand(
     dims: tuple[Any, ...], shape: tuple[int, ...], make: Callable[..., Floats]
 ) -> xr.Variable:
-    # If several dask chunks shared a chunk on disk, an export would compress it several times.
+    # An export would compress a chunk on disk repeatedly if several dask chunks shared it.
     chunks = tuple(
         n if dim in ("time", "freq") else min(FINE_CHUNKS[dim], n)
         for dim, n in zip(dims, shape, strict=True)
@@ -646,9 +651,9 @@ def _on_demand(
 
 
 class _OnDemand(BackendArray):
-    """An array whose values are computed when they are read, and only those that are read.
+    """An array that computes its values when they are read, and only those that are read.
 
-    ``make`` takes ascending positions along each axis and returns the block at these positions.
+    ``make`` takes sorted positions along each axis and returns the block at these positions.
     """
 
     def __init__(self, shape: tuple[int, ...], make: Callable[..., Floats]):
@@ -662,9 +667,9 @@ class _OnDemand(BackendArray):
         )
 
     def _made(self, key: tuple[Any, ...]) -> Floats:
-        asked = [np.arange(n)[k] for n, k in zip(self.shape, key, strict=True)]
-        block = self.make(*(np.unique(positions) for positions in asked))
-        for axis, positions in enumerate(asked):
+        by_axis = [np.arange(n)[k] for n, k in zip(self.shape, key, strict=True)]
+        block = self.make(*(np.unique(positions) for positions in by_axis))
+        for axis, positions in enumerate(by_axis):
             if positions.ndim and (np.diff(positions) < 1).any():  # out of order, or repeated
                 block = block.take(np.unique(positions, return_inverse=True)[1], axis)
-        return block.squeeze(tuple(axis for axis, k in enumerate(asked) if not k.ndim))
+        return block.squeeze(tuple(axis for axis, k in enumerate(by_axis) if not k.ndim))

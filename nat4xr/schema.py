@@ -1,8 +1,8 @@
-"""The contract: what the Datasets of this package hold, in one place.
+"""The schema of the Datasets of this package.
 
-Dims, dtypes, long names, units and comments of every variable and coordinate, the chunks in which
-they are stored and opened, and the design of the experiment behind them. `variable` builds an
-`xarray.Variable` that keeps to it.
+It defines the dims, dtypes, long names, units and comments of all variables and coordinates, their
+chunks on disk and in memory, and the design of the experiment. `variable` builds an
+`xarray.Variable` that follows the schema.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BIN_WIDTHS_MS = (1, 2, 5, *(width for width in range(BIN_MS, 1501, BIN_MS) if 15
 """The bin widths that `open_area` offers."""
 
 N_VAL, N_REPEATS = 18, 20
-"""Number of val sounds, and of presentations of each at a site, by the design of the experiment."""
+"""Number of val sounds, and of presentations of each sound at a site."""
 
 SILENCE_S, SOUND_S = 0.25, 1.0
 """Silence before and after each sound, and the duration of the sound, in s."""
@@ -33,7 +33,7 @@ FREQ_RANGE_HZ = (200, 20000)
 
 
 class Field(NamedTuple):
-    """What is fixed about a variable or coordinate."""
+    """The properties of a variable or coordinate that do not depend on its values."""
 
     dims: tuple[str, ...]
     dtype: str
@@ -165,7 +165,7 @@ TRIAL_DURATION = {
         "only in files with a trial that was cut short",
     )
 }
-"""A label of the trials that is there only if one of them was cut short."""
+"""A label of the trials that only exists if one of them was cut short."""
 
 FIELDS = {
     **VARIABLES,
@@ -178,18 +178,18 @@ FIELDS = {
 }
 
 DISK_CHUNKS = {"stim": N_VAL, "rep": 1, "neuron": 128}
-"""Chunks on disk. One repeat each, so that the missing repeats of est sounds are never written."""
+"""Chunks on disk. They have one repeat, so that missing repeats of est sounds are not written."""
 
 DASK_CHUNKS = {"stim": 1620, "rep": 1, "freq": 2, "time": -1, "neuron": 128}
-"""Dask chunks at bins of 10 ms and wider.
+"""Dask chunks for bins of 10 ms and wider.
 
-A chunk of ``response`` takes 46 MB in A1 and PEG. All sounds are in one chunk, so that chunks stay
-regular, as zarr needs them, when sounds are selected. Those of the spectrogram are small because
-``.where`` with a condition on cells gives it a dim of cells.
+A chunk of ``response`` takes 46 MB in A1 and PEG. All sounds are in one chunk, so that the chunks
+stay regular when sounds are selected; zarr requires this. The chunks of the spectrogram are small,
+because ``.where`` with a condition on cells adds a dim of cells to it.
 """
 
 FINE_CHUNKS = {"stim": N_VAL, "rep": 1, "time": -1, "neuron": 128}
-"""Dask chunks at bins under 10 ms: a chunk of ``response`` takes 14 MB at 1 ms."""
+"""Dask chunks for bins narrower than 10 ms. A chunk of ``response`` takes 14 MB at 1 ms."""
 
 SPIKES_PER_CHUNK = 2**15
 """Spikes in a chunk on disk."""
@@ -203,7 +203,7 @@ def attrs_of(name: str) -> dict[str, Any]:
 
 
 def variable(name: str, data: Any, **attrs: Any) -> xr.Variable:
-    """Build a variable or coordinate with the dims and attributes of the contract.
+    """Build a variable or coordinate with the dims and attributes of the schema.
 
     Parameters
     ----------
@@ -235,8 +235,8 @@ def time_axis(n_bins: int, width_ms: int, sound_times: Mapping[str, Any]) -> xr.
     width_ms : int
         Bin width in ms.
     sound_times : mapping
-        ``sound_on`` and ``sound_off`` in s from trial onset, where they are known; other
-        keys are ignored.
+        ``sound_on`` and ``sound_off`` in s from trial onset, if they are known. Other keys are
+        ignored.
 
     Returns
     -------
@@ -259,12 +259,12 @@ def simulated_attr(source: xr.Dataset | xr.DataArray) -> dict[str, int]:
     Parameters
     ----------
     source : Dataset or DataArray
-        What the data are made from.
+        The source of the data.
 
     Returns
     -------
     dict
-        Attributes for what is made from `source`.
+        Attributes for the results that are computed from `source`.
 
     Examples
     --------

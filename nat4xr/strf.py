@@ -1,13 +1,13 @@
-r"""Linear encoding models: spectro-temporal receptive fields, by ridge regression.
+r"""Spectro-temporal receptive fields (STRFs), fitted by ridge regression.
 
-A model predicts the response of a cell from the spectrogram of the last `n_lags` time bins, those
-before a sound began being silent:
+A model predicts the response of a cell from the spectrogram in the last `n_lags` time bins. Bins
+before the sound count as silence:
 
 .. math:: \hat r_i(t) = b_i + \sum_{f, l} k_i(f, l) \, s_f(t - l)
 
-:func:`fit` finds the kernels of all cells, :func:`predict` applies them, and :func:`lagged` has
-the predictors for regressions of another kind. A spectrogram should be compressed before it goes
-in, the same way for :func:`fit` and :func:`predict`: see :func:`nat4xr.preprocess.log_minmax`.
+:func:`fit` fits the kernels of all cells, :func:`predict` applies them, and :func:`lagged` makes
+the predictors for other kinds of regression. Compress the spectrogram first, in the same way for
+:func:`fit` and :func:`predict`: see :func:`nat4xr.preprocess.log_minmax`.
 """
 
 from __future__ import annotations
@@ -34,40 +34,42 @@ Array = NDArray[Any]
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(-4, 2, 13))
 
-# Sounds whose predictors are in memory at a time: 4 MB, of 150 bins x 18 bands x 25 lags.
+# Number of sounds whose predictors are in memory at a time. For 150 bins, 18 bands and 25 lags,
+# they take 4 MB.
 _BLOCK = 16
 
-# The nonlinearity is estimated in bins of the linear prediction: so many, each half a standard
-# deviation wide, the first of them 5 standard deviations below the mean.
+# The nonlinearity is estimated in 32 bins of the linear prediction. Each bin is half a standard
+# deviation wide, and the first bin starts 5 standard deviations below the mean.
 _NODES, _NODES_PER_SD, _NODES_BELOW = 32, 2, 10
 
 
 def lagged(spectrogram: xr.DataArray, n_lags: int = 25) -> xr.DataArray:
-    """Make the predictors of a time-lagged regression: the spectrogram in the last bins.
+    """Make the predictors of a time-lagged regression: the spectrogram in the last `n_lags` bins.
 
-    They are causal and do not mix sounds: before the first bin of a sound, they are 0 (silence).
+    The predictors are causal and do not mix sounds: before the first bin of a sound, they are 0
+    (silence).
 
     Parameters
     ----------
     spectrogram : xarray.DataArray
-        Dims freq, time (and stim), in any unit.
+        Dims freq, time and optionally stim, in any unit.
     n_lags : int, default: 25
-        Number of time bins, the present one included.
+        Number of time bins, including the present one.
 
     Returns
     -------
     xarray.DataArray
-        Dims (stim, time, freq, lag), the dtype of the input; lag in s if time has a coordinate.
-        A view of the (padded) input, which a reshape would copy: do that for some sounds at a
-        time. Lazy for dask-backed input.
+        Dims (stim, time, freq, lag), with the dtype of the input. The lag is in s if time has a
+        coordinate. The result is lazy for dask-backed input. Otherwise it is a view of the padded
+        input, which takes little memory until you reshape it: do that for a few sounds at a time.
 
     Raises
     ------
     TypeError
         If `spectrogram` is not a DataArray.
     ValueError
-        If a dim is missing or empty, the time bins are not evenly spaced, or `n_lags` is less
-        than 1.
+        If a dim is missing or empty, if the time bins are not evenly spaced, or if `n_lags` is
+        less than 1.
 
     Examples
     --------
@@ -85,7 +87,7 @@ def lagged(spectrogram: xr.DataArray, n_lags: int = 25) -> xr.DataArray:
     if n_lags < 1:
         raise ValueError(f"n_lags must be at least 1, not {n_lags}")
     windows = spectrogram.rolling(time=n_lags).construct("lag", fill_value=0, keep_attrs=True)
-    # A window ends with the present, which is lag 0.
+    # The last element of a window is the present bin, which is lag 0.
     windows = windows.isel(lag=slice(None, None, -1))
     return windows.assign_coords(_lag_coord(spectrogram, n_lags)).transpose(
         ..., "time", "freq", "lag"
@@ -104,64 +106,69 @@ def fit(
     r"""Fit a linear (or linear-nonlinear) model to each cell by ridge regression.
 
     For each cell, the fit minimises the sum of squared errors over all time bins plus
-    :math:`\alpha \sum_{f, l} k(f, l)^2`. The penalty :math:`\alpha` is chosen for each cell from
-    `penalties` by cross-validation: it is the one that predicts the sounds of each fold best from
-    those of the others.
+    :math:`\alpha \sum_{f, l} k(f, l)^2`. For each cell, the penalty :math:`\alpha` is chosen from
+    `penalties` by cross-validation: with the chosen penalty, a model that is fitted to all other
+    folds predicts each fold best.
 
     Parameters
     ----------
     spectrogram : xarray.DataArray
-        Dims stim, freq, time, without NaN; compressed (:func:`nat4xr.preprocess.log_minmax`), and
-        0 in silence.
+        Dims stim, freq, time, without NaN. It should be compressed
+        (:func:`nat4xr.preprocess.log_minmax`), and 0 in silence.
     psth : xarray.DataArray
-        Response of one or several cells to these sounds, dims stim, time (and neuron), in any
-        unit. Bins that are NaN are left out, for the cells that lack them.
+        Response of one or more cells to these sounds, dims stim, time and optionally neuron, in
+        any unit. Bins that are NaN are left out for the cells in question.
     n_lags : int, default: 25
         Length of the kernels in time bins; lag 0 is the present bin.
     penalties : sequence of float, optional
-        Candidates, above 0. Their unit is the mean eigenvalue of the normal equations (the sum of
-        squares about the mean, averaged over predictors), so that the effect of a penalty does
-        not depend on the scale of the spectrogram or the number of sounds. Default: 13 values
-        from 1e-4 to 100.
+        Candidate penalties, which must be above 0. Their unit is the mean eigenvalue of the normal
+        equations (the sum of squares about the mean, averaged over predictors), so that the effect
+        of a penalty does not depend on the scale of the spectrogram or the number of sounds.
+        Default: 13 values from 1e-4 to 100.
     folds : int, default: 5
-        Number of folds of the cross-validation. Each fold has every `folds`-th of the sounds for
-        which a cell was recorded, in their order.
+        Number of folds of the cross-validation. The sounds for which a cell was recorded are
+        assigned to the folds in turn.
     nonlinearity : {None, "isotonic"}, optional
-        ``"isotonic"`` adds a static output nonlinearity: the non-decreasing function that best
-        maps the linear prediction (for the fitted sounds) to the response, in bins of half a
-        standard deviation. It is linear between the bins and constant beyond the last ones.
+        ``"isotonic"`` adds a static output nonlinearity. It is the non-decreasing function that
+        best maps the linear prediction for the fitted sounds to the response. It is estimated in
+        bins of half a standard deviation, interpolated linearly between the bins, and constant
+        beyond the outer bins.
 
     Returns
     -------
     xarray.Dataset
-        ``kernel`` (neuron, freq, lag) and ``intercept`` (neuron) in units of the response,
-        ``chosen_penalty`` (neuron), and ``score`` (neuron, penalty), the fraction of variance
-        explained in sounds that are held out; with a nonlinearity also ``nonlinearity_input`` and
-        ``nonlinearity_output`` (neuron, node). All float64, with every label of the cells; lag in
-        s. ``penalty.attrs["alpha"]`` is the :math:`\alpha` of a penalty of 1, as scikit-learn's
-        ``Ridge`` takes it. Cells with fewer than two sounds are NaN. A response without variance
-        has a kernel of 0, and neither penalty nor score.
+        These variables, all float64, with all labels of the cells and the lag in s:
+
+        - ``kernel`` (neuron, freq, lag) and ``intercept`` (neuron), in units of the response;
+        - ``chosen_penalty`` (neuron);
+        - ``score`` (neuron, penalty), the fraction of variance explained in held-out sounds;
+        - with a nonlinearity, ``nonlinearity_input`` and ``nonlinearity_output`` (neuron, node).
+
+        ``penalty.attrs["alpha"]`` is the :math:`\alpha` of a penalty of 1, for use with ``Ridge``
+        of scikit-learn. Cells with fewer than two sounds are NaN. If a response has no variance,
+        its kernel is 0, and its penalty and score are NaN.
 
     Raises
     ------
     TypeError
         If `spectrogram` or `psth` is not a DataArray.
     ValueError
-        If a dim is missing or empty, sounds or time bins of the two differ or are not evenly
-        spaced, the spectrogram has NaN or is 0 throughout, or an option is out of range.
+        If a dim is missing or empty, if the sounds or time bins of the two arrays differ, if the
+        time bins are not evenly spaced, if the spectrogram contains NaN or only 0, or if an option
+        is out of range.
     ImportError
         If SciPy is not installed.
 
     Notes
     -----
-    The result is small, used often, and therefore computed at once and held in memory. With
-    dask-backed responses the cells are fitted chunk by chunk; the spectrogram is loaded.
+    The result is small, so it is computed immediately, also for dask-backed input. The cells of a
+    dask-backed response are fitted chunk by chunk, and the spectrogram is loaded.
 
-    All of it follows from the sums of squares and products in each fold, which are accumulated
-    some sounds at a time: the predictors are never in memory as a whole, and one
-    eigendecomposition a fold serves all penalties and cells: the 849 cells of A1 take some seconds
-    on two cores. Cells that lack the same bins share it; every other pattern of missing bins costs
-    another second or two at that size.
+    The fit uses the sums of squares and products in each fold. They are accumulated over a few
+    sounds at a time, so that the predictors are never in memory as a whole. All penalties and cells
+    share one eigendecomposition per fold, so the 849 cells of A1 take a few seconds on two cores.
+    Each further pattern of missing bins needs decompositions of its own, which take one or two
+    seconds at this size.
 
     References
     ----------
@@ -173,7 +180,7 @@ def fit(
 
     Examples
     --------
-    A cell that follows the lower of two bands after one time bin:
+    A cell that follows the lower of two bands with a delay of one time bin:
 
     >>> import numpy as np, xarray as xr
     >>> from nat4xr.strf import fit, predict
@@ -204,11 +211,11 @@ def fit(
     )
     x = _floating(spectrogram).transpose("stim", "freq", "time").compute()
     if x.isnull().any():
-        raise ValueError("the spectrogram holds NaN: select the sounds that it is known for")
+        raise ValueError("the spectrogram contains NaN: select sounds for which it has values")
     design = _design(x, np.ones((x.sizes["stim"], x.sizes["time"]), bool), n_lags, folds)
     alpha = float(design.whole.eigenvalues.mean())
     if not alpha > 0:
-        raise ValueError("the spectrogram is 0 throughout: nothing can be predicted from it")
+        raise ValueError("all values of the spectrogram are 0: nothing can be predicted from it")
 
     core_dims: dict[str, tuple[str, ...]] = {
         "kernel": ("freq", "lag"),
@@ -252,24 +259,25 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
     Parameters
     ----------
     model : xarray.Dataset
-        ``kernel`` (neuron, freq, lag) and ``intercept`` (neuron) of one or several cells; as
-        fitted, a selection from it, or read back from a file.
+        What :func:`fit` returned, or a selection of it, with ``kernel`` (neuron, freq, lag) and
+        ``intercept`` (neuron).
     spectrogram : xarray.DataArray
-        Dims freq, time (and stim), prepared as the one that was fitted.
+        Dims freq, time and optionally stim, preprocessed like the spectrogram that was fitted.
 
     Returns
     -------
     xarray.DataArray
-        Dims (stim, time, neuron), in the units of the response that was fitted and the float
-        dtype of the spectrogram, with every label of the sounds and cells. A linear model can
-        predict less than 0. Lazy for a dask-backed spectrogram.
+        Dims (stim, time, neuron), in the unit of the fitted response and with the float dtype of
+        the spectrogram, with all labels of the sounds and cells. A linear model can predict
+        negative values. The result is lazy for a dask-backed spectrogram.
 
     Raises
     ------
     TypeError
         If `spectrogram` is not a DataArray.
     ValueError
-        If a dim is missing or empty, or frequencies or bin width are not those of the model.
+        If a dim is missing or empty, or if the frequencies or the bin width differ from those of
+        the model.
     KeyError
         If `model` lacks ``kernel`` or ``intercept``.
 
@@ -289,7 +297,7 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
     if "lag" in model.coords:
         lags = _lag_coord(spectrogram, model.sizes["lag"]).get("lag")
         if lags is not None and not np.allclose(lags, model["lag"], rtol=1e-3):
-            raise ValueError("the spectrogram's time bins are not as wide as the model's lags")
+            raise ValueError("the time bins of the spectrogram are not as wide as the model's lags")
     spectrogram, kernel = _aligned(
         _floating(spectrogram), model["kernel"], "spectrogram and model differ in frequencies"
     )
@@ -324,7 +332,7 @@ def _check(array: xr.DataArray, name: str, dims: tuple[str, ...]) -> None:
         if dim not in array.dims:
             raise ValueError(f"{name} needs the dims {dims}, but has {array.dims}")
     if not array.size:
-        raise ValueError(f"{name} is empty: its dims are {dict(array.sizes)}")
+        raise ValueError(f"{name} is empty: its sizes are {dict(array.sizes)}")
 
 
 def _aligned(
@@ -341,7 +349,7 @@ def _floating(array: xr.DataArray) -> xr.DataArray:
 
 
 def _lag_coord(spectrogram: xr.DataArray, n_lags: int) -> dict[str, xr.Variable]:
-    """The coordinate of the lags, in the unit of time; none if time has none."""
+    """Make the coordinate of the lags, in the unit of time, if time has a coordinate."""
     if "time" not in spectrogram.coords or spectrogram.sizes["time"] < 2:
         return {}
     steps = np.diff(spectrogram["time"].values)
@@ -378,29 +386,29 @@ def _described(model: xr.Dataset, response: xr.DataArray) -> xr.Dataset:
 
 
 class _Solver(NamedTuple):
-    """The normal equations of some sounds, diagonalised: for any penalty and any response."""
+    """The diagonalised normal equations of a set of sounds, for any penalty and any response."""
 
-    n: int  # bins
-    mean: Array  # of the predictors (feature)
-    eigenvalues: Array  # of their sums of squares and products about the mean (component)
-    vectors: Array  # (feature, component)
+    n: int  # number of bins
+    mean: Array  # mean of the predictors (feature)
+    eigenvalues: Array  # of the sums of squares and products about the mean (component)
+    vectors: Array  # eigenvectors (feature, component)
 
 
 class _Fold(NamedTuple):
-    """Sounds that are held out, and the solver of those that are not."""
+    """The held-out sounds of a fold, and the solver of the other sounds."""
 
     sounds: Array
-    n: int  # bins
+    n: int  # number of bins
     x: Array  # sums of the predictors (feature)
-    xx: Array  # their squares and products about the others' mean (component, component)
+    xx: Array  # sums of products about the mean of the other sounds (component, component)
     others: _Solver
 
 
 class _Design(NamedTuple):
-    """What the fit needs to know of the predictors: the same for all cells that have no NaN."""
+    """The predictors of the fit. Cells with the same valid bins share a design."""
 
     x: xr.DataArray  # the spectrogram
-    valid: Array  # its bins that are to be predicted (stim, time)
+    valid: Array  # which bins are fitted (stim, time)
     n_lags: int
     folds: list[_Fold]
     whole: _Solver
@@ -409,18 +417,18 @@ class _Design(NamedTuple):
 def _predictors(
     x: xr.DataArray, n_lags: int, sounds: Array, valid: Array
 ) -> Iterator[tuple[Array, Array, Array]]:
-    """Some sounds at a time: which, which of their bins are valid, the predictors in these."""
+    """Yield the numbers of a few sounds, their valid bins, and the predictors in these bins."""
     for start in range(0, len(sounds), _BLOCK):
-        some = sounds[start : start + _BLOCK]
-        bins = valid[some].ravel()
-        rows = lagged(x[some], n_lags).values.reshape(bins.size, -1)
-        yield some, bins, rows if bins.all() else rows[bins]
+        block = sounds[start : start + _BLOCK]
+        bins = valid[block].ravel()
+        rows = lagged(x[block], n_lags).values.reshape(bins.size, -1)
+        yield block, bins, rows if bins.all() else rows[bins]
 
 
 def _data(design: _Design, fold: _Fold, y: Array) -> Iterator[tuple[Array, Array]]:
-    """Predictors (bin, feature) and responses (bin, cell) in a fold, some sounds at a time."""
-    for some, bins, rows in _predictors(design.x, design.n_lags, fold.sounds, design.valid):
-        yield rows, y[some].reshape(-1, y.shape[-1])[bins]
+    """Yield predictors (bin, feature) and responses (bin, cell) of a few sounds of a fold."""
+    for block, bins, rows in _predictors(design.x, design.n_lags, fold.sounds, design.valid):
+        yield rows, y[block].reshape(-1, y.shape[-1])[bins]
 
 
 def _solver(n: int, x: Array, xx: Array) -> _Solver:
@@ -433,46 +441,49 @@ def _design(x: xr.DataArray, valid: Array, n_lags: int, n_folds: int) -> _Design
     sounds = np.flatnonzero(valid.any(axis=1))
     split = [sounds[k::n_folds] for k in range(min(n_folds, sounds.size))]
     n_features = x.sizes["freq"] * n_lags
-    n = np.array([valid[some].sum() for some in split])
+    n = np.array([valid[held_out].sum() for held_out in split])
     sum_x = np.zeros((len(split), n_features))
     sum_xx = np.zeros((len(split), n_features, n_features))
-    for k, some in enumerate(split):
-        for _, _, rows in _predictors(x, n_lags, some, valid):
+    for k, held_out in enumerate(split):
+        for _, _, rows in _predictors(x, n_lags, held_out, valid):
             rows = rows.astype(np.float64)
             sum_x[k] += rows.sum(axis=0)
             sum_xx[k] += rows.T @ rows
 
     folds = []
-    for k, some in enumerate(split):
+    for k, held_out in enumerate(split):
         rest = np.arange(len(split)) != k
         others = _solver(n[rest].sum(), sum_x[rest].sum(0), sum_xx[rest].sum(0))
         cross = np.outer(sum_x[k], others.mean)
-        about = sum_xx[k] - cross - cross.T + n[k] * np.outer(others.mean, others.mean)
-        folds.append(_Fold(some, n[k], sum_x[k], others.vectors.T @ about @ others.vectors, others))
+        centred = sum_xx[k] - cross - cross.T + n[k] * np.outer(others.mean, others.mean)
+        xx = others.vectors.T @ centred @ others.vectors
+        folds.append(_Fold(held_out, n[k], sum_x[k], xx, others))
     return _Design(x, valid, n_lags, folds, _solver(n.sum(), sum_x.sum(0), sum_xx.sum(0)))
 
 
 def _fit_cells(
     psth: Array, design: _Design, folds: int, penalties: Array, alpha: float, with_nodes: bool
 ) -> tuple[Array, ...]:
-    """Fit cells (..., stim, time); `design` is for those without NaN."""
+    """Fit cells (..., stim, time). `design` is used for the cells without NaN."""
     y = np.moveaxis(psth.reshape(-1, *psth.shape[-2:]), 0, -1)
     shapes = [(design.x.sizes["freq"], design.n_lags), (), (), penalties.shape]
     shapes += [(_NODES,), (_NODES,)] if with_nodes else []
     fitted = [np.full((y.shape[-1], *shape), np.nan) for shape in shapes]
-    for cells, valid in _alike(y):
+    for cells, valid in _groups_by_valid_bins(y):
         if np.count_nonzero(valid.any(axis=1)) < 2:
-            continue  # nothing to be held out
-        own = design if valid.all() else _design(design.x, valid, design.n_lags, folds)
-        some = y if cells.size == y.shape[-1] else y[..., cells]
-        parts = _fit_alike(some, own, penalties, alpha, with_nodes)
-        for whole, part in zip(fitted, parts, strict=True):
-            whole[cells] = part.reshape(-1, *whole.shape[1:])
-    return tuple(whole.reshape((*psth.shape[:-2], *whole.shape[1:])) for whole in fitted)
+            continue  # cross-validation needs two sounds
+        design_of_group = design
+        if not valid.all():
+            design_of_group = _design(design.x, valid, design.n_lags, folds)
+        y_of_group = y if cells.size == y.shape[-1] else y[..., cells]
+        parts = _fit_group(y_of_group, design_of_group, penalties, alpha, with_nodes)
+        for values, part in zip(fitted, parts, strict=True):
+            values[cells] = part.reshape(-1, *values.shape[1:])
+    return tuple(values.reshape((*psth.shape[:-2], *values.shape[1:])) for values in fitted)
 
 
-def _alike(y: Array) -> Iterator[tuple[Array, Array]]:
-    """Groups of cells of `y` (stim, time, cell) with the same valid bins, and these bins."""
+def _groups_by_valid_bins(y: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield groups of cells of `y` (stim, time, cell) with the same valid bins, and the bins."""
     missing = np.isnan(y)
     if not missing.any():
         yield np.arange(y.shape[-1]), ~missing[..., 0]
@@ -483,16 +494,17 @@ def _alike(y: Array) -> Iterator[tuple[Array, Array]]:
         yield np.flatnonzero(group.ravel() == i), ~missing[..., cell]
 
 
-def _fit_alike(
+def _fit_group(
     y: Array, design: _Design, penalties: Array, alpha: float, with_nodes: bool
 ) -> tuple[Array, ...]:
-    """Fit cells `y` (stim, time, cell) whose valid bins are those of the design."""
+    """Fit cells `y` (stim, time, cell) that have the valid bins of the design."""
     n_folds, n_cells = len(design.folds), y.shape[-1]
     sum_y, sum_yy = np.zeros((2, n_folds, n_cells))
     sum_xy = np.zeros((n_folds, design.whole.mean.size, n_cells))
     for k, fold in enumerate(design.folds):
         for rows, response in _data(design, fold, y):
-            # Where both are float32, so is a block's product: as good, and twice as fast.
+            # If both are float32, so is the product of a block: it is exact enough and twice as
+            # fast.
             sum_xy[k] += rows.T @ response
             response = response.astype(np.float64)
             sum_y[k] += response.sum(axis=0)
@@ -500,7 +512,7 @@ def _fit_alike(
 
     error = np.zeros((penalties.size, n_cells))
     for k, fold in enumerate(design.folds):
-        # All about the means of the other folds, as their prediction of this one is.
+        # Sums are about the means of the other folds, because the prediction comes from these.
         others, rest = fold.others, np.arange(n_folds) != k
         mean_y = sum_y[rest].sum(0) / others.n
         xy = sum_xy[rest].sum(0) - np.outer(others.mean, sum_y[rest].sum(0))
@@ -517,7 +529,7 @@ def _fit_alike(
     whole = design.whole
     mean_y = sum_y.sum(0) / whole.n
     variation = sum_yy.sum(0) - whole.n * mean_y**2
-    varies = variation > 1e-12 * sum_yy.sum(0)  # of a constant, rounding leaves something
+    varies = variation > 1e-12 * sum_yy.sum(0)  # a constant response has a rounding error
     score = np.where(varies, 1 - error / np.where(varies, variation, 1), np.nan)
     chosen = penalties[np.where(varies, score, 0).argmax(axis=0)]
     xy = whole.vectors.T @ (sum_xy.sum(0) - np.outer(whole.mean, sum_y.sum(0)))
@@ -534,7 +546,7 @@ def _fit_alike(
 def _nodes(
     y: Array, design: _Design, weights: Array, intercept: Array, mean: Array, spread: Array
 ) -> tuple[Array, Array]:
-    """Isotonic nonlinearities, given mean and standard deviation of the linear prediction."""
+    """Fit isotonic nonlinearities, given mean and standard deviation of the linear prediction."""
     from scipy.optimize import isotonic_regression
 
     n_cells = y.shape[-1]
@@ -569,10 +581,10 @@ def _predict_sounds(x: Array, kernel: Array, intercept: Array, *nodes: Array) ->
     sounds = xr.DataArray(x.reshape(-1, n_freq, n_time), dims=("stim", "freq", "time"))
     weights = kernel.reshape(-1, n_freq * n_lags).T.astype(x.dtype)
     predicted = np.empty((sounds.sizes["stim"], n_time, weights.shape[1]), dtype=x.dtype)
-    everywhere = np.ones(predicted.shape[:2], dtype=bool)
-    for some, _, rows in _predictors(sounds, n_lags, np.arange(len(predicted)), everywhere):
+    all_bins = np.ones(predicted.shape[:2], dtype=bool)
+    for block, _, rows in _predictors(sounds, n_lags, np.arange(len(predicted)), all_bins):
         linear = rows @ weights + intercept.ravel().astype(x.dtype)
-        predicted[some] = linear.reshape(len(some), n_time, -1)
+        predicted[block] = linear.reshape(len(block), n_time, -1)
     if nodes:
         node_in, node_out = (node.reshape(-1, node.shape[-1]) for node in nodes)
         for i in range(predicted.shape[-1]):

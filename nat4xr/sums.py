@@ -1,9 +1,9 @@
-"""What the metrics of responses are computed from: sums over the time bins of each sound.
+"""Sums over the time bins of each sound, from which metrics are computed.
 
-The sums add up. A metric over all sounds is computed from their total, and a metric over all
-sounds but one from the total less the sums of that sound. Everything here is plain arrays with
-sound as the first dim and repeat and time as the last ones; the dims between them (cells, models)
-are kept. All sums are float64.
+The sums are additive. A metric over all sounds is computed from their total, and a metric over all
+sounds but one from the total minus the sums of that sound. All functions take plain arrays. Their
+first dim is the sound, and their last dims are repeat and time. The dims between them (cells,
+models) are kept. All sums are float64.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# A difference this small beside what was subtracted is what rounding leaves of zero.
+# A difference that is smaller than this, relative to its terms, is a rounding error.
 CANCELLED = 1e-12
 
 SUMS = ("n", "y", "yy", "noise", "noise_of_mean", "drift", "drift_of_mean")
@@ -28,16 +28,16 @@ PER_REPEAT = ("drift", "drift_of_mean", "p_drift_of_mean")
 def sums_by_sound(
     response: Array, pred: Array | None = None, *, least: int = 2
 ) -> tuple[Array, ...]:
-    """Sums over the bins of each sound, in the order of `SUMS` and `PRED_SUMS`.
+    """Compute sums over the bins of each sound, in the order of `SUMS` and `PRED_SUMS`.
 
-    A bin counts where the sound was presented at least `least` times, no presentation lacks it,
-    and the prediction is not NaN. With r the response in one of N presentations, y its mean over
-    presentations and p the prediction, these are the sums
+    A bin is used if the sound was presented at least `least` times, and if neither a presentation
+    nor the prediction is NaN in the bin. Let r be the response in one of N presentations, y its
+    mean over presentations, and p the prediction. The sums are
 
-    * ``n`` of 1, ``y`` of y, ``yy`` of y², ``p`` of p, ``pp`` of p², ``py`` of p y;
-    * ``noise`` of the variance over presentations, ``noise_of_mean`` of that divided by N;
-    * for each repeat, ``drift`` of (r - y) / sqrt(N - 1), ``drift_of_mean`` of
-      (r - y) / sqrt(N (N - 1)), and ``p_drift_of_mean`` of p (r - y) / sqrt(N (N - 1)).
+    * ``n``: sum of 1; ``y``: of y; ``yy``: of y²; ``p``: of p; ``pp``: of p²; ``py``: of p y;
+    * ``noise``: of the variance over presentations; ``noise_of_mean``: of that variance over N;
+    * for each repeat, ``drift``: of (r - y) / sqrt(N - 1); ``drift_of_mean``: of
+      (r - y) / sqrt(N (N - 1)); ``p_drift_of_mean``: of p (r - y) / sqrt(N (N - 1)).
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ def sums_by_sound(
     pred : numpy.ndarray, optional
         Shape (stim, ..., time).
     least : int, default: 2
-        Number of presentations.
+        Smallest number of presentations of a sound that is used.
     """
     preds = [None] * len(response) if pred is None else pred
     by_sound = [_sums(x, p, least) for x, p in zip(response, preds, strict=True)]
     sums = dict(zip(SUMS + PRED_SUMS, map(_stacked, zip(*by_sound, strict=True)), strict=False))
-    # Where the prediction has no gaps, the sums of the response are the same for every model.
+    # If no prediction has NaN, the sums of the response are the same for all models.
     shape = np.broadcast_shapes(*(a.shape for name, a in sums.items() if name not in PER_REPEAT))
     return tuple(
         np.broadcast_to(a, (*shape, a.shape[-1]) if name in PER_REPEAT else shape)
@@ -60,8 +60,8 @@ def sums_by_sound(
 
 
 def _sums(x: Array, p: Array | None, least: int) -> list[Array]:
-    """The sums of one sound."""
-    x, p, presented, n_bins = _counted(x, p, least)
+    """Compute the sums of one sound."""
+    x, p, presented, n_bins = _used(x, p, least)
     reps = np.maximum(presented.sum(-1), 1)
     degrees = np.maximum(reps - 1, 1)
     over_reps = x.sum(-2)
@@ -69,20 +69,21 @@ def _sums(x: Array, p: Array | None, least: int) -> list[Array]:
     y = over_reps.sum(-1) / reps
     within = _without_rounding(_dot(x, x).sum(-1), squares)
     drift = np.where(presented, x.sum(-1) - y[..., None], 0)
-    of_one, of_mean = np.sqrt(degrees)[..., None], np.sqrt(degrees * reps)[..., None]
+    root, root_for_mean = np.sqrt(degrees)[..., None], np.sqrt(degrees * reps)[..., None]
     sums = [n_bins, y, squares / reps, within / degrees, within / degrees / reps]
-    sums += [drift / of_one, drift / of_mean]
+    sums += [drift / root, drift / root_for_mean]
     if p is not None:
         py = _dot(p, over_reps) / reps
         p_drift = np.where(presented, _dot(x, p[..., None, :]) - py[..., None], 0)
-        sums += [p.sum(-1), _dot(p, p), py, p_drift / of_mean]
+        sums += [p.sum(-1), _dot(p, p), py, p_drift / root_for_mean]
     return sums
 
 
-def _counted(x: Array, p: Array | None, least: int) -> tuple[Array, Array | None, Array, Array]:
-    """Response and prediction as float64, with zeros where a bin does not count.
+def _used(x: Array, p: Array | None, least: int) -> tuple[Array, Array | None, Array, Array]:
+    """Set the bins of one sound to zero that are not used, in the response and the prediction.
 
-    And which presentations count, and the number of bins that do.
+    Returns the response and the prediction as float64, which presentations are used, and the
+    number of bins that are used.
     """
     x = x.astype(np.float64, copy=False)
     p = None if p is None else p.astype(np.float64, copy=False)
@@ -101,10 +102,11 @@ def _counted(x: Array, p: Array | None, least: int) -> tuple[Array, Array | None
 
 
 class Products(NamedTuple):
-    """Sums over products of two rows, x and z: presentations of a sound, or a prediction of it.
+    """Sums of products of two rows, x and z. A row is a presentation or a prediction of a sound.
 
-    Over the bins that both have: ``n`` of 1, ``x`` of x, ``xx`` of x² and ``xz`` of x z. Each has
-    shape (stim, ..., row, row), or length 1 along a dim of rows where all are the same.
+    The sums are over the bins in which neither row is NaN: ``n`` is the sum of 1, ``x`` of x,
+    ``xx`` of x², and ``xz`` of x z. Their shape is (stim, ..., row, row). A dim of rows has the
+    length 1 if all rows have the same value.
     """
 
     n: Array
@@ -113,38 +115,41 @@ class Products(NamedTuple):
     xz: Array
 
     def total(self) -> Products:
-        """Over all sounds."""
+        """Add up all sounds."""
         return Products(*(array.sum(0) for array in self))
 
     def without(self, by_sound: Products, i: int) -> Products:
-        """A total less the i-th sound."""
+        """Subtract the i-th sound from a total."""
         return Products(*(a - b[i] for a, b in zip(self, by_sound, strict=True)))
 
 
 def products_by_sound(response: Array) -> tuple[Array, ...]:
-    """Products of presentations, over the bins that no presentation lacks.
-
-    Presentations that took place come first.
+    """Compute products of presentations, over the bins in which no presentation is NaN.
 
     Returns
     -------
     tuple of numpy.ndarray
-        The number of bins and that of presentations, (stim, ...), and ``x`` and ``xz`` as in
-        `Products`, (stim, ..., rep) and (stim, ..., rep, rep).
+        The number of bins and the number of presentations, (stim, ...), and ``x`` and ``xz`` as in
+        `Products`, (stim, ..., rep) and (stim, ..., rep, rep). Repeats that were not presented
+        come last.
     """
     by_sound = []
-    for one in response:
-        x, _, presented, n = _counted(one, None, 2)
+    for of_sound in response:
+        x, _, presented, n = _used(of_sound, None, 2)
         x, n_reps = _presented_first(x, presented)
         by_sound.append((n, n_reps.astype(np.float64), x.sum(-1), _gram(x, x)))
     return tuple(np.stack(parts) for parts in zip(*by_sound, strict=True))
 
 
 def trial_snr_by_sound(response: Array) -> Array:
-    """Mean dot product of each presentation with the others, over that with itself, (stim, ...)."""
+    """Compute the signal-to-noise ratio of each sound, (stim, ...).
+
+    It is the mean dot product of a presentation with the others, divided by its dot product with
+    itself, and averaged over the presentations that have spikes.
+    """
     ratios = []
-    for one in response:
-        x, _, presented, _ = _counted(one, None, 2)
+    for of_sound in response:
+        x, _, presented, _ = _used(of_sound, None, 2)
         power = _dot(x, x)
         others = _dot(x, x.sum(-2, keepdims=True)) - power
         spikes = power > 0
@@ -155,7 +160,7 @@ def trial_snr_by_sound(response: Array) -> Array:
 
 
 def products_with_prediction(response: Array, pred: Array) -> tuple[Products, Array]:
-    """Products of the prediction, the first row, and the presentations that took place.
+    """Compute products of the prediction, which is the first row, and the presentations.
 
     Returns
     -------
@@ -169,9 +174,14 @@ def products_with_prediction(response: Array, pred: Array) -> tuple[Products, Ar
 
 
 def sums_and_products(response: Array, pred: Array) -> tuple[dict[str, Array], Products, Array]:
-    """The sums of each sound by name, and its products with the prediction, in one pass.
+    """Compute the sums and the products with the prediction of each sound in one pass.
 
-    And the least number of presentations of the sounds presented at least twice.
+    Returns
+    -------
+    sums : dict of str to numpy.ndarray
+    products : Products
+    least : numpy.ndarray
+        The smallest number of presentations among the sounds that were presented at least twice.
     """
     sums, products = [], []
     for x, p in zip(response, pred, strict=True):
@@ -212,17 +222,20 @@ def _presented_first(x: Array, presented: Array) -> tuple[Array, Array]:
 
 
 def correlations(products: Products) -> tuple[Array, Array]:
-    """Correlation of each two rows, 0 where one has no variance; and which rows have any."""
+    """Compute the correlations of all pairs of rows, and whether each row has any variance.
+
+    The correlation is 0 if one of the two rows has no variance.
+    """
     n, x, xx, xz = products
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = _without_rounding(xx, x * x / n)
-        both = np.sqrt(spread * spread.swapaxes(-1, -2))
-        correlation = np.where(both > 0, (xz - x * x.swapaxes(-1, -2) / n) / both, 0)
+        scale = np.sqrt(spread * spread.swapaxes(-1, -2))
+        correlation = np.where(scale > 0, (xz - x * x.swapaxes(-1, -2) / n) / scale, 0)
     return correlation, np.any(spread > 0, axis=-1)
 
 
 def mean_of_pairs(correlation: Array, n_reps: Array) -> Array:
-    """Mean over the pairs of the first `n_reps` presentations; NaN if there is none."""
+    """Average over all pairs of the first `n_reps` presentations; NaN if there are no pairs."""
     rep = np.arange(correlation.shape[-1])
     paired = (rep < rep[:, None]) & (rep[:, None] < n_reps[..., None, None])
     n_pairs = np.where(n_reps > 1, n_reps * (n_reps - 1) / 2, np.nan)
@@ -231,16 +244,16 @@ def mean_of_pairs(correlation: Array, n_reps: Array) -> Array:
 
 
 def least_reps(n_reps: Array) -> Array:
-    """The least number of presentations of the sounds (axis 0) presented at least twice."""
+    """Return the smallest number of presentations of the sounds (axis 0) with at least two."""
     least: Array = np.where(n_reps > 1, n_reps, np.inf).min(0)
     return np.where(np.isfinite(least), least, np.nan)
 
 
 def trial_correlation(n: Array, n_reps: Array, x: Array, xz: Array, *, pooled: bool) -> Array:
-    """Mean correlation of two presentations; NaN where none has any variance.
+    """Compute the mean correlation between presentations; NaN if none has any variance.
 
-    Takes what :func:`products_by_sound` returns, with the sounds along the dim before the
-    repeats: (..., stim), (..., stim, rep) and (..., stim, rep, rep).
+    The arguments are what :func:`products_by_sound` returns, but with the sounds along the dim
+    before the repeats: (..., stim), (..., stim, rep) and (..., stim, rep, rep).
     """
     products = Products(n[..., None, None], x[..., None], _diagonal(xz)[..., None], xz)
     if pooled:
@@ -256,32 +269,32 @@ def trial_correlation(n: Array, n_reps: Array, x: Array, xz: Array, *, pooled: b
 
 
 def r_ceiling(total: Products, n_reps: Array) -> Array:
-    """Mean correlation of the prediction, the first row, with single presentations, corrected.
+    """Compute the correlation of the prediction, which is the first row, corrected for noise.
 
-    Over the root of the mean correlation between presentations, which is at least 0.01, among the
-    first `n_reps` presentations. NaN where the prediction or all of them have no variance.
+    This is the mean correlation of the prediction with the first `n_reps` presentations, divided
+    by the root of the mean correlation between these, which is set to at least 0.01. NaN if the
+    prediction has no variance, or if no presentation has any.
     """
     correlation, vary = correlations(total)
     between = np.maximum(mean_of_pairs(correlation[..., 1:, 1:], n_reps), 0.01)
-    taken = np.arange(correlation.shape[-1] - 1) < n_reps[..., None]
-    with_prediction = np.where(taken, correlation[..., 0, 1:], 0).sum(-1) / n_reps
-    defined = vary[..., 0] & (vary[..., 1:] & taken).any(-1)
+    used = np.arange(correlation.shape[-1] - 1) < n_reps[..., None]
+    with_prediction = np.where(used, correlation[..., 0, 1:], 0).sum(-1) / n_reps
+    defined = vary[..., 0] & (vary[..., 1:] & used).any(-1)
     return np.where(defined, with_prediction / np.sqrt(between), np.nan)
 
 
 def half_split_ceiling(
     n: Array, n_reps: Array, x: Array, xz: Array, *, splits: int, seed: int, pooled: bool
 ) -> Array:
-    """CC_max by the correlation between means over halves of the presentations.
+    """Compute CC_max from the correlation between means over halves of the presentations.
 
-    Takes what :func:`products_by_sound` returns, with the sounds along the dim before the
-    repeats: (..., stim), (..., stim, rep) and (..., stim, rep, rep).
+    The arguments are as for :func:`trial_correlation`.
     """
     shape = n.shape[:-1]
     n, n_reps = n.reshape(-1, n.shape[-1]), n_reps.reshape(-1, n.shape[-1])
     x, xz = x.reshape(*n.shape, -1), xz.reshape(*n.shape, *xz.shape[-2:])
     ceiling = np.full(len(n), np.nan)
-    # The cells of a site have heard each sound as often, and so are computed together.
+    # Cells of the same site have the same numbers of presentations: they are computed together.
     patterns, pattern_of = np.unique(n_reps.astype(int) // 2 * 2, axis=0, return_inverse=True)
     for i, pattern in enumerate(patterns):
         cells = pattern_of.ravel() == i
@@ -297,9 +310,9 @@ def half_split_ceiling(
 
 
 def _half_splits(n: int, splits: int, seed: int) -> Array:
-    """Splits of `n` presentations into halves, as rows of +1 and -1."""
+    """Return splits of `n` presentations into halves, as rows of +1 and -1."""
     if comb(n, n // 2) // 2 <= splits:
-        # Every distinct split: the first presentation stays in the first half.
+        # All distinct splits: the first presentation is always in the first half.
         signs = -np.ones((comb(n, n // 2) // 2, n))
         for row, others in zip(signs, combinations(range(1, n), n // 2 - 1), strict=True):
             row[[0, *others]] = 1
@@ -309,10 +322,10 @@ def _half_splits(n: int, splits: int, seed: int) -> Array:
 
 
 def _ceiling(n: Array, x: Array, xz: Array, halves: list[Array], pooled: bool) -> Array:
-    # With s the mean over all presentations and d half the difference between the means over two
-    # halves, the halves are s + d and s - d. Their correlation needs only the variances of s and d
-    # and their covariance, which follow from the products of presentations: no split has to go
-    # through the time bins again.
+    # Let s be the mean over all presentations, and d half the difference between the means over
+    # the two halves. Then these means are s + d and s - d. Their correlation follows from the
+    # variances and the covariance of s and d, which are computed from the products of
+    # presentations, without going through the time bins again for each split.
     n_splits = max(map(len, halves))
     total = np.zeros((5, len(n), n_splits))
     size = np.zeros(total.shape[1:])
@@ -329,7 +342,7 @@ def _ceiling(n: Array, x: Array, xz: Array, halves: list[Array], pooled: bool) -
             with_mean @ signs.T,
         )
         size += ss + dd
-        if not pooled:  # less the means within this sound
+        if not pooled:  # subtract the means within this sound
             weight = bins / np.maximum(bins - 1, 1)
             ss, dd, sd = (
                 weight * (product - a * b / bins)
@@ -345,7 +358,7 @@ def _ceiling(n: Array, x: Array, xz: Array, halves: list[Array], pooled: bool) -
     first, second = var_s + var_d + 2 * cov, var_s + var_d - 2 * cov
     vary = np.minimum(first, second) > CANCELLED * size
     cc_half = (var_s - var_d) / np.sqrt(np.where(vary, first * second, np.nan))
-    # Splits with a half without variance have no correlation; they do not count.
+    # The correlation is undefined if one of the halves has no variance. Such splits are left out.
     n_defined = np.isfinite(cc_half).sum(-1)
     cc_half = np.nansum(cc_half, axis=-1) / np.where(n_defined, n_defined, np.nan)
     cc_half = np.where(cc_half > CANCELLED, cc_half, np.nan)
@@ -354,7 +367,7 @@ def _ceiling(n: Array, x: Array, xz: Array, halves: list[Array], pooled: bool) -
 
 
 def _without_rounding(a: Array, b: Array) -> Array:
-    """The difference of `a` and `b`, which is not negative; 0 where it is but rounding."""
+    """Return the difference of `a` and `b`, or 0 where it is negative or a rounding error."""
     return np.where(a - b > CANCELLED * np.abs(a), a - b, 0)
 
 
@@ -364,7 +377,7 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def _gram(a: Array, b: Array) -> Array:
-    """Sums over time of the products of every row of `a` with every row of `b`."""
+    """Sum the products of each row of `a` with each row of `b` over time."""
     left = np.ascontiguousarray(a)
     product: Array = left @ (left if a is b else np.ascontiguousarray(b)).swapaxes(-1, -2)
     return product
@@ -375,5 +388,5 @@ def _diagonal(a: Array) -> Array:
 
 
 def _stacked(parts: tuple[Array, ...]) -> Array:
-    """The sounds along a new first dim, whether or not all have the same shape."""
+    """Stack the sounds along a new first dim; arrays of different shapes are broadcast."""
     return np.stack(np.broadcast_arrays(*parts))

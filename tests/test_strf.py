@@ -557,19 +557,19 @@ def test_nothing_to_fit_is_refused(spectrogram, psth) -> None:
 
 
 def test_other_sounds_or_another_order_are_refused(spectrogram, psth) -> None:
-    with pytest.raises(ValueError, match="differ in their sounds or time bins, or the order"):
+    with pytest.raises(ValueError, match="spectrogram and psth differ"):
         strf.fit(spectrogram[::-1], psth)
-    with pytest.raises(ValueError, match="differ in their sounds or time bins, or the order"):
+    with pytest.raises(ValueError, match="spectrogram and psth differ"):
         strf.fit(spectrogram, psth[:, 1:])
 
 
 def test_gaps_in_the_spectrogram_are_refused(spectrogram, psth) -> None:
-    with pytest.raises(ValueError, match="holds NaN"):
+    with pytest.raises(ValueError, match="NaN"):
         strf.fit(spectrogram.where(spectrogram.category != 4), psth)
 
 
 def test_silence_is_refused(spectrogram, psth) -> None:
-    with pytest.raises(ValueError, match="0 throughout"):
+    with pytest.raises(ValueError, match=r"spectrogram .*\b0\b"):
         strf.fit(xr.zeros_like(spectrogram), psth, n_lags=LAGS)
 
 
@@ -582,5 +582,5 @@ def test_uneven_time_bins_are_refused(spectrogram, psth) -> None:
 def test_other_frequencies_or_bins_than_the_models_are_refused(spectrogram, model) -> None:
     with pytest.raises(ValueError, match="spectrogram and model differ in frequencies"):
         strf.predict(model, spectrogram.assign_coords(freq=[1.0, 2, 3, 4]))
-    with pytest.raises(ValueError, match="not as wide as the model's lags"):
+    with pytest.raises(ValueError, match="time bins .* lags"):
         strf.predict(model, spectrogram.assign_coords(time=spectrogram.time / 2))
