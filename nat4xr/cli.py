@@ -235,7 +235,7 @@ def verify(ctx: click.Context, area: str, path: Path | None, as_json: bool) -> N
         click.echo(f"\n{len(checks)} checks: {', '.join(text for text, n in counts.items() if n)}")
         release = next((check for check in checks if check["check"] == "release"), None)
         if release and release["found"] == "partial":
-            click.echo(f"This is not the whole release: {release['detail']}.")
+            click.echo(f"The release is not complete: {release['detail']}.")
     ctx.exit(1 if failed else 0)
 
 

@@ -1,15 +1,17 @@
-"""Figures of sounds, responses and models: one function a figure, on labelled arrays.
+"""Figures of sounds, responses and models.
 
-Every function takes a selection, draws it into ``ax`` and returns what it drew:
+Each function draws one figure:
 
-* A Dataset of :func:`nat4xr.open_area`, selected to what is to be seen, or the variable of it that
-  the function draws. With dask only what is drawn is computed; nothing passed in is changed.
-* ``ax`` is the current axes if not given, or those of a new figure if there are none. Sizes of
-  fonts, figures and lines follow ``matplotlib.rcParams``.
-* Axes have units, the sound is marked from ``sound_on`` to ``sound_off`` of the time's attrs,
-  titles come from the labels, and data with the attr ``simulated`` are called so in the title.
+* It takes a selection of a Dataset of :func:`nat4xr.open_area`, or the variable to draw. Only what
+  is drawn is computed, and the input is not changed.
+* It draws into ``ax``. Default: the current axes, or those of a new figure if there are none. The
+  sizes of fonts, figures and lines follow ``matplotlib.rcParams``.
+* It returns the artists that it drew.
+* The axes have units, and titles come from the labels. The sound is marked from ``sound_on`` to
+  ``sound_off``, which are attrs of ``time``. If the data have the attr ``simulated``, the title
+  says so.
 
-They need matplotlib: ``pip install "nat4xr[plot]"``.
+The functions need matplotlib: ``pip install "nat4xr[plot]"``.
 """
 
 from __future__ import annotations
@@ -50,44 +52,45 @@ Floats = NDArray[np.floating[Any]]
 
 SOUND_SHADE = "0.92"
 
-# The colours of Okabe and Ito, which every kind of colour vision tells apart.
+# The colours of Okabe and Ito, which people with any kind of colour vision can distinguish.
 VERMILION = "#d55e00"
 ANIMALS = ("#0072b2", VERMILION, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
-# With so many cells a row is thinner than a pixel; rows are then blended, else one would be
-# drawn and its neighbours not.
+# With more cells than this, a row is thinner than a pixel. Rows are then blended, because
+# matplotlib would otherwise draw some of them and skip others.
 MANY_CELLS = 300
 
-# Share of the axes' width that the val sounds have in `coverage`: 18 of 593 would be a sliver.
+# Fraction of the width of the axes for the val sounds in `coverage`, where 18 of 593 sounds would
+# be too narrow to see.
 VAL_SHARE = 0.25
 
 
 def spectrogram(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> QuadMesh:
     """Draw the spectrogram of one sound.
 
-    The colour is log(1 + magnitude), as models of these data see it. It has no unit, so that
-    there is no colour bar; ``ax.figure.colorbar(mesh)`` adds one.
+    The colour is log(1 + magnitude), which is also what models of these data take as input. It has
+    no unit, so there is no colour bar. Call ``ax.figure.colorbar(mesh)`` to add one.
 
     Parameters
     ----------
     ds : xarray.Dataset or xarray.DataArray
-        With ``spectrogram`` (freq, time), or that itself: linear magnitudes, or scaled by
-        :func:`nat4xr.preprocess.log_minmax`, which are drawn as they are.
+        A Dataset with ``spectrogram`` (freq, time), or the spectrogram itself. If it was scaled by
+        :func:`nat4xr.preprocess.log_minmax`, its values are drawn as they are.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw into; by default the current ones, or those of a new figure.
+        Axes to draw into. Default: the current axes, or those of a new figure.
 
     Returns
     -------
     matplotlib.collections.QuadMesh
-        Over time in s and frequency in kHz.
+        The spectrogram over time in s and frequency in kHz.
 
     Raises
     ------
     ValueError
-        If several sounds are selected, or none, or one that is NaN throughout; if ``spectrogram``,
-        ``freq`` or ``time`` is missing, or a coordinate of these two.
+        If not exactly one sound is selected, if all its values are NaN, or if ``spectrogram``, one
+        of its dims, or the coordinate of one of its dims is missing.
     ImportError
-        Without matplotlib.
+        If matplotlib is not installed.
 
     Examples
     --------
@@ -125,24 +128,26 @@ def raster(
     Parameters
     ----------
     response : xarray.Dataset, xarray.DataArray or sequence of numpy.ndarray
-        With ``response`` (rep, time), or that itself: spikes per bin. Or the spike times in s
-        from trial onset, an array a presentation, as from :func:`nat4xr.spike_trains`.
+        A Dataset with ``response`` (rep, time), or the response itself, in spikes per bin. Or a
+        list of spike times in s from trial onset, with one array per presentation, as
+        :func:`nat4xr.spike_trains` returns it.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw into; by default the current ones, or those of a new figure.
+        Axes to draw into. Default: the current axes, or those of a new figure.
 
     Returns
     -------
     matplotlib.collections.LineCollection
-        One tick per spike. Counts do not tell where in its bin a spike was: a single tick is in
-        the middle of the bin, and several are evenly spaced in it.
+        One tick per spike. Spike counts do not show where in the bin the spikes are: a single
+        tick is drawn in the middle of the bin, and several ticks are spaced evenly in it.
 
     Raises
     ------
     ValueError
-        If several cells or sounds are selected, or none; if there are no trials, or no counts; if
-        ``response``, ``rep`` or ``time`` is missing, or the coordinate of ``time``.
+        If not exactly one cell and one sound are selected, if there are no trials, if values are
+        not spike counts, or if ``response``, one of its dims or the coordinate of ``time`` is
+        missing.
     ImportError
-        Without matplotlib.
+        If matplotlib is not installed.
 
     Examples
     --------
@@ -157,7 +162,7 @@ def raster(
     >>> len(raster(response, ax=Figure().subplots()).get_segments())
     3
 
-    Spike times make finer ticks:
+    With spike times, each tick is at the time of its spike:
 
     >>> import numpy as np
     >>> trains = [np.array([0.0152]), np.array([0.0037, 0.0061])]
@@ -172,7 +177,7 @@ def raster(
         title = _title(response, _cell(trials), _sound(trials))
     else:
         if len(response) == 0:
-            raise ValueError("there is no trial to draw: the list of spike trains is empty")
+            raise ValueError("there are no trials to draw: the list of spike trains is empty")
         times = np.concatenate(list(response))
         row = np.repeat(np.arange(len(response)), [len(train) for train in response])
         repeats = np.arange(len(response))
@@ -192,32 +197,33 @@ def raster(
 
 
 def psth(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Line2D:
-    """Draw the firing rate of one cell over the time of one sound.
+    """Draw the firing rate of one cell during one sound.
 
     The line is the mean over the repeats in ``response``, with a band of one standard error on
-    either side. There is no band if there is only one presentation, or if the cell has no trials,
-    so that its published ``psth`` is drawn.
+    either side. If the cell has no trials, the published ``psth`` is drawn. There is no band in
+    this case, or if there is only one presentation.
 
     Parameters
     ----------
     ds : xarray.Dataset or xarray.DataArray
-        With ``response`` (rep, time), ``psth`` (time), or both; or one of the two. Spikes per
-        bin; a response scaled by :mod:`nat4xr.preprocess` is drawn as it is.
+        A Dataset with ``response`` (rep, time), ``psth`` (time) or both, or one of these variables
+        itself, in spikes per bin. A response that was scaled by :mod:`nat4xr.preprocess` is drawn
+        as it is.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw into; by default the current ones, or those of a new figure.
+        Axes to draw into. Default: the current axes, or those of a new figure.
 
     Returns
     -------
     matplotlib.lines.Line2D
-        The mean in spikes/s at the middle of each bin, labelled with the cell.
+        The mean rate in spikes/s at the middle of each bin. Its label is the cell.
 
     Raises
     ------
     ValueError
-        If several cells or sounds are selected, or none; if the cell was not recorded; if there is
-        neither ``response`` nor ``psth``, no ``time``, or no coordinate of it.
+        If not exactly one cell and one sound are selected, if the cell was not recorded, or if
+        both variables, the dim ``time`` or its coordinate are missing.
     ImportError
-        Without matplotlib.
+        If matplotlib is not installed.
 
     Examples
     --------
@@ -261,24 +267,24 @@ def cell_response(ds: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> NDAr
     Parameters
     ----------
     ds : xarray.Dataset
-        With ``spectrogram`` (freq, time) and ``response`` (rep, time; spikes per bin), of one cell
-        and one sound.
+        One cell and one sound, with ``spectrogram`` (freq, time) and ``response`` (rep, time) in
+        spikes per bin.
     axes : sequence of three matplotlib.axes.Axes, optional
-        From top to bottom; by default in a new figure.
+        Axes to draw into, from top to bottom. Default: those of a new figure.
 
     Returns
     -------
     numpy.ndarray of matplotlib.axes.Axes
-        Shape (3,), top to bottom, as from ``plt.subplots``.
+        The axes from top to bottom, shape (3,), as ``plt.subplots`` returns them.
 
     Raises
     ------
     ValueError
-        If several cells or sounds are selected, or none; if the cell has no trials of the sound,
-        or no counts; if a variable is missing, a dim, or the coordinate of ``freq`` or ``time``;
-        if `axes` are not three.
+        If not exactly one cell and one sound are selected, if the cell has no trials of the sound,
+        if the response is not spike counts, if a variable, a dim or the coordinate of ``freq`` or
+        ``time`` is missing, or if there are not three `axes`.
     ImportError
-        Without matplotlib.
+        If matplotlib is not installed.
 
     Examples
     --------
@@ -306,7 +312,7 @@ def cell_response(ds: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> NDAr
     """
     if axes is not None and len(axes) != 3:
         raise ValueError(
-            f"cell_response draws into three axes, not {len(axes)}: axes=plt.subplots(3)[1]"
+            f"cell_response needs three axes, not {len(axes)}: pass axes=plt.subplots(3)[1]"
         )
     sound = _selected(ds, "spectrogram", ("freq", "time"))
     response = _selected(ds, "response", ("rep", "time"))
@@ -331,29 +337,29 @@ def cell_response(ds: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> NDAr
 
 
 def coverage(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> list[AxesImage]:
-    """Map how often each cell heard each sound.
+    """Draw how often each cell heard each sound.
 
-    Cells are grouped by site, sounds by subset. The val sounds are drawn wider than the est
-    sounds where they would be hard to see beside them.
+    Cells are grouped by site, and sounds by subset. Val sounds are drawn wider than est sounds if
+    they would otherwise be too narrow to see.
 
     Parameters
     ----------
     ds : xarray.Dataset or xarray.DataArray
-        With ``n_reps`` (stim, neuron), or that itself.
+        A Dataset with ``n_reps`` (stim, neuron), or this variable itself.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw into; by default the current ones, or those of a new figure.
+        Axes to draw into. Default: the current axes, or those of a new figure.
 
     Returns
     -------
     list of matplotlib.image.AxesImage
-        One a subset, val first.
+        One image per subset; val comes first.
 
     Raises
     ------
     ValueError
-        If ``n_reps`` is missing or empty, or a dim of it.
+        If ``n_reps`` or one of its dims is missing or empty.
     ImportError
-        Without matplotlib.
+        If matplotlib is not installed.
 
     Examples
     --------
@@ -375,7 +381,7 @@ def coverage(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> list[A
     n_reps = _by_site(_selected(ds, "n_reps", ("neuron", "stim")).compute())
     n_sounds = n_reps.sizes["stim"]
     subset = np.full(n_sounds, n_reps["subset"].values if "subset" in n_reps.coords else "")
-    # val first, then est; or whatever there is.
+    # In reverse order, val comes before est.
     blocks = {name: n_reps.values[:, subset == name] for name in sorted(set(subset), reverse=True)}
     counts = np.unique(n_reps.values)
 
@@ -430,29 +436,30 @@ def population(
     Parameters
     ----------
     ds : xarray.Dataset or xarray.DataArray
-        With ``psth`` (neuron, time; stim, if to be averaged), or that itself: spikes per bin, or
-        scaled by :mod:`nat4xr.preprocess`.
-    sort : {"site", "latency"}, optional
-        Group the cells by site, in the order of the data; or put the fastest on top, by
-        `nat4xr.latency`. Cells that do not respond to the onset of the sound come last.
+        A Dataset with ``psth`` (neuron, time and optionally stim), or this variable itself, in
+        spikes per bin or scaled by :mod:`nat4xr.preprocess`. It is averaged over ``stim``.
+    sort : {"site", "latency"}, default: "site"
+        The order of the cells. ``"site"`` groups them by site, in the order of the data.
+        ``"latency"`` draws the cells with the shortest latency (`nat4xr.latency`) on top, and those
+        without a response to the onset of the sound at the bottom.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw into; by default the current ones, or those of a new figure.
+        Axes to draw into. Default: the current axes, or those of a new figure.
 
     Returns
     -------
     matplotlib.image.AxesImage
-        Of rates in spikes/s. Colours follow their square root, which shows cells of 2 and of 50
-        spikes/s side by side, and evens out the noise of counts; they end at the 99.5th
-        percentile. What has negative values is drawn in colours that diverge from 0.
+        The rates in spikes/s. The colour scale is the square root of the rate, so that cells of 2
+        and of 50 spikes/s are both visible, and ends at the 99.5th percentile. If there are
+        negative values, the colours diverge from 0.
 
     Raises
     ------
     ValueError
-        If there is nothing to draw, no ``psth``, no ``neuron`` or ``time`` dim, no coordinate of
-        ``time``, or no time before the sound that a latency could be measured against; if `sort`
-        is unknown.
+        If there is nothing to draw, if ``psth``, the dim ``neuron`` or ``time``, or the coordinate
+        of ``time`` is missing, if `sort` is unknown, or if `sort` is ``"latency"`` and there are no
+        time bins before the sound.
     ImportError
-        Without matplotlib.
+        If matplotlib is not installed.
 
     Examples
     --------
@@ -471,7 +478,7 @@ def population(
            [  0.,   0.,   0., 100.]])
     """
     if sort not in ("site", "latency"):
-        raise ValueError(f"sort is 'site' or 'latency', not {sort!r}")
+        raise ValueError(f"sort must be 'site' or 'latency', not {sort!r}")
     response = _variable(ds, "psth")
     n_sounds = response.sizes.get("stim", 1)
     if n_sounds > 1:
@@ -515,23 +522,24 @@ def strf(kernel: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> QuadMe
     Parameters
     ----------
     kernel : xarray.Dataset or xarray.DataArray
-        With ``kernel`` (freq, lag), as from :func:`nat4xr.strf.fit`, or that itself. ``lag`` is
-        in s, or in the ms that its attr ``units`` says.
+        A Dataset with ``kernel`` (freq, lag), as :func:`nat4xr.strf.fit` returns it, or the kernel
+        itself. ``lag`` is in s, or in ms if its attr ``units`` is "ms".
     ax : matplotlib.axes.Axes, optional
-        Axes to draw into; by default the current ones, or those of a new figure.
+        Axes to draw into. Default: the current axes, or those of a new figure.
 
     Returns
     -------
     matplotlib.collections.QuadMesh
-        Over lag in ms and frequency in kHz; red excites, blue suppresses, white is 0.
+        The kernel over lag in ms and frequency in kHz. Red is excitation, blue is suppression, and
+        white is 0.
 
     Raises
     ------
     ValueError
-        If several cells are selected, or none; if the kernel is all NaN; if ``kernel``, ``freq`` or
-        ``lag`` is missing, or the coordinate of ``freq``.
+        If not exactly one cell is selected, if all values are NaN, or if ``kernel``, one of its
+        dims or the coordinate of ``freq`` is missing.
     ImportError
-        Without matplotlib.
+        If matplotlib is not installed.
 
     Examples
     --------
@@ -578,23 +586,24 @@ def prediction(
     pred : xarray.DataArray
         Predicted response (time), in the unit of `psth`.
     psth : xarray.Dataset or xarray.DataArray
-        With ``psth`` (time), or that itself: spikes per bin.
+        A Dataset with ``psth`` (time), or this variable itself, in spikes per bin.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw into; by default the current ones, or those of a new figure.
+        Axes to draw into. Default: the current axes, or those of a new figure.
 
     Returns
     -------
     list of matplotlib.lines.Line2D
-        The PSTH and the prediction; labelled so, with their correlation over the time shown.
+        The lines of the PSTH and of the prediction. The legend shows their correlation over the
+        drawn time.
 
     Raises
     ------
     ValueError
-        If several cells or sounds are selected, or none; if the two are of different cells,
-        sounds, times or scales; if one is all NaN; if ``psth`` or ``time`` is missing, or the
-        coordinate of ``time``.
+        If not exactly one cell and one sound are selected, if `pred` and `psth` differ in their
+        cell, sound, times or scaling, if all values of one of them are NaN, or if ``psth``, the
+        dim ``time`` or its coordinate is missing.
     ImportError
-        Without matplotlib.
+        If matplotlib is not installed.
 
     Examples
     --------
@@ -639,31 +648,32 @@ def prediction(
 def scores(
     score: xr.Dataset | xr.DataArray, ceiling: xr.DataArray, *, ax: Axes | None = None
 ) -> list[PathCollection]:
-    """Draw the score of a model for each cell against the most that any model could score.
+    """Draw the score of a model for each cell against the noise ceiling of the cell.
 
     Parameters
     ----------
     score : xarray.Dataset or xarray.DataArray
-        With ``cc_raw`` (neuron), as from :func:`nat4xr.benchmark.evaluate`; or any value a cell.
+        A Dataset with ``cc_raw`` (neuron), as :func:`nat4xr.benchmark.evaluate` returns it, or any
+        other score (neuron).
     ceiling : xarray.DataArray
-        Its noise ceiling (neuron), such as :func:`nat4xr.metrics.cc_max`. Cells that either
-        of the two lacks are left out.
+        The noise ceiling (neuron), such as :func:`nat4xr.metrics.cc_max`. Cells without a score or
+        without a ceiling are left out.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw into; by default the current ones, or those of a new figure.
+        Axes to draw into. Default: the current axes, or those of a new figure.
 
     Returns
     -------
     list of matplotlib.collections.PathCollection
-        A point a cell; one collection an animal, by name. On the dashed line, score and ceiling
-        are equal.
+        One collection per animal, in alphabetical order, with one point per cell. On the dashed
+        line, the score equals the ceiling.
 
     Raises
     ------
     ValueError
-        If no cell has both a score and a ceiling, or either has other dims than ``neuron``; if
-        ``cc_raw`` is missing.
+        If no cell has both a score and a ceiling, if one of them has other dims than ``neuron``,
+        or if ``cc_raw`` is missing.
     ImportError
-        Without matplotlib.
+        If matplotlib is not installed.
 
     Examples
     --------
@@ -679,15 +689,17 @@ def scores(
     values = _variable(score, "cc_raw")
     for name, array in (("score", values), ("ceiling", ceiling)):
         if array.dims != ("neuron",):
-            raise ValueError(f"{name} must have one value a cell, dims ('neuron',): {array.dims}")
+            raise ValueError(
+                f"{name} must have one value per cell, with dims ('neuron',), not {array.dims}"
+            )
     y, x = xr.align(values, ceiling, join="inner")
     y, x = y.compute(), x.compute()
     valid = np.isfinite(y.values) & np.isfinite(x.values)
     if not valid.any():
         raise ValueError(
-            f"no cell has both a score and a ceiling: of {values.sizes['neuron']} scores and "
-            f"{ceiling.sizes['neuron']} ceilings, {len(y)} are of the same cells, and of these "
-            "one or the other is NaN"
+            f"no cell has both a score and a ceiling: {len(y)} cells are in both the "
+            f"{values.sizes['neuron']} scores and the {ceiling.sizes['neuron']} ceilings, but one "
+            "of the two is NaN in each of them"
         )
     y, x = y[valid], x[valid]
     animal = y["animal"].values if "animal" in y.coords else np.full(len(y), "")
@@ -697,13 +709,13 @@ def scores(
     from matplotlib.ticker import MaxNLocator
 
     points = []
-    # The animals with few cells last, on top of those with many.
+    # Animals with few cells are drawn last, on top of those with many.
     for i in np.argsort(-n_cells):
-        own = animal == animals[i]
+        of_animal = animal == animals[i]
         points.append(
             ax.scatter(
-                x.values[own],
-                y.values[own],
+                x.values[of_animal],
+                y.values[of_animal],
                 s=9,
                 color=ANIMALS[i % len(ANIMALS)],
                 alpha=0.7,
@@ -712,7 +724,7 @@ def scores(
             )
         )
     ax.axline((0, 0), slope=1, color="0.5", linestyle="--", linewidth=0.8, zorder=0)
-    # Limits that fit a correlation; a little more if a score is beyond them.
+    # Limits from 0 to 1, which suit a correlation, or wider if a score is outside of these.
     both = np.concatenate([x, y])
     low = np.floor(10 * min(0.0, both.min())) / 10
     high = np.ceil(10 * max(1.0, both.max())) / 10
@@ -729,35 +741,35 @@ def scores(
     return points
 
 
-# What to draw: one variable of one cell, one sound.
+# Choosing and checking what to draw.
 
 
 def _variable(obj: xr.Dataset | xr.DataArray, name: str) -> xr.DataArray:
     if isinstance(obj, xr.DataArray):
         return obj
     if name not in obj:
-        there = ", ".join(map(str, obj.data_vars)) or "no variables"
-        raise ValueError(f"there is no {name!r} to draw: the Dataset has {there}")
+        available = ", ".join(map(str, obj.data_vars)) or "no variables"
+        raise ValueError(f"this figure needs {name!r}, but the Dataset has {available}")
     return obj[name]
 
 
 def _selected(obj: xr.Dataset | xr.DataArray, name: str, dims: tuple[str, ...]) -> xr.DataArray:
-    """The variable, with these dims alone; not yet computed."""
+    """Return the variable with the given dims, without computing it."""
     array = _variable(obj, name)
     if empty := [dim for dim in array.dims if array.sizes[dim] == 0]:
-        raise ValueError(f"nothing to draw: no {_word(empty[0])} is left in the selection")
+        raise ValueError(f"there is nothing to draw: the selection has no {_word(empty[0])}s")
     if many := [dim for dim in array.dims if dim not in dims and array.sizes[dim] > 1]:
         one = " and ".join(f"one {_word(dim)}" for dim in many)
         all_of_them = " and ".join(_count(array.sizes[dim], _word(dim)) for dim in many)
         names = [f"{dim}={array[dim].values[0].item()!r}" for dim in many if dim in array.coords]
         positions = [f"{dim}=0" for dim in many]
         raise ValueError(
-            f"this figure shows {one}, not {all_of_them}: choose, for example with "
+            f"this figure shows {one}, not {all_of_them}: select, for example with "
             + (f".sel({', '.join(names)}) or " if names else "")
             + f".isel({', '.join(positions)})"
         )
     array = array.squeeze([dim for dim in array.dims if dim not in dims])
-    # One repeat, one cell: it may have been selected without keeping its dim.
+    # A dim may be missing because a single element of it was selected.
     array = array.expand_dims(
         [dim for dim in dims if dim in array.coords and dim not in array.dims]
     )
@@ -775,42 +787,42 @@ def _word(dim: Any) -> str:
 
 def _check_recorded(array: xr.DataArray) -> None:
     if array.isnull().all():
-        what = ", ".join(filter(None, (_cell(array), _sound(array)))) or "this selection"
+        selection = ", ".join(filter(None, (_cell(array), _sound(array)))) or "this selection"
         raise ValueError(
-            f"there is nothing to draw of {what}: all values are NaN. "
-            "nat4xr.drop_unrecorded leaves only the cells and sounds that have data"
+            f"there is nothing to draw for {selection}: all values are NaN. "
+            "nat4xr.drop_unrecorded drops cells and sounds without data"
         )
 
 
 def _check_same(pred: xr.DataArray, psth: xr.DataArray) -> None:
-    """Refuse to draw a prediction over what it does not predict."""
+    """Raise an error if a prediction and a PSTH do not belong together."""
     for dim in ("neuron", "stim"):
         if dim in pred.coords and dim in psth.coords and pred[dim].item() != psth[dim].item():
             raise ValueError(
-                f"pred is of {_word(dim)} {pred[dim].item()!r}, psth of {psth[dim].item()!r}"
+                f"pred is for the {_word(dim)} {pred[dim].item()!r}, but psth is for "
+                f"{psth[dim].item()!r}"
             )
     if not np.array_equal(pred["time"], psth["time"]):
-        raise ValueError("pred and psth do not have the same times")
+        raise ValueError("pred and psth must have the same values of 'time'")
     if pred.attrs.get("scaling") != psth.attrs.get("scaling"):
         raise ValueError(
-            "one of pred and psth is scaled by nat4xr.preprocess and the other is not, or is "
-            "otherwise: nat4xr.preprocess.invert brings back spikes per bin"
+            "pred and psth are scaled differently: undo the scaling with nat4xr.preprocess.invert"
         )
 
 
 def _trials(response: xr.DataArray) -> xr.DataArray:
-    """The presentations that took place."""
+    """Drop the repeats that were not presented."""
     _check_recorded(response)
     return response.dropna("rep", how="all")
 
 
 def _spikes(trials: xr.DataArray, edges: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """Time and presentation of each spike, of counts (rep, time)."""
+    """Return the time and the row of each spike, from spike counts (rep, time)."""
     counts = np.nan_to_num(trials.values)
     if (counts < 0).any() or (counts != np.rint(counts)).any():
         raise ValueError(
-            "a raster needs whole numbers of spikes per bin: this response is averaged, smoothed "
-            "or scaled"
+            "a raster needs whole numbers of spikes per bin, but this response was averaged, "
+            "smoothed or scaled"
         )
     row, left = np.nonzero(counts)
     n = counts[row, left].astype(np.intp)
@@ -822,10 +834,10 @@ def _spikes(trials: xr.DataArray, edges: Floats) -> tuple[Floats, NDArray[np.int
 def _mean_and_error(
     ds: xr.Dataset | xr.DataArray,
 ) -> tuple[xr.DataArray, xr.DataArray | None]:
-    """Mean and standard error over repeats (time); no error where there are no two repeats."""
+    """Return the mean and standard error over repeats; the latter needs at least two repeats."""
     if "response" in ds if isinstance(ds, xr.Dataset) else "rep" in ds.dims:
         response = _selected(ds, "response", ("rep", "time")).compute()
-        # The published PSTH knows of some cells whose trials were not published.
+        # The published PSTH includes some cells whose trials were not published.
         if not (response.isnull().all() and isinstance(ds, xr.Dataset) and "psth" in ds):
             trials = _trials(response)
             n = trials.sizes["rep"]
@@ -838,7 +850,7 @@ def _mean_and_error(
 
 
 def _rate(response: xr.DataArray) -> tuple[Floats, str]:
-    """Spikes per bin as spikes/s, and what to call them; rates and scaled responses as they are."""
+    """Return the values to draw, in spikes/s unless they are scaled, and their label."""
     if scaling := response.attrs.get("scaling"):
         return response.values, "response (z-score)" if scaling == "zscore" else "response (scaled)"
     per_bin = response.attrs.get("units") != "spikes/s"
@@ -849,7 +861,7 @@ def _rate(response: xr.DataArray) -> tuple[Floats, str]:
 
 
 def _by_site(array: xr.DataArray) -> xr.DataArray:
-    """The cells of a site side by side; sites and cells otherwise in the order of the data."""
+    """Group the cells by site, in the order of the data."""
     if (sites := _sites(array)) is None:
         return array
     return array.isel(neuron=np.argsort(pd.factorize(sites)[0], kind="stable"))
@@ -879,7 +891,7 @@ def pyplot() -> Any:
 
 
 def figure(**options: Any) -> Figure:
-    """Make a figure that pyplot does not hold, so that it need not be closed."""
+    """Make a figure that pyplot does not manage, so that it need not be closed."""
     figure: Figure = require("matplotlib.figure", "plot").Figure(layout="constrained", **options)
     return figure
 
@@ -892,7 +904,7 @@ def _axes(ax: Axes | None) -> Any:
 
 
 def _around(centres: Floats) -> Floats:
-    """Edges between the centres, and as far outside of the first and the last."""
+    """Return edges halfway between the centres, and equally far beyond the outer centres."""
     if len(centres) < 2:
         return np.array([centres[0] - 0.5, centres[0] + 0.5])
     between = (centres[:-1] + centres[1:]) / 2
@@ -919,7 +931,7 @@ def _frequency_axis(ax: Any) -> None:
 def _time_axis(
     ax: Any, array: xr.DataArray | None, edges: Floats | None, *, over_image: bool = False
 ) -> None:
-    """Label the time, and mark the sound: shaded, or by a bar on top of what fills the axes."""
+    """Label the time axis, and mark the sound by shading, or by a bar above an image."""
     ax.set_xlabel("time (s)")
     if not over_image:
         ax.spines[["top", "right"]].set_visible(False)
@@ -955,7 +967,7 @@ def _rate_axis(ax: Any, label: str, *responses: xr.DataArray) -> None:
 
 
 def _cell_axis(ax: Any, array: xr.DataArray) -> None:
-    """Name the sites along the cells, with lines between them."""
+    """Label the sites along the axis of cells, with lines between them."""
     n_cells = array.sizes["neuron"]
     ax.set_ylabel(_count(n_cells, "cell"))
     if (sites := _sites(array)) is None:
@@ -964,10 +976,10 @@ def _cell_axis(ax: Any, array: xr.DataArray) -> None:
     for edge in first[1:]:
         ax.axhline(edge, color="white", linewidth=0.5)
     centres = (first + np.append(first[1:], n_cells)) / 2
-    # Names have to have room: small sites lie closer to each other than lines of text do.
+    # The names of small sites would overlap if they were at the centres of their sites.
     points = ax.get_window_extent().height / ax.figure.dpi * 72
     size = float(np.clip(points / len(first) / 1.2, 4, 9))
-    heights = _apart(centres, 1.2 * size / points * n_cells, n_cells)
+    heights = _spread_out(centres, 1.2 * size / points * n_cells, n_cells)
     ax.set_yticks(heights, sites[first], fontsize=size)
     ax.tick_params(axis="y", length=0, pad=10)
     width = ax.get_window_extent().width / ax.figure.dpi * 72
@@ -981,8 +993,8 @@ def _cell_axis(ax: Any, array: xr.DataArray) -> None:
     )
 
 
-def _apart(centres: Floats, gap: float, end: float) -> Floats:
-    """Places from 0 to end, in order and a gap apart, as near to the centres as that allows."""
+def _spread_out(centres: Floats, gap: float, end: float) -> Floats:
+    """Return positions from 0 to `end`, as near to the centres as possible, but a gap apart."""
     # Least squares under an order constraint, by pooling neighbours that are too close.
     steps = gap * np.arange(len(centres))
     pools: list[tuple[float, int]] = []
@@ -992,8 +1004,8 @@ def _apart(centres: Floats, gap: float, end: float) -> Floats:
             last, m = pools.pop()
             mean, n = (mean * n + last * m) / (n + m), n + m
         pools.append((mean, n))
-    places: Floats = np.repeat([mean for mean, _ in pools], [n for _, n in pools])
-    return np.clip(places, gap / 2, max(gap / 2, end - steps[-1] - gap / 2)) + steps
+    positions: Floats = np.repeat([mean for mean, _ in pools], [n for _, n in pools])
+    return np.clip(positions, gap / 2, max(gap / 2, end - steps[-1] - gap / 2)) + steps
 
 
 def _blending(n_cells: int) -> dict[str, Any]:
@@ -1001,12 +1013,13 @@ def _blending(n_cells: int) -> dict[str, Any]:
 
 
 def _shades(counts: NDArray[Any]) -> list[Any]:
-    """Colours of numbers of presentations: none stands out, more is darker."""
+    """Return colours for numbers of presentations: 0 is vermilion, larger numbers are darker."""
     from matplotlib import colormaps
 
-    some = int((counts > 0).sum())
-    shades = list(colormaps["Blues"](np.linspace(0.35, 1, some) if some > 1 else [1.0]))
-    return shades if some == len(counts) else [VERMILION, *shades]
+    n_positive = int((counts > 0).sum())
+    levels = np.linspace(0.35, 1, n_positive) if n_positive > 1 else [1.0]
+    shades = list(colormaps["Blues"](levels))
+    return shades if n_positive == len(counts) else [VERMILION, *shades]
 
 
 def _colour_bar(ax: Any, mappable: Any, label: str, **options: Any) -> Any:
@@ -1015,17 +1028,17 @@ def _colour_bar(ax: Any, mappable: Any, label: str, **options: Any) -> Any:
     return bar
 
 
-# Words.
+# Titles.
 
 
 def _title(obj: xr.Dataset | xr.DataArray, *parts: str) -> str:
-    """What is shown, from its labels; and that it is simulated, if it says so."""
+    """Join the parts of a title, and add "(simulated)" if the data are simulated."""
     words = ", ".join(filter(None, parts))
     return f"{words} (simulated)".strip() if obj.attrs.get("simulated") else words
 
 
 def _set_title(ax: Any, title: str) -> None:
-    # The bar of `_time_axis` has to have room below it.
+    # The padding leaves room for the bar of `_time_axis`.
     ax.set_title(title, fontsize="medium", pad=9, wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""Check a copy of the release against all that is known about it, and for consistency."""
+"""Check a copy of the release against what is known about it, and for consistency."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "repeats": 20,
     },
 }
-"""What has been counted in the published release."""
+"""Counts of the published release."""
 
 PUBLISHED_SNR: dict[str, dict[str, float]] = {
     "A1": {
@@ -82,42 +82,43 @@ PUBLISHED_SNR: dict[str, dict[str, float]] = {
         "ARM024a-42-1": 0.59026,
     },
 }
-"""The signal-to-noise ratio of some cells, from the laboratory's public analysis repository."""
+"""Signal-to-noise ratios of 12 cells per area, from the laboratory's public analysis repository."""
 
 PEG_SNR_PERCENTILES = {5: 0.014, 25: 0.038, 50: 0.071, 75: 0.135, 95: 0.311}
-"""Percentiles of that ratio over 337 PEG cells, to three decimals, from the same source."""
+"""Percentiles of this ratio over 337 PEG cells, to three decimals, from the same source."""
 
 SNR_TOLERANCE = 0.05
-"""The part by which these may differ: the authors' bins start with the session, not the trial."""
+"""Accepted relative difference of the ratios. The authors' bins start with the session, while bins
+here start with the trial."""
 
 TOLERANCE = 1e-6
-"""Spikes per bin by which two averages of the same trials may differ."""
+"""Accepted difference between two averages of the same trials, in spikes per bin."""
 
 
 class _Check(NamedTuple):
     check: str
     expected: Any
     found: Any
-    ok: bool | None  # None: there is nothing to hold it to
+    ok: bool | None  # None if there is nothing to compare with
     detail: str = ""
 
 
 def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """Check the files of an area, and what nat4xr reads from them, against all that is known.
+    """Check the files of an area, and what nat4xr reads from them.
 
-    Nothing is downloaded. The checks are:
+    Nothing is downloaded. These are the checks:
 
-    - the md5 of each file is the one in the Zenodo record, if the files were downloaded;
-    - the numbers of cells, auditory cells, sites, cells by animal, sounds and repeats are right;
-    - the labels parsed from the names of the cells are right;
-    - all cells have a row in the table;
-    - the trials of each cell were found, under its name or one that differs in zeros;
-    - the average over the trials of each cell is the one in the population recording, which shows
-      that trials are cut, binned and assigned as they were when the release was made;
-    - the converted file (made if there is none) and the converted spikes (if there are any) hold
-      what the release holds;
-    - in recorded data, the signal-to-noise ratios of 12 cells of the area, and their percentiles
-      over all PEG cells, are those that the authors found, within 5 %.
+    - The md5 of each file is the one in the Zenodo record, if the files were downloaded.
+    - The numbers of cells, auditory cells, sites, cells by animal, sounds and repeats are right.
+    - The labels of each cell together give its name.
+    - Each cell has a row in the table.
+    - Each cell has trials, under its name or under one with another number of zeros.
+    - The average over the trials of each cell equals its average in the population recording. This
+      shows that nat4xr cuts, bins and assigns trials as the authors did.
+    - The converted file (which is made if it does not exist) and the converted spikes (if they
+      exist) have the same content as the release.
+    - The signal-to-noise ratios of 12 cells of the area, and their percentiles over all PEG cells,
+      are within 5 % of those of the authors. Simulated data are not checked for this.
 
     Parameters
     ----------
@@ -129,9 +130,9 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     Returns
     -------
     pandas.DataFrame
-        One row per check: ``check``, its name; the values ``expected`` and ``found``; ``ok``,
-        whether it passed, or missing (``<NA>``) if there is nothing to compare with; and
-        ``detail``.
+        One row per check, with the columns ``check``, its name; ``expected`` and ``found``, the
+        two values; ``ok``, whether the check passed, which is missing (``<NA>``) if there is
+        nothing to compare with; and ``detail``.
 
     Raises
     ------
@@ -140,20 +141,20 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     FileNotFoundError
         If a file of the area is missing.
     ReleaseError
-        If it is unclear which unpacked folder belongs to the area, or such a folder holds a
+        If it is unclear which unpacked folder belongs to the area, or if such a folder contains a
         link. Other damage does not raise an error, but fails a check.
     OSError
         If the converted file cannot be written, or the name of the data folder is not UTF-8.
 
     Notes
     -----
-    A simulated release is compared with the counts in its own meta data. A release with fewer
-    cells than the published one is assumed to be a part of it: the published counts are shown,
-    but they do not count as failures.
+    A simulated release is compared with the counts in its own meta data. A release that has fewer
+    cells than the published one is assumed to be a part of it: the published counts are shown for
+    comparison, but differences from them are not failures.
 
     Examples
     --------
-    Of a small simulated release:
+    With a small simulated release:
 
     >>> import nat4xr
     >>> checks = nat4xr.verify("PEG")
@@ -169,7 +170,7 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     if isinstance(files, list):
         raise registry.missing_error(area, files, folder)
     checks = list(_checksums(area, files, folder))
-    mended = {kind: _mended(area, kind, files, folder) for kind in ("", "_spikes")}
+    repairs = {kind: _repair(area, kind, folder) for kind in ("", "_spikes")}
     try:
         data = assemble(area, files)
         checks += _counts(data.header)
@@ -179,13 +180,13 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
         checks += [_Check(note.kind, "", note.n_found, None, note.where) for note in data.notes]
         checks += _averages(data, files)
         with open_area(area, path, chunks=None, download=False, progressbar=False) as stored:
-            checks.append(_stored(data, stored, mended[""]))
+            checks.append(_stored(data, stored, repairs[""]))
             if not data.header.attrs["simulated"]:
                 checks += _snr(area, stored)
-        if mended["_spikes"] is not None:
+        if repairs["_spikes"] is not None:
             header = data.header
-            del data  # whose memory the spikes may need
-            checks.append(_spikes(header, files, folder, mended["_spikes"]))
+            del data  # to free its memory
+            checks.append(_spikes(header, files, folder, repairs["_spikes"]))
     except ReleaseError as error:
         checks.append(
             _Check("files can be read", "whole files", "a broken file", False, str(error))
@@ -195,11 +196,11 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
 
 def _checksums(area: str, files: AreaFiles, folder: Path) -> Iterator[_Check]:
     pin = registry.pinned(folder)
-    unknown = "the record was not asked: the files were not fetched by nat4xr"
+    unknown = "nat4xr did not download the files, so it did not ask the record for the md5"
     if (folder / registry.PIN).exists() and not pin.keys() >= set(registry.FILES[area]):
-        unknown = f"{registry.PIN} does not say it"
-        again = f"it is damaged or cannot be read; nat4xr fetch {area} asks the record anew"
-        yield _Check(f"{registry.PIN} lists the files", "yes", "no", False, again)
+        unknown = f"{registry.PIN} does not list the file"
+        remedy = f"it is damaged or cannot be read: nat4xr fetch {area} asks the record again"
+        yield _Check(f"{registry.PIN} lists the files", "yes", "no", False, remedy)
     for file in (files.population, files.sites, files.table):
         check = f"md5 of {file.name}"
         entry = pin.get(file.name)
@@ -218,16 +219,17 @@ def _counts(header: xr.Dataset) -> Iterator[_Check]:
     found = _count(header)
     expected = PUBLISHED[header.attrs["area"]]
     if header.attrs["simulated"]:
-        kind, detail = "simulated", "counts are held to what it states of itself"
+        kind, detail = "simulated", "counts are compared with those in its own meta data"
         expected = _stated(header)
     elif found["cells"] < expected["cells"]:
         kind = "partial"
         detail = (
-            f"{found['cells']} of the {expected['cells']} published cells: a part of the release, "
-            "or a copy that was cut; the published counts are given for comparison, not judged"
+            f"it has {found['cells']} of the {expected['cells']} published cells, so it is a part "
+            "of the release or an incomplete copy; the published counts are only shown for "
+            "comparison"
         )
     else:
-        kind, detail = "whole", "counts are held to the published ones"
+        kind, detail = "whole", "counts are compared with the published ones"
     yield _Check("release", "", kind, None, detail)
     for name, number in found.items():
         judged = kind != "partial" and name in expected
@@ -236,8 +238,8 @@ def _counts(header: xr.Dataset) -> Iterator[_Check]:
 
 
 def _stated(header: xr.Dataset) -> dict[str, Any]:
-    """What a simulated release states of itself."""
-    # Infinity and NaN, which are no JSON and no counts, become text.
+    """Return the properties that a simulated release states in its meta data."""
+    # Infinity and NaN are neither valid JSON nor counts: they become text.
     stated = json.loads(header.attrs.get("simulation", "{}"), parse_constant=str)
     return stated if isinstance(stated, dict) else {}
 
@@ -282,7 +284,7 @@ def _labels(header: xr.Dataset) -> Iterator[_Check]:
         .tolist()
     )
     n_stims = header.sizes["stim"]
-    # The names of est sounds are published nowhere but in the release itself.
+    # The names of est sounds are only published in the release, so other forms are no failure.
     ok = None if unparsed else True
     found = n_stims - len(unparsed)
     yield _Check("sounds whose names are parsed", n_stims, found, ok, _listed(unparsed))
@@ -321,7 +323,7 @@ def _trials(header: xr.Dataset) -> Iterator[_Check]:
 
 
 def _averages(data: AreaData, files: AreaFiles) -> list[_Check]:
-    """What the population recording holds, held to the trials of the site recordings."""
+    """Compare the population recording with the trials of the site recordings."""
     presented, est = _est_responses(data, files)
     val = _val_average(data, presented)
     cells = data.header["neuron"].values
@@ -332,7 +334,7 @@ def _averages(data: AreaData, files: AreaFiles) -> list[_Check]:
 
 
 def _val_average(data: AreaData, presented: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The mean over val trials, as nat4xr reads them, against the published average."""
+    """Compare the mean over val trials, as nat4xr reads them, with the published average."""
     is_val = data.header["subset"].values == "val"
     means, averages = [], []
     for stim in np.flatnonzero(is_val):
@@ -352,9 +354,10 @@ def _val_average(data: AreaData, presented: NDArray[np.bool_]) -> NDArray[np.flo
 def _est_responses(
     data: AreaData, files: AreaFiles
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Est responses, counted from the sites' spikes by other means, against the published.
+    """Compare est responses, counted from the spikes of the sites, with the published ones.
 
-    And whether a sound was presented to a cell, (stim, neuron).
+    The spikes are counted by other code than in the reader. Returns whether each sound was
+    presented to each cell, (stim, neuron), and the result of `_compare`.
     """
     header = data.header
     est = header["subset"].values == "est"
@@ -363,8 +366,8 @@ def _est_responses(
         name: i for i, name in enumerate(header["trials_cell_id"].values.tolist()) if name != ""
     }
     presented = np.zeros((header.sizes["stim"], header.sizes["neuron"]), bool)
-    found = np.zeros((3, header.sizes["neuron"]))
-    found[0] = np.nan
+    compared = np.zeros((3, header.sizes["neuron"]))
+    compared[0] = np.nan
     for recording in read_sites(files):
         site = recording.signals["resp"]
         trials = find_trials(site, stims, n_time * BIN_S, recording.label)
@@ -387,21 +390,21 @@ def _est_responses(
             np.add.at(total, stim, np.where(covered, counts, 0))
             mean = np.full(total.shape, np.nan)
             np.divide(total, n_covering, out=mean, where=n_covering > 0)
-            found[:, column] = _compare(mean[est], published[..., i], presented[est, column])
-    return presented, found
+            compared[:, column] = _compare(mean[est], published[..., i], presented[est, column])
+    return presented, compared
 
 
 def _columns(data: AreaData, sounds: NDArray[np.bool_], columns: list[int]) -> NDArray[np.float32]:
-    """What the population recording holds of some sounds and cells, (stim, time, neuron)."""
+    """Read some sounds and cells of the population recording, (stim, time, neuron)."""
     n_time = data.header.sizes["time"]
-    place = np.full(data.rates.n_channels, -1)
-    place[columns] = np.arange(len(columns))
+    position = np.full(data.rates.n_channels, -1)
+    position[columns] = np.arange(len(columns))
     rates = data.rates
     sample = np.repeat(np.arange(rates.n_samples), np.diff(rates.starts))
-    place = place[rates.channels]
-    kept = place >= 0
+    column = position[rates.channels]
+    kept = column >= 0
     table = np.zeros((rates.n_samples, len(columns)), np.float32)
-    table[sample[kept], place[kept]] = rates.values[kept]
+    table[sample[kept], column[kept]] = rates.values[kept]
     samples = data.onsets[sounds][:, np.newaxis] + np.arange(n_time)
     values = np.take(table, samples, axis=0, mode="clip")
     if data.lengths is not None:
@@ -410,54 +413,52 @@ def _columns(data: AreaData, sounds: NDArray[np.bool_], columns: list[int]) -> N
 
 
 def _snr(area: str, stored: xr.Dataset) -> Iterator[_Check]:
-    """The signal-to-noise ratios of cells, beside those that the authors found."""
+    """Compare signal-to-noise ratios of cells with those of the authors."""
     published = PUBLISHED_SNR[area]
     whole = area == "PEG" and stored.sizes["neuron"] >= PUBLISHED[area]["cells"]
     listed = np.isin(stored["neuron"].values, list(published))
-    wanted = listed | (stored["auditory"].values if whole else False)
+    needed = listed | (stored["auditory"].values if whole else False)
     is_val = stored["subset"].values == "val"
-    heard = (stored["n_reps"].values[is_val] > 1).any(axis=0)
+    repeated = (stored["n_reps"].values[is_val] > 1).any(axis=0)
     check = "signal-to-noise ratios against those of the authors"
-    if not (listed & heard).any():
-        return  # a part of the release
-    response = stored["response"].isel(stim=is_val, neuron=wanted & heard)
+    if not (listed & repeated).any():
+        return  # a part of the release may have none of these cells
+    response = stored["response"].isel(stim=is_val, neuron=needed & repeated)
     of_cells = metrics.trial_snr(response)
-    found = {
+    ratios = {
         cell: float(of_cells.sel(neuron=cell)) for cell in published if cell in of_cells["neuron"]
     }
-    beside = [
-        f"{cell} {value:.5f} (authors {published[cell]:.5f})" for cell, value in found.items()
-    ]
-    near = [abs(found[cell] / published[cell] - 1) <= SNR_TOLERANCE for cell in found]
-    yield _Check(check, len(found), sum(near), all(near), "; ".join(beside))
+    both = [f"{cell} {value:.5f} (authors {published[cell]:.5f})" for cell, value in ratios.items()]
+    near = [abs(ratios[cell] / published[cell] - 1) <= SNR_TOLERANCE for cell in ratios]
+    yield _Check(check, len(ratios), sum(near), all(near), "; ".join(both))
     if whole:
         percentiles = np.percentile(
             of_cells.values[of_cells["auditory"].values], list(PEG_SNR_PERCENTILES)
         ).round(3)
         expected = np.array(list(PEG_SNR_PERCENTILES.values()))
-        same = bool((abs(percentiles - expected) <= SNR_TOLERANCE * expected + 0.001).all())
+        near = abs(percentiles - expected) <= SNR_TOLERANCE * expected + 0.001
         check = (
             f"percentiles {', '.join(map(str, PEG_SNR_PERCENTILES))} of the signal-to-noise ratio"
         )
-        detail = "over the auditory cells; the authors' are over 337 cells"
-        yield _Check(check, expected.tolist(), percentiles.tolist(), same, detail)
+        detail = "over the auditory cells; those of the authors are over 337 cells"
+        yield _Check(check, expected.tolist(), percentiles.tolist(), bool(near.all()), detail)
 
 
-def _mended(area: str, kind: str, files: AreaFiles, folder: Path) -> str | None:
-    """Why a converted file will be made anew when it is opened; None if there is none yet."""
-    there = [file for file in converted_paths(area, kind, folder) if file.exists()]
-    if not there:
+def _repair(area: str, kind: str, folder: Path) -> str | None:
+    """Say why opening a converted file will convert it again; None if the file does not exist."""
+    existing = [file for file in converted_paths(area, kind, folder) if file.exists()]
+    if not existing:
         return None
     sources = fingerprints(area, folder)
-    if any(checksum_if_whole(file, sources) is not None for file in there):
+    if any(checksum_if_whole(file, sources) is not None for file in existing):
         return ""
-    stale = any(checksum_if_whole(file, {}) is not None for file in there)
-    why = "did not fit the size or time of its sources" if stale else "was damaged"
-    return f"{why}, and has been converted anew"
+    stale = any(checksum_if_whole(file, {}) is not None for file in existing)
+    reason = "did not match the size or time of its sources" if stale else "was damaged"
+    return f"it {reason}, and was converted again"
 
 
-def _stored(data: AreaData, stored: xr.Dataset, mended: str | None) -> _Check:
-    """The converted file, a few sounds at a time, against what has just been read."""
+def _stored(data: AreaData, stored: xr.Dataset, repair: str | None) -> _Check:
+    """Compare the converted file with what was read from the release, a few sounds at a time."""
     differ = _differing(data.header, stored)
     for first in range(0, data.header.sizes["stim"], DISK_CHUNKS["stim"]):
         stims = slice(first, first + DISK_CHUNKS["stim"])
@@ -466,37 +467,37 @@ def _stored(data: AreaData, stored: xr.Dataset, mended: str | None) -> _Check:
             differ.append(f"psth of sounds {first} to {stims.stop - 1}")
         for rep in range(data.header.sizes["rep"]):
             fresh = data.response(stims, rep)
-            there = block["response"].isel(rep=rep).values
+            converted = block["response"].isel(rep=rep).values
             same = (
-                np.isnan(there).all()
+                np.isnan(converted).all()
                 if fresh is None
-                else np.array_equal(there, fresh, equal_nan=True)
+                else np.array_equal(converted, fresh, equal_nan=True)
             )
             if not same:
                 differ.append(f"response of sounds {first} to {stims.stop - 1}, repeat {rep}")
-    return _sameness("converted file against its sources", differ, mended)
+    return _sameness("converted file against its sources", differ, repair)
 
 
-def _spikes(header: xr.Dataset, files: AreaFiles, folder: Path, mended: str) -> _Check:
-    """The converted spikes against those of a fresh conversion."""
+def _spikes(header: xr.Dataset, files: AreaFiles, folder: Path, repair: str) -> _Check:
+    """Compare the converted spikes with a new conversion."""
     area = header.attrs["area"]
     stored = open_spikes(area, folder, download=False, progressbar=False)
-    # Where there was room for the first: a folder for temporary files may be small.
+    # Written beside the converted file, because the system's temporary folder may be too small.
     with unfinished(path_to_write(area, "_spikes", folder)) as part:
         write_spikes(header, files, part, False)
         with open_with_labels(part) as fresh:
             differ = _differing(fresh, stored)
-    return _sameness("converted spikes against their sources", differ, mended)
+    return _sameness("converted spikes against their sources", differ, repair)
 
 
-def _sameness(check: str, differ: list[str], mended: str | None) -> _Check:
+def _sameness(check: str, differ: list[str], repair: str | None) -> _Check:
     found = "differs" if differ else "the same"
-    detail = "; ".join(text for text in (mended, _listed(differ)) if text)
+    detail = "; ".join(text for text in (repair, _listed(differ)) if text)
     return _Check(check, "the same", found, not differ, detail)
 
 
 def _differing(fresh: xr.Dataset, stored: xr.Dataset) -> list[str]:
-    """The variables of a fresh read that a converted file does not have so, and attributes."""
+    """List the variables that differ in the converted file, and "attributes" if these differ."""
     differ = [
         str(name)
         for name, variable in fresh.variables.items()
@@ -516,16 +517,17 @@ def _identical(a: Any, b: xr.Variable) -> bool:
 def _compare(
     mean: NDArray[Any], average: NDArray[Any], presented: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Compare (stim, time, ...) where there were trials, (stim, ...).
+    """Compare means over trials with published averages (stim, time, ...).
 
-    The largest difference, NaN if nothing could be compared; the bins that an average lacks
-    among others; and the sounds whose average is lacking as a whole, (3, ...).
+    Only sounds that were presented (stim, ...) are compared. Returns three values for each cell,
+    (3, ...): the largest difference (NaN if nothing could be compared), the number of single bins
+    in which the average is missing, and the number of sounds whose whole average is missing.
     """
     lacking = np.isnan(average)
     left_out = presented & lacking.all(axis=1)
     gaps = np.where(presented & ~left_out, lacking.sum(axis=1), 0).sum(axis=0)
     difference = np.where(lacking | ~presented[:, np.newaxis], -1, abs(mean - average))
-    difference[np.isnan(difference)] = np.inf  # the mean is no number, and should be
+    difference[np.isnan(difference)] = np.inf  # the mean is NaN, although there is an average
     largest = difference.max(axis=(0, 1), initial=-1)
     return np.stack([np.where(largest < 0, np.nan, largest), gaps, left_out.sum(axis=0)])
 
@@ -533,23 +535,24 @@ def _compare(
 def _difference(check: str, compared: NDArray[np.float64], cells: NDArray[np.str_]) -> _Check:
     worst, gaps, left_out = compared
     expected = f"at most {TOLERANCE:g}"
-    alone = np.isnan(worst) & (left_out > 0)
+    without_average = np.isnan(worst) & (left_out > 0)
     over = [f"{cells[i]} ({worst[i]:.3g})" for i in np.flatnonzero(worst > TOLERANCE)]
     n_compared = int((~np.isnan(worst)).sum())
-    if not n_compared and not alone.any():
+    if not n_compared and not without_average.any():
         return _Check(check, expected, "no trials", None)
     detail = f"{n_compared} cells compared, {len(over)} differ by more"
     if over:
         detail += f": {_listed(over)}"
-    if alone.any():
-        detail += f"; with trials but no average to compare: {_listed(cells[alone])}"
+    if without_average.any():
+        detail += f"; cells with trials but without an average: {_listed(cells[without_average])}"
     if gaps.any():
         lacking = [f"{cells[i]} ({gaps[i]:.0f})" for i in np.flatnonzero(gaps)]
-        detail += f"; bins that the average lacks: {_listed(lacking)}"
-    if left_out.any():  # which is no fault, unless nothing is left
-        detail += f"; pairs of sound and cell without an average: {left_out.sum():.0f}"
+        detail += f"; bins without an average: {_listed(lacking)}"
+    if left_out.any():  # this is only a failure if a cell has no average at all
+        detail += f"; pairs of a sound and a cell without an average: {left_out.sum():.0f}"
     found = f"{np.nanmax(worst):.3g}" if n_compared else "nothing to compare"
-    return _Check(check, expected, found, not (over or alone.any() or gaps.any()), detail)
+    ok = not (over or without_average.any() or gaps.any())
+    return _Check(check, expected, found, ok, detail)
 
 
 def _listed(names: Iterable[object]) -> str:

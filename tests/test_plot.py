@@ -284,12 +284,12 @@ def test_several_cells_or_sounds_are_refused_saying_how_to_choose_one(area: xr.D
 
 
 def test_an_empty_selection_is_refused(area: xr.Dataset) -> None:
-    with pytest.raises(ValueError, match="no cell is left"):
+    with pytest.raises(ValueError, match=r"\bcells\b"):
         plot.psth(area.sel(animal="TNC", site="DRX007a"))
 
 
 def test_a_variable_that_is_missing_is_named(one: xr.Dataset) -> None:
-    with pytest.raises(ValueError, match="no 'response' to draw: the Dataset has psth"):
+    with pytest.raises(ValueError, match=r"'response'.* psth"):
         plot.raster(one[["psth"]])
 
 
@@ -531,7 +531,7 @@ def test_a_population_by_latency_has_the_fastest_cell_on_top_and_the_silent_belo
 
 
 def test_latency_needs_to_know_when_the_sound_began(area: xr.Dataset) -> None:
-    with pytest.raises(ValueError, match="before and after sound onset"):
+    with pytest.raises(ValueError, match="sound_on"):
         plot.population(area.sel(time=slice(0.25, 1)), sort="latency")
 
 
@@ -600,12 +600,12 @@ def test_a_prediction_below_0_is_shown(one: xr.Dataset, ax: Axes) -> None:
 
 def test_a_prediction_of_another_cell_is_refused(area: xr.Dataset, one: xr.Dataset) -> None:
     other = area["psth"].isel(neuron=0).sel(sound=SOUND)
-    with pytest.raises(ValueError, match=f"pred is of cell 'ARM031a-04-1', psth of '{CELL}'"):
+    with pytest.raises(ValueError, match=rf"'ARM031a-04-1'.*'{CELL}'"):
         plot.prediction(other, one)
 
 
 def test_a_prediction_at_other_times_is_refused(one: xr.Dataset) -> None:
-    with pytest.raises(ValueError, match="same times"):
+    with pytest.raises(ValueError, match="'time'"):
         plot.prediction(one["psth"].isel(time=slice(1, None)), one)
 
 
@@ -674,7 +674,7 @@ def test_scores_of_no_common_cell_are_refused(
 
 
 def test_scores_of_more_than_one_value_a_cell_are_refused(area: xr.Dataset) -> None:
-    with pytest.raises(ValueError, match="ceiling must have one value a cell"):
+    with pytest.raises(ValueError, match=r"ceiling .*neuron"):
         plot.scores(area["psth"][0, 0], area["psth"][0])
 
 

@@ -582,5 +582,5 @@ def test_uneven_time_bins_are_refused(spectrogram, psth) -> None:
 def test_other_frequencies_or_bins_than_the_models_are_refused(spectrogram, model) -> None:
     with pytest.raises(ValueError, match="spectrogram and model differ in frequencies"):
         strf.predict(model, spectrogram.assign_coords(freq=[1.0, 2, 3, 4]))
-    with pytest.raises(ValueError, match="time bins .* lags"):
+    with pytest.raises(ValueError, match="lags"):
         strf.predict(model, spectrogram.assign_coords(time=spectrogram.time / 2))

@@ -108,7 +108,7 @@ def test_the_published_counts_are_those_of_the_papers() -> None:
 def test_a_part_of_the_release_need_not_have_the_published_counts(tmp_path: Path) -> None:
     checks = verify(tiny_release(), tmp_path)
     assert checks.loc["release", "found"] == "partial"
-    assert checks.loc["release", "detail"].startswith("3 of the 849 published cells: a part")
+    assert "3 of the 849 " in checks.loc["release", "detail"]
     assert checks.loc[COUNTS, "expected"].tolist() == list(PUBLISHED["A1"].values())
     assert checks.loc[COUNTS, "found"].tolist() == [3, 2, 2, {"ARM": 2, "TNC": 1}, 2, 2, 20]
     assert checks.loc[COUNTS, "ok"].isna().all()
@@ -205,7 +205,7 @@ def test_a_damaged_record_is_not_taken_for_none(
     assert "nat4xr fetch A1" in checks.loc[check, "detail"]
     md5 = checks[checks.index.str.startswith("md5")]
     assert md5["ok"].isna().all()
-    assert md5["detail"].eq("registry.json does not say it").all()
+    assert md5["detail"].str.contains("registry.json").all()
 
 
 def test_unpacked_files_are_checked_but_for_their_md5(tmp_path: Path) -> None:
@@ -261,15 +261,18 @@ def test_a_bin_in_which_trials_and_average_differ_is_found_and_its_cell_named(
 ) -> None:
     checks = verify(changed(sound, by), tmp_path)
     assert failed(checks) == [check]
-    assert checks.loc[check, "detail"] == (
-        f"3 cells compared, 1 differ by more: ARM029a-07-6 ({by:.3g})"
-    )
+    assert listed(checks.loc[check, "detail"]) == ["3", "1", f"ARM029a-07-6 ({by:.3g})"]
     assert float(checks.loc[check, "found"]) == pytest.approx(by, rel=1e-2)
 
 
 @pytest.mark.parametrize("sound", [VAL[0], EST[1]])
 def test_a_difference_of_rounding_is_none(sound: str, tmp_path: Path) -> None:
     assert failed(verify(changed(sound, 1e-7), tmp_path)) == []
+
+
+def listed(detail: str) -> list[str]:
+    """The names and numbers in a detail, without the words between them."""
+    return re.findall(r"[A-Z]{3}\S+?-\d+-\d+(?: \([^)]*\))?|\d+", detail)
 
 
 def left_out(*places: tuple[Any, ...]) -> dict[str, Any]:
@@ -285,27 +288,22 @@ def test_averages_that_are_no_numbers_do_not_pass_for_equal(tmp_path: Path) -> N
     assert failed(checks) == [VAL_CHECK, EST_CHECK]
     for check in (VAL_CHECK, EST_CHECK):
         assert checks.loc[check, "found"] == "nothing to compare"
-        assert checks.loc[check, "detail"] == (
-            "0 cells compared, 0 differ by more; with trials but no average to compare: "
-            "ARM029a-04-1, ARM029a-07-6, TNC013a-22-3; pairs of sound and cell without an "
-            "average: 6"
-        )
+        cells = ["ARM029a-04-1", "ARM029a-07-6", "TNC013a-22-3"]
+        assert listed(checks.loc[check, "detail"]) == ["0", "0", *cells, "6"]
 
 
 def test_a_cell_with_trials_but_no_average_fails(tmp_path: Path) -> None:
     checks = verify(left_out((..., 1)), tmp_path)
     assert failed(checks) == [VAL_CHECK, EST_CHECK]
     for check in (VAL_CHECK, EST_CHECK):
-        assert "; with trials but no average to compare: ARM029a-07-6;" in checks["detail"][check]
+        assert listed(checks.loc[check, "detail"])[2] == "ARM029a-07-6"
 
 
 @pytest.mark.parametrize(("sound", "check"), [(VAL[0], VAL_CHECK), (EST[1], EST_CHECK)])
 def test_an_average_that_lacks_a_bin_fails(sound: str, check: str, tmp_path: Path) -> None:
     checks = verify(left_out((SOUNDS.index(sound), 7, 1)), tmp_path)
     assert failed(checks) == [check]
-    assert checks.loc[check, "detail"] == (
-        "3 cells compared, 0 differ by more; bins that the average lacks: ARM029a-07-6 (1)"
-    )
+    assert listed(checks.loc[check, "detail"]) == ["3", "0", "ARM029a-07-6 (1)"]
 
 
 @pytest.mark.parametrize(("sound", "check"), [(VAL[0], VAL_CHECK), (EST[1], EST_CHECK)])
@@ -314,9 +312,7 @@ def test_a_sound_that_the_release_leaves_out_for_a_cell_is_no_fault_but_counted(
 ) -> None:
     checks = verify(left_out((SOUNDS.index(sound), slice(None), 1)), tmp_path)
     assert failed(checks) == []
-    assert checks.loc[check, "detail"] == (
-        "3 cells compared, 0 differ by more; pairs of sound and cell without an average: 1"
-    )
+    assert listed(checks.loc[check, "detail"]) == ["3", "0", "1"]
 
 
 @pytest.mark.parametrize(("sounds", "compared"), [(VAL, VAL_CHECK), (EST, EST_CHECK)])
@@ -419,7 +415,7 @@ def test_a_converted_file_that_was_damaged_is_made_anew_and_that_is_said(
     flip(stored_file(tmp_path, kind))
     row = verify(tmp_path).loc[check]
     assert (row["found"], row["ok"]) == ("the same", True)
-    assert row["detail"] == "was damaged, and has been converted anew"
+    assert "damaged" in row["detail"]
     assert verify(tmp_path).loc[check, "detail"] == ""
 
 
@@ -427,9 +423,7 @@ def test_a_converted_file_of_other_sources_is_made_anew_and_that_is_said(tmp_pat
     write(tiny_release(), tmp_path)
     nat4xr.open_area("A1", tmp_path, progressbar=False)
     checks = verify(changed(VAL[0], 1.0), tmp_path)
-    assert checks.loc[STORED_CHECK, "detail"] == (
-        "did not fit the size or time of its sources, and has been converted anew"
-    )
+    assert "sources" in checks.loc[STORED_CHECK, "detail"]
 
 
 # --- what cannot be read -----------------------------------------------------------------------
@@ -477,8 +471,7 @@ def test_the_command_fails_when_a_check_fails(tmp_path: Path) -> None:
 
 def test_the_command_says_at_the_end_that_the_release_is_not_whole(tmp_path: Path) -> None:
     last = run("--path", write(tiny_release(), tmp_path / "part")).stdout.splitlines()[-1]
-    assert last.startswith("This is not the whole release: 3 of the 849 published cells")
-    assert "judged" in last
+    assert "3 of the 849 published cells" in last
     last = run("--path", write(simulated(), tmp_path / "simulated")).stdout.splitlines()[-1]
     assert re.fullmatch(r"\d+ checks: \d+ ok, \d+ not judged", last)
 
