@@ -203,14 +203,14 @@ def attrs_of(name: str) -> dict[str, Any]:
 
 
 def variable(name: str, data: Any, **attrs: Any) -> xr.Variable:
-    """Build a variable or coordinate with the dims and attributes of the schema.
+    """Build a variable or coordinate with the dims, dtype and attributes of the schema.
 
     Parameters
     ----------
     name : str
         A key of `FIELDS`.
     data : array-like
-        Values, with the dims of the field.
+        Values, with the dims of the field. Integers that do not fit its dtype become wider.
     **attrs
         Further attributes.
 
@@ -223,7 +223,21 @@ def variable(name: str, data: Any, **attrs: Any) -> xr.Variable:
     >>> variable("freq", [200.0, 20000.0]).attrs
     {'long_name': 'nominal centre frequency', 'units': 'Hz'}
     """
-    return xr.Variable(FIELDS[name].dims, data, attrs_of(name) | attrs)
+    field = FIELDS[name]
+    values = np.asarray(data)
+    if field.dtype != "str":
+        values = values.astype(_fitting(values, np.dtype(field.dtype)), copy=False)
+    return xr.Variable(field.dims, values, attrs_of(name) | attrs)
+
+
+def _fitting(values: np.ndarray, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype, or a wider one if the values are integers that do not fit."""
+    if dtype.kind == "i" and values.size:
+        lowest, highest = values.min(), values.max()
+        for wider in (dtype, np.dtype(np.int32), np.dtype(np.int64)):
+            if np.iinfo(wider).min <= lowest and highest <= np.iinfo(wider).max:
+                return wider
+    return dtype
 
 
 def time_axis(n_bins: int, width_ms: int, sound_times: Mapping[str, Any]) -> xr.Variable:

@@ -175,10 +175,17 @@ def _read(
 ) -> tuple[nems.Recording, deque[nems.Recording]]:
     """Read the population recording, and on another core the sites."""
     failed = Event()
-    with ThreadPoolExecutor(1) as other_core:
+
+    def read_all_sites() -> deque[nems.Recording]:
         title = f"Reading the sites of {area}"
         recordings = read_sites(files, title, progressbar=progressbar, noted=noted)
-        sites = other_core.submit(deque, takewhile(lambda _: not failed.is_set(), recordings))
+        sites = deque(takewhile(lambda _: not failed.is_set(), recordings))
+        import dask.array  # noqa: F401  (xarray needs it next; importing it takes 0.3 s)
+
+        return sites
+
+    with ThreadPoolExecutor(1) as other_core:
+        sites = other_core.submit(read_all_sites)
         try:
             name = files.population.name
             population = nems.read(
@@ -338,7 +345,7 @@ def _header(
     header = xr.Dataset(
         {
             "spectrogram": schema.variable("spectrogram", spectrogram),
-            "n_reps": schema.variable("n_reps", coverage.n_reps.astype(np.int8)),
+            "n_reps": schema.variable("n_reps", coverage.n_reps),
         },
         {
             **sound_coords(sounds.names),

@@ -88,20 +88,20 @@ def _ragged_array(header: xr.Dataset, sites: list[_Site]) -> xr.Dataset:
     parts = [site.part(subset) for subset in ("val", "est") for site in sites]
     trials = pd.concat([rows for rows, _ in parts], ignore_index=True)
     spikes = pd.concat([columns for _, columns in parts], ignore_index=True)
-    n_spikes = trials["n_spikes"].to_numpy(np.int32)
-    n_outside = np.sum([site.n_outside for site in sites], axis=0, dtype=np.int32)
+    n_spikes = trials["n_spikes"].to_numpy()
+    n_outside = np.sum([site.n_outside for site in sites], axis=0)
     values = {
         "spike_time": spikes["time"].to_numpy(),
         "spike_sample": spikes["sample"].to_numpy(),
         "spike_neuron": spikes["neuron"].to_numpy(),
         "n_spikes": n_spikes,
-        "first_spike": np.cumsum(n_spikes, dtype=np.int32) - n_spikes,
-        "neuron_number": np.arange(header.sizes["neuron"], dtype=np.int16),
+        "first_spike": np.cumsum(n_spikes) - n_spikes,
+        "neuron_number": np.arange(header.sizes["neuron"]),
         "n_outside": n_outside,
         "trial_stim": header["stim"].values[trials["stim"]],
-        "trial_rep": _narrow(trials["rep"].to_numpy()),
+        "trial_rep": trials["rep"].to_numpy(),
         "trial_site": trials["site"].to_numpy(np.str_),
-        "trial_position": trials["position"].to_numpy(np.int32),
+        "trial_position": trials["position"].to_numpy(),
         "trial_onset": trials["onset"].to_numpy(),
     }
     variables = {name: schema.variable(name, values[name]) for name in values}
@@ -181,7 +181,7 @@ def _read_site(signal: nems.Signal, header: xr.Dataset, label: str) -> _Site:
     spikes = pd.DataFrame(
         {
             "time": ((t * signal.fs - trials.onset[trial]) / signal.fs).astype(np.float32),
-            "sample": _narrow(offset // samples_per_ms),
+            "sample": (offset // samples_per_ms).astype(np.int32),
             "neuron": neuron,
         }
     )
@@ -213,8 +213,3 @@ def _trial_rows(
         }
     )
     return rows.sort_values(["is_val", "rep", "stim"], ascending=[False, True, True])
-
-
-def _narrow(values: NDArray[np.int64]) -> NDArray[Any]:
-    """As int16, which what is published fits, or else as int32."""
-    return values.astype(np.int16 if values.max(initial=0) < 2**15 else np.int32)
