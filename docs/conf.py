@@ -5,28 +5,40 @@ One command builds the site, from the root of the repository:
     python -m sphinx -W -b html docs docs/_build/html
 
 Whatever the pages and the gallery compute is computed while the site is built, on a simulated
-release that is kept in docs/_build/simulated.
+release that is kept in docs/_build/simulated. Building needs no network, and neither does reading:
+formulas are drawn here, and links to other projects come from docs/inventories.
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import ziamath
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.ext.intersphinx import missing_reference
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+from sphinx.writers.html5 import HTML5Translator
 
 import nat4xr
 from nat4xr import schema
 
-RELEASE = Path(__file__).parent / "_build" / "simulated"
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+import figures
+
+BUILD = HERE / "_build"
+RELEASE = BUILD / "simulated"
 os.environ["NAT4XR_DATA_DIR"] = str(RELEASE)
 os.environ["NAT4XR_ZENODO_URL"] = "http://127.0.0.1:9"  # nothing is ever downloaded
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # no progress bars on pages
+os.environ["MATPLOTLIBRC"] = str(HERE / "figures.mplstyle")
+os.environ["IPYTHONDIR"] = str(BUILD / "ipython")
 
 project = "nat4xr"
 author = "the nat4xr developers"
@@ -37,13 +49,15 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "notfound.extension",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "jupyter_execute", "examples", "gallery/*.ipynb"]
+exclude_patterns = ["_build", "inventories", "jupyter_execute", "examples", "gallery/*.ipynb"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!nat4xr\b).*")]  # types in words, and other packages
 show_warning_types = True
@@ -66,7 +80,6 @@ copybutton_prompt_text = "$ "
 
 # -- API --------------------------------------------------------------------------------
 
-add_module_names = False
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_mock_imports = ["pynapple", "pynwb", "safetensors", "torch"]  # too large for a reference
 autodoc_typehints = "none"  # the docstrings say it in the field's terms
@@ -75,6 +88,25 @@ default_role = "py:obj"  # what single backticks mean in docstrings
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 90
+
+# Lists of the names that these pages link to, in the first format of inventories, which is text.
+intersphinx_mapping = {
+    name: (address, f"inventories/{name}.txt")
+    for name, address in {
+        "python": "https://docs.python.org/3/",
+        "xarray": "https://docs.xarray.dev/en/stable/",
+        "numpy": "https://numpy.org/doc/stable/",
+        "pandas": "https://pandas.pydata.org/docs/",
+        "dask": "https://docs.dask.org/en/stable/",
+        "matplotlib": "https://matplotlib.org/stable/",
+        "torch": "https://docs.pytorch.org/docs/stable/",
+    }.items()
+}
+SHORT_NAMES = {
+    "Dataset": "xarray.Dataset",
+    "DataArray": "xarray.DataArray",
+    "path-like": "os.PathLike",
+}
 
 # -- Gallery ----------------------------------------------------------------------------
 
@@ -92,7 +124,10 @@ sphinx_gallery_conf = {
     "only_warn_on_example_error": False,
     "abort_on_example_error": True,
     "matplotlib_animations": False,
-    "reset_modules": ("matplotlib",),
+    "image_scrapers": ("figures.scrape",),
+    "reset_modules": ("figures.reset_style",),
+    "doc_module": ("nat4xr",),
+    "backreferences_dir": "gallery/uses",
 }
 
 # -- HTML -------------------------------------------------------------------------------
@@ -102,6 +137,7 @@ html_title = f"nat4xr {version}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
+html_math_renderer = "drawn"
 html_theme_options = {
     "announcement": "Outputs of code and figures on this site are of <b>simulated</b> data.",
 }
@@ -116,13 +152,51 @@ def simulate_release(app: Sphinx, config: object) -> None:
         nat4xr.open_spikes(area, progressbar=False)
 
 
+def draw_figures(app: Sphinx) -> None:
+    """Draw the figures of the reference, and tell IPython to draw those of pages as SVG."""
+    figures.draw_reference(BUILD / "figures")
+    profile = BUILD / "ipython" / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    (profile / "ipython_kernel_config.py").write_text("c.InlineBackend.figure_formats = ['svg']\n")
+
+
+def show_uses(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list) -> None:
+    """Show the figure of a function that draws one, and the examples that use a function."""
+    function = name.rpartition(".")[2]
+    if name == f"nat4xr.plot.{function}" and function in figures.REFERENCE:
+        end = lines.index("") if "" in lines else len(lines)
+        image = [f".. image:: /_build/figures/{function}.svg"]
+        lines[end:end] = ["", *image, f"   :alt: {figures.REFERENCE[function]}", ""]
+    examples = HERE / "gallery" / "uses" / f"{name}.examples"
+    if what in ("function", "class") and examples.exists() and examples.stat().st_size:
+        lines += ["", ".. rubric:: In the gallery", "", f".. minigallery:: {name}", ""]
+
+
+def draw_math(self: HTML5Translator, node: nodes.Element) -> None:
+    """Draw a formula, which then needs no script and no font."""
+    latex = node.astext()
+    inline = isinstance(node, nodes.math)
+    formula = ziamath.Latex(latex, size=17, inline=inline)
+    label = escape(latex, quote=True)
+    svg = formula.svg().replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    if inline:
+        down = f"vertical-align:{formula.getyofst():.2f}px"
+        self.body.append(f'<span class="formula" style="{down}">{svg}</span>')
+    else:
+        self.body.append(f'<div class="formula">{svg}</div>')
+    raise nodes.SkipNode
+
+
 def link_own_names(app: Sphinx, env: object, node: nodes.Node, contnode: nodes.Node) -> object:
-    """Link names of ours that are written short: `open_area`; :func:`fit` in a table of modules.
+    """Link names that are written short: `open_area`; Dataset; :func:`fit` in a table of modules.
 
     Other names in single backticks, of parameters for example, are literals.
     """
     if node.get("refdomain") != "py":
         return None
+    if node["reftarget"] in SHORT_NAMES:
+        node["reftarget"] = SHORT_NAMES[node["reftarget"]]
+        return missing_reference(app, env, node, contnode)
     target, objects = node["reftarget"], env.get_domain("py").objects
     found = [f"nat4xr.{target}"] if f"nat4xr.{target}" in objects else []
     if not found and node["reftype"] in ("func", "meth"):
@@ -185,12 +259,14 @@ class _Page(HTMLParser):
                 self.links.append(value)
 
 
-def check_links(app: Sphinx, exception: Exception | None) -> None:
-    """Warn of every link within the site that leads nowhere."""
+def finish(app: Sphinx, exception: Exception | None) -> None:
+    """Let figures follow the colours of the page; warn of links within the site to nowhere."""
     if exception or app.builder.format != "html":
         return
     root = Path(app.outdir).resolve()
-    pages = {file: _Page(file) for file in root.rglob("*.html")}
+    for figure in root.rglob("*.svg"):
+        figures.darken(figure)
+    pages = {file: _Page(file) for file in root.rglob("*.html") if file.name != "404.html"}
     for file, page in pages.items():
         for link in page.links:
             url = urlsplit(link)
@@ -209,7 +285,10 @@ def check_links(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     """Hook in what this site needs."""
     app.add_directive("contract", Contract)
+    app.add_html_math_renderer("drawn", (draw_math, None), (draw_math, None))
     app.connect("config-inited", simulate_release, priority=100)
+    app.connect("builder-inited", draw_figures, priority=100)
+    app.connect("autodoc-process-docstring", show_uses, priority=900)
     app.connect("html-page-context", describe)
     app.connect("missing-reference", link_own_names)
-    app.connect("build-finished", check_links)
+    app.connect("build-finished", finish)

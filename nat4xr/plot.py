@@ -7,9 +7,9 @@ Each function draws one figure:
 * It draws into ``ax``. Default: the current axes, or those of a new figure if there are none. The
   sizes of fonts, figures and lines follow ``matplotlib.rcParams``.
 * It returns the artists that it drew.
-* The axes have units, and titles come from the labels. The sound is marked from ``sound_on`` to
-  ``sound_off``, which are attrs of ``time``. If the data have the attr ``simulated``, the title
-  says so.
+* The axes have units, and titles come from the labels. A grey band, or a bar above the axes, marks
+  the time of the sound, from ``sound_on`` to ``sound_off``, which are attrs of ``time``. If the
+  data have the attr ``simulated``, the title says so.
 
 The functions need matplotlib: ``pip install "nat4xr[plot]"``.
 """
@@ -68,8 +68,7 @@ VAL_SHARE = 0.25
 def spectrogram(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> QuadMesh:
     """Draw the spectrogram of one sound.
 
-    The colour is log(1 + magnitude), which is also what models of these data take as input. It has
-    no unit, so there is no colour bar. Call ``ax.figure.colorbar(mesh)`` to add one.
+    The colour is log(1 + magnitude), which is also what models of these data take as input.
 
     Parameters
     ----------
@@ -110,10 +109,18 @@ def spectrogram(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Qua
     _check_recorded(sound)
     edges = bin_edges(sound)
     frequency_edges = _frequency_edges_khz(sound)
-    values = sound.values if "scaling" in sound.attrs else np.log1p(sound.values)
+    scaled = "scaling" in sound.attrs
+    values = sound.values if scaled else np.log1p(sound.values)
 
     ax = _axes(ax)
     mesh = ax.pcolormesh(edges, frequency_edges, values, cmap="viridis", rasterized=True)
+    # Beside the axes, not from their width: those below have the same time axis.
+    _colour_bar(
+        ax,
+        mesh,
+        "magnitude (scaled)" if scaled else "log(1 + magnitude)",
+        cax=ax.inset_axes((1.02, 0, 0.02, 1)),
+    )
     _frequency_axis(ax)
     _time_axis(ax, sound, edges, over_image=True)
     _set_title(ax, _title(ds, _sound(sound)))
@@ -329,6 +336,8 @@ def cell_response(ds: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> NDAr
     _set_title(stack[0], _title(ds, _cell(response), _sound(response)))
     for ax in stack[1:]:
         ax.set_title("")
+        for text in list(ax.texts):  # the mark of the sound is named once
+            text.remove()
     for ax in stack[:2]:
         ax.set_xlabel("")
         ax.tick_params(labelbottom=False)
@@ -654,7 +663,8 @@ def scores(
     ----------
     score : xarray.Dataset or xarray.DataArray
         A Dataset with ``cc_raw`` (neuron), as :func:`nat4xr.benchmark.evaluate` returns it, or any
-        other score (neuron).
+        other score (neuron). If the Dataset has the standard errors ``cc_raw_se``, the circles of
+        cells whose score is less than two standard errors are open.
     ceiling : xarray.DataArray
         The noise ceiling (neuron), such as :func:`nat4xr.metrics.cc_max`. Cells without a score or
         without a ceiling are left out.
@@ -664,7 +674,7 @@ def scores(
     Returns
     -------
     list of matplotlib.collections.PathCollection
-        One collection per animal, in alphabetical order, with one point per cell. On the dashed
+        One collection per animal, in alphabetical order, with one circle per cell. On the dashed
         line, the score equals the ceiling.
 
     Raises
@@ -692,8 +702,9 @@ def scores(
             raise ValueError(
                 f"{name} must have one value per cell, with dims ('neuron',), not {array.dims}"
             )
-    y, x = xr.align(values, ceiling, join="inner")
-    y, x = y.compute(), x.compute()
+    has_errors = isinstance(score, xr.Dataset) and "cc_raw_se" in score
+    error = score["cc_raw_se"] if has_errors else xr.full_like(values, -np.inf)
+    y, x, error = (array.compute() for array in xr.align(values, ceiling, error, join="inner"))
     valid = np.isfinite(y.values) & np.isfinite(x.values)
     if not valid.any():
         raise ValueError(
@@ -702,24 +713,27 @@ def scores(
             "of the two is NaN in each of them"
         )
     y, x = y[valid], x[valid]
+    clear = y.values >= 2 * error[valid].values
     animal = y["animal"].values if "animal" in y.coords else np.full(len(y), "")
     animals, n_cells = np.unique(animal, return_counts=True)
 
     ax = _axes(ax)
+    from matplotlib.colors import to_rgba
     from matplotlib.ticker import MaxNLocator
 
     points = []
     # Animals with few cells are drawn last, on top of those with many.
     for i in np.argsort(-n_cells):
         of_animal = animal == animals[i]
+        colour = to_rgba(ANIMALS[i % len(ANIMALS)], 0.7)
         points.append(
             ax.scatter(
                 x.values[of_animal],
                 y.values[of_animal],
-                s=9,
-                color=ANIMALS[i % len(ANIMALS)],
-                alpha=0.7,
-                linewidths=0,
+                s=16,
+                facecolors=[colour if filled else "none" for filled in clear[of_animal]],
+                edgecolors=[colour],
+                linewidths=0.8,
                 label=f"{animals[i]} ({n_cells[i]})",
             )
         )
@@ -734,8 +748,15 @@ def scores(
     ax.set_xlabel(x.attrs.get("long_name", "noise ceiling"))
     ax.set_ylabel(y.attrs.get("long_name", "score"))
     ax.spines[["top", "right"]].set_visible(False)
-    if len(animals) > 1:
-        ax.legend(frameon=False, fontsize="small", loc="upper left", handletextpad=0)
+    named = points if len(animals) > 1 else []
+    handles = [ax.scatter([], [], s=16, c=p.get_edgecolor(), label=p.get_label()) for p in named]
+    if not clear.all():
+        label = "below 2 standard errors"
+        handles.append(ax.scatter([], [], s=16, fc="none", ec="0.5", label=label))
+    if handles:
+        ax.legend(
+            handles=handles, frameon=False, fontsize="small", loc="upper left", handletextpad=0
+        )
     source = score if score.attrs.get("simulated") else ceiling
     _set_title(ax, _title(source, _shared(y, "area"), _count(len(y), "cell")))
     return points
@@ -956,8 +977,31 @@ def _time_axis(
             solid_capstyle="butt",
             clip_on=False,
         )
+        ax.annotate(
+            "sound",
+            (on, 1),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(-3, 4),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize="x-small",
+            color="0.3",
+            annotation_clip=False,
+        )
     else:
         ax.axvspan(on, off, color=SOUND_SHADE, linewidth=0, zorder=0)
+        ax.annotate(
+            "sound",
+            (on, 1),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(0, 1),
+            textcoords="offset points",
+            va="bottom",
+            fontsize="x-small",
+            color="0.3",
+            annotation_clip=False,
+        )
 
 
 def _rate_axis(ax: Any, label: str, *responses: xr.DataArray) -> None:
@@ -1023,7 +1067,8 @@ def _shades(counts: NDArray[Any]) -> list[Any]:
 
 
 def _colour_bar(ax: Any, mappable: Any, label: str, **options: Any) -> Any:
-    bar = ax.figure.colorbar(mappable, ax=ax, label=label, **options)
+    options = options if "cax" in options else {"ax": ax} | options
+    bar = ax.figure.colorbar(mappable, label=label, **options)
     bar.outline.set_visible(False)
     return bar
 

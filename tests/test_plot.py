@@ -640,6 +640,20 @@ def test_scores_of_an_evaluation_are_its_raw_correlations(
     assert labels(ax) == ("A1, 9 cells (simulated)", "noise ceiling", "CCraw")
 
 
+def test_scores_below_two_standard_errors_are_open_circles(
+    score_and_ceiling: tuple[xr.DataArray, xr.DataArray], ax: Axes
+) -> None:
+    score, ceiling = score_and_ceiling
+    error = score / 4  # clear of 0, but for the first cell
+    error[0] = score[0]
+    (points, *_) = plot.scores(
+        xr.Dataset({"cc_raw": score, "cc_raw_se": error}).drop_vars("animal"), ceiling, ax=ax
+    )
+    open_circles = points.get_facecolor()[:, 3] == 0
+    np.testing.assert_array_equal(open_circles, np.arange(len(score)) == 0)
+    assert ax.get_legend() is not None
+
+
 def test_scores_are_simulated_if_their_ceiling_is(
     score_and_ceiling: tuple[xr.DataArray, xr.DataArray], ax: Axes
 ) -> None:
