@@ -266,8 +266,10 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     root = Path(app.outdir).resolve()
     for figure in root.rglob("*.svg"):
         figures.darken(figure)
-    pages = {file: _Page(file) for file in root.rglob("*.html") if file.name != "404.html"}
+    pages = {file: _Page(file) for file in root.rglob("*.html")}
     for file, page in pages.items():
+        if file.name == "404.html" or "_modules" in file.parts:  # not written by us
+            continue
         for link in page.links:
             url = urlsplit(link)
             if url.scheme or url.netloc:
