@@ -157,8 +157,8 @@ def export(area: str, file: Path, subset: Any, spikes: bool, path: Path | None) 
 
     from .area import open_area
     from .io import cache
-    from .io.files import written
     from .io.netcdf import to_netcdf
+    from .io.writing import written
     from .spikes import open_spikes
 
     if file.suffix not in (".nc", ".zarr"):
@@ -339,8 +339,8 @@ def demo(path: Path) -> None:
     from . import plot
     from .area import open_area
     from .coverage import drop_unrecorded
-    from .io.files import written
     from .io.netcdf import to_netcdf
+    from .io.writing import written
     from .simulation import simulate
 
     plt = plot.pyplot()

@@ -13,8 +13,8 @@ import xarray as xr
 
 from . import metrics, models, plot, preprocess, strf
 from .benchmark import check_complete, evaluate, leaderboard
-from .io.files import written
 from .io.netcdf import write_locked
+from .io.writing import written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -35,7 +35,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from . import __version__
-from .io.files import unfinished
+from .io.writing import unfinished
 from .schema import SILENCE_S, SOUND_S, time_axis
 
 __all__ = ["simulate"]

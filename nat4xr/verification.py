@@ -20,13 +20,13 @@ from .errors import ReleaseError
 from .io import registry
 from .io.assemble import AreaData, assemble
 from .io.cache import checksum_if_whole, converted_paths, path_to_write
-from .io.files import unfinished
 from .io.labels import match_cells
 from .io.netcdf import open_with_labels
 from .io.ragged import write_spikes
 from .io.release import AreaFiles, check_options, find_area, fingerprints
 from .io.tables import read_table
 from .io.trials import find_trials, read_sites, spike_samples, spike_times
+from .io.writing import unfinished
 from .schema import BIN_S, DISK_CHUNKS
 from .spikes import open_spikes
 

@@ -21,8 +21,8 @@ from .extras import require
 from .index import set_labels
 from .io import labels, limits, registry
 from .io.assemble import sound_coords
-from .io.files import crc32_of
 from .io.release import check_folder, files_below, opened_zip, read_member
+from .io.writing import crc32_of
 from .schema import SILENCE_S, SOUND_S
 
 _STEM = re.compile(r"(?:STIM_)?(.*?)(?:\.wav)?", re.IGNORECASE | re.DOTALL)

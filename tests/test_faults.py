@@ -311,7 +311,7 @@ def test_after_ctrl_c_at_any_moment_everything_works(
 WAITING = """
 import threading, time
 from nat4xr.io.netcdf import NETCDF_LOCK
-from nat4xr.io.files import locked
+from nat4xr.io.writing import locked
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 release = threading.Event()
 def hold():
@@ -384,7 +384,7 @@ def test_a_child_does_not_hold_the_lock_of_a_file_that_its_parent_held(
 ) -> None:
     program = f"""
 from pathlib import Path
-from nat4xr.io.files import locked
+from nat4xr.io.writing import locked
 with locked(Path({str(folder / "file")!r})):
     if not (child := os.fork()):
         signal.pause()

@@ -14,7 +14,7 @@ from pynwb import NWBHDF5IO, NWBFile
 from pynwb.file import Subject
 from pynwb.misc import Units
 
-from ..io.files import written
+from ..io.writing import written
 from ._session import Session, read_session
 
 # NWB requires a date and its inspector requires an age, but the release has neither.

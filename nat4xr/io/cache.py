@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from .. import __version__
 from . import registry
-from .files import crc32_of, locked, written
 from .netcdf import open_with_labels, write_area
 from .release import AreaFiles, find_area, fingerprints
+from .writing import crc32_of, locked, written
 
 SCHEMA = 1
 """Raised when the content of the converted files changes; files of another schema are kept."""

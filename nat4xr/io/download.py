@@ -20,8 +20,8 @@ from urllib3.util import Retry
 
 from .. import __version__
 from ..errors import DownloadError
-from .files import locked, unfinished, written
 from .registry import DOI, FILES, PIN, RECORD, Entry, command_of, data_dir, entries_of, flaw, pinned
+from .writing import locked, unfinished, written
 
 LOCK = "nat4xr-download"
 

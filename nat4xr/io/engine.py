@@ -24,8 +24,8 @@ from nat4xr_engine import NemsBackendEntrypoint, local_path
 from ..errors import ReleaseError, explained, shown
 from ..extras import require
 from . import nems
-from .files import crc32_of
 from .raster import Raster
+from .writing import crc32_of
 
 BLOCK = 2**22
 """Values of a raster that are unpacked at a time: 32 MB."""

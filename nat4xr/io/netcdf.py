@@ -22,7 +22,7 @@ from xarray.backends.netCDF4_ import NetCDF4ArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
 
 from ..schema import DISK_CHUNKS, FIELDS, attrs_of, simulated_attr
-from .files import NO_LOCKS, crc32_of, status_of, written
+from .writing import NO_LOCKS, crc32_of, status_of, written
 
 if TYPE_CHECKING:
     import h5py

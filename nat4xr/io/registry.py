@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from .files import expanded
+from .writing import expanded
 
 CREATORS = "Stephen V. David and Jacob R. Pennington"
 RECORD = "8044773"

@@ -19,7 +19,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from ..io.files import written
+from ..io.writing import written
 from .networks import Network
 
 __all__ = ["Fitted", "load", "predict"]

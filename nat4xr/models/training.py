@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..io.files import written
+from ..io.writing import written
 from .fitted import Fitted, as_input, bin_s, check, checksum, in_batches, network_of
 from .losses import LOSSES, Loss
 from .networks import MODELS, check_options

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from nat4xr.io import files
-from nat4xr.io.files import locked, written
+from nat4xr.io import writing
+from nat4xr.io.writing import locked, written
 
 
 def listing(folder: Path) -> set[str]:
@@ -23,7 +23,7 @@ def listing(folder: Path) -> set[str]:
 
 def program(code: str, *arguments: object) -> subprocess.Popen[str]:
     """A Python process that has imported what it needs once a line can be read from it."""
-    code = "import os, sys, time\nfrom nat4xr.io.files import locked, written\n" + code
+    code = "import os, sys, time\nfrom nat4xr.io.writing import locked, written\n" + code
     if hasattr(signal, "SIGHUP"):  # which these tests may have been started to ignore
         code = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n" + code
     return subprocess.Popen(
@@ -245,8 +245,8 @@ def leftover(folder: Path, host: str, pid: int, age: float = 0) -> Path:
 
 
 def test_what_another_machine_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
-    old = leftover(tmp_path, "node-17", 1, files.ABANDONED + 60)
-    new = leftover(tmp_path, "node-18", 1, files.ABANDONED - 60)
+    old = leftover(tmp_path, "node-17", 1, writing.ABANDONED + 60)
+    new = leftover(tmp_path, "node-18", 1, writing.ABANDONED - 60)
     with written(tmp_path / "b.txt") as part:
         part.touch()
     assert not old.exists()
@@ -255,7 +255,7 @@ def test_what_another_machine_left_is_removed_when_it_is_old(tmp_path: Path) -> 
 
 def test_what_an_earlier_process_of_the_same_number_left_is_removed(tmp_path: Path) -> None:
     """As in containers, where it is 1 each time."""
-    left = leftover(tmp_path, files.socket.gethostname(), os.getpid())
+    left = leftover(tmp_path, writing.socket.gethostname(), os.getpid())
     with written(tmp_path / "b.txt") as part:
         part.touch()
     assert not left.exists()
