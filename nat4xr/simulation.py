@@ -1,11 +1,10 @@
-"""Simulated releases: the published layout, with spikes drawn from a known encoding model.
+"""Simulate releases in the published layout, with spikes drawn from a known encoding model.
 
-Everything a reader of the published release has to cope with is there: trials in random
-order at onsets off the 10 ms grid, spikes between the trials, zero-padded electrode numbers
-at one site, one cell whose trials are missing, sound files whose names differ from their
-epoch's in letter case. What the published release cannot give is there as well: ``truth.nc``
-holds the rates from which the spikes were drawn, the gains that varied them from trial to trial,
-and the parameters that made the rates.
+A simulated release has the peculiarities of the published one: trials are in random order and start
+between the edges of 10 ms bins, spikes occur between trials, one site has zero-padded electrode
+numbers, one cell has no trials, and the names of some sound files differ from the epochs in letter
+case. In addition, ``truth.nc`` contains the rates from which the spikes were drawn, their gains on
+each trial, and the parameters of the model.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ Ints = npt.NDArray[np.int64]
 # What was recorded: sites, cells and sounds
 # --------------------------------------------------------------------------------------
 
-# Cells at each site. Small releases keep the first sites listed here, so those come first
-# that show what a reader must cope with; a release lists its sites in alphabetical order.
+# Number of cells at each site. Small releases only have the first sites of this list, so the sites
+# with peculiarities come first. A release lists its sites in alphabetical order.
 # fmt: off
 _SITES = {
     "A1": {
@@ -66,11 +65,11 @@ _SITES = {
 }
 # fmt: on
 _FEWEST_SITES = {"A1": 3, "PEG": 2}
-_CELLS_PER_SITE = 3  # at least, on average
+_CELLS_PER_SITE = 3  # the lowest average number
 _AUDITORY = {"A1": 777 / 849, "PEG": 339 / 398}
 _FIRST_CELLS = {"ARM029a": ((4, 1), (7, 6), (7, 7))}  # (electrode, unit), all auditory
-_PADDED_SITE = "TNC013a"  # its archive writes electrode 22 as 022
-_CELL_WITHOUT_TRIALS_SITE = "DRX006b"  # its last cell is missing from its archive
+_PADDED_SITE = "TNC013a"  # in its archive, electrode 22 is written as 022
+_CELL_WITHOUT_TRIALS_SITE = "DRX006b"  # the archive lacks the last cell of this site
 
 _VAL_SOUNDS = (
     "00cat172_rec1_geese_excerpt1",
@@ -93,7 +92,7 @@ _VAL_SOUNDS = (
     "00cat92_rec1_country_song_excerpt1",
 )
 _N_VAL, _N_REPEATS, _N_EST = len(_VAL_SOUNDS), 20, 575
-# Words for the est names; files spell the capitalised ones in lower case.
+# Words for the names of est sounds. The names of sound files are in lower case.
 # fmt: off
 _EST_WORDS = (
     "rain", "Door_slam", "dog_bark", "violin", "crowd", "True_story", "engine", "whistle",
@@ -112,25 +111,25 @@ _N_SOUND = _SOUND.stop - _SOUND.start
 _WAV_HZ = 44_100
 _SPIKE_SAMPLES_PER_MS = 30
 _SPIKE_HZ = 1000 * _SPIKE_SAMPLES_PER_MS
-_FATIGUE_MS, _FATIGUE_TRIALS = 3000, 10  # time constant, and the trials that it spans
+_FATIGUE_MS, _FATIGUE_TRIALS = 3000, 10  # time constant, and number of trials summed
 
 
 @dataclass(frozen=True)
 class _Cell:
     cell_id: str
-    trials_cell_id: str  # its name in the site archive; "" where it is missing there
+    trials_cell_id: str  # the name in the site archive; "" if it is missing there
     site: str
-    number: int  # within the site, in the order in which a growing release adds cells
+    number: int  # within the site; larger releases add cells in this order
     auditory: bool
 
 
 def _rng(seed: int, *key: object) -> np.random.Generator:
-    """Return a stream of its own for each key: what one cell draws moves no other cell."""
+    """Return an independent random generator for each key."""
     return np.random.default_rng([seed, *"/".join(map(str, key)).encode()])
 
 
 def _cells_per_site(area: str, scale: float) -> dict[str, int]:
-    """Share out the cells: one a site, the rest in proportion to the sites' full size."""
+    """Distribute the cells: one to each site, and the others in proportion to its full size."""
     full = _SITES[area]
     n_cells = max(round(scale * sum(full.values())), _CELLS_PER_SITE * _FEWEST_SITES[area])
     sites = list(full)[: n_cells // _CELLS_PER_SITE]
@@ -157,22 +156,22 @@ def _electrodes_and_units(site: str, n_cells: int, seed: int) -> list[tuple[int,
 
 def _cells(area: str, scale: float, seed: int) -> list[_Cell]:
     """Return the cells of an area in the order of the population recording."""
-    found: list[tuple[str, int, int, int]] = []  # site, electrode, unit, number
+    units: list[tuple[str, int, int, int]] = []  # site, electrode, unit, number
     for site, n_cells in _cells_per_site(area, scale).items():
         pairs = _electrodes_and_units(site, n_cells, seed)
-        found += sorted((site, *pair, number) for number, pair in enumerate(pairs))
+        units += sorted((site, *pair, number) for number, pair in enumerate(pairs))
 
     def rank(i: int) -> float:
-        site, electrode, unit, number = found[i]
+        site, electrode, unit, number = units[i]
         if (electrode, unit) in _FIRST_CELLS.get(site, ()):
             return 0.0
         return float(_rng(seed, "auditory", site, number).random())
 
-    n_auditory = round(_AUDITORY[area] * len(found))
-    auditory = set(sorted(range(len(found)), key=rank)[:n_auditory])
-    missing = max((i for i, c in enumerate(found) if c[0] == _CELL_WITHOUT_TRIALS_SITE), default=-1)
+    n_auditory = round(_AUDITORY[area] * len(units))
+    auditory = set(sorted(range(len(units)), key=rank)[:n_auditory])
+    missing = max((i for i, u in enumerate(units) if u[0] == _CELL_WITHOUT_TRIALS_SITE), default=-1)
     cells = []
-    for i, (site, electrode, unit, number) in enumerate(found):
+    for i, (site, electrode, unit, number) in enumerate(units):
         digits = 3 if site == _PADDED_SITE else 2
         trials_cell_id = "" if i == missing else f"{site}-{electrode:0{digits}d}-{unit}"
         cell_id = f"{site}-{electrode:02d}-{unit}"
@@ -184,7 +183,7 @@ def _sound_names(n_est: int) -> list[str]:
     """Return the names of the val sounds, then those of the est sounds."""
 
     def est_name(i: int) -> str:
-        category = 1 + 131 * i % 700  # coprime: each number once in 700 sounds
+        category = 1 + 131 * i % 700  # 131 and 700 are coprime: no number repeats in 700 sounds
         word = _EST_WORDS[i % len(_EST_WORDS)]
         return f"cat{category}_rec{1 + i // 700}_{word}_excerpt{1 + i % 2}"
 
@@ -212,13 +211,13 @@ def _envelopes(name: str, seed: int, contrast: float) -> Floats:
     modulation = over_freq @ rng.standard_normal((_N_FREQ, _N_SOUND)) @ over_time.T
     spectrum = _smoother(_N_FREQ, 3) @ rng.standard_normal(_N_FREQ)
     envelopes = np.exp(contrast * spectrum[:, None] + 1.2 * modulation)
-    if rng.random() < 0.6:  # bursts with gaps between them, as in calls and footsteps
+    if rng.random() < 0.6:  # bursts with gaps, as in calls and footsteps
         envelopes *= _smoother(_N_SOUND, 2 * slowness) @ rng.standard_normal(_N_SOUND) > -0.4
     return np.asarray(envelopes)
 
 
 def _spectrograms(names: Sequence[str], seed: int, contrast: float) -> Floats:
-    """Return the spectrograms (freq, stim, time): the envelopes, with silence around them."""
+    """Return the spectrograms (freq, stim, time): the envelopes with silence before and after."""
     spectrograms = np.zeros((_N_FREQ, len(names), _N_BINS))
     for i, name in enumerate(names):
         spectrograms[:, i, _SOUND] = _envelopes(name, seed, contrast)
@@ -226,7 +225,7 @@ def _spectrograms(names: Sequence[str], seed: int, contrast: float) -> Floats:
 
 
 def _carriers(seed: int) -> npt.NDArray[np.float32]:
-    """Return a tone and a noise in each band (2, freq, sample), periodic in 1 s."""
+    """Return a tone and a noise in each band (2, freq, sample), with a period of 1 s."""
     rng = _rng(seed, "carriers")
     tones = np.sin(2 * np.pi * np.rint(_FREQ_HZ)[:, None] * np.arange(_WAV_HZ) / _WAV_HZ)
     half_band = (_FREQ_HZ[1] / _FREQ_HZ[0]) ** 0.5
@@ -245,7 +244,7 @@ def _waveform(
     centres = (np.arange(_N_SOUND) + 0.5) * _WAV_HZ * _BIN_MS / 1000
     fine = np.stack([np.interp(np.arange(_WAV_HZ), centres, e) for e in envelopes])
     pressure = np.einsum("ft,ft->t", fine.astype(np.float32), np.roll(carrier, shift, axis=1))
-    # One gain for all sounds, so that their levels differ as their spectrograms' do.
+    # All sounds have the same gain, so that their levels differ as their spectrograms do.
     return np.asarray(np.clip(40 * pressure, -32_767, 32_767)).astype(np.int16)
 
 
@@ -275,27 +274,27 @@ def _draw_tuning(rng: np.random.Generator) -> tuple[Floats, Floats]:
     inhibition = rng.uniform(0.3, 0.9) * (rng.random() < 0.6)
     early = np.exp(-0.5 * ((lag - peak) / width) ** 2)
     late = np.exp(-0.5 * ((lag - peak - 3 * width) / (2 * width)) ** 2)
-    # An OFF cell is inhibited first and excited later: it fires when the input ends.
+    # An OFF cell is first inhibited and later excited, so it fires when the input ends.
     temporal = early - inhibition * late if rng.random() < 0.875 else 0.6 * late - early
     return np.exp(-0.5 * ((band - best) / spread) ** 2), temporal
 
 
 def _spread(drive: Floats) -> float:
-    # Over the val sounds, which every release has: a cell is the same at every scale.
+    # Only over the val sounds, which all releases have, so that a cell is the same at every scale.
     return float(drive[:_N_VAL, _SOUND].std())
 
 
 class _Model(Protocol):
-    """What differs between the models: how the sounds drive a cell."""
+    """An encoding model, which determines how the sounds drive a cell."""
 
     weights_name: str
     weights_dims: tuple[str, ...]
-    shared: dict[str, xr.Variable]  # parameters that the cells have in common
+    shared: dict[str, xr.Variable]  # parameters that all cells share
 
     n_tuning: int
 
     def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
-        """Draw a cell: its weights, its drive (stim, time), and its tuning, a unit vector."""
+        """Draw the weights of a cell, its drive (stim, time), and its tuning, a unit vector."""
 
 
 class _Linear(_Model):
@@ -364,21 +363,22 @@ _MODELS: dict[str, Callable[[Floats, int], _Model]] = {"linear": _Linear, "adapt
 class _Encoding(NamedTuple):
     rate: npt.NDArray[np.float32]  # (stim, time), expected spikes per bin
     weights: Floats
-    tuning: Floats  # cells at a site are as similar as these vectors; 0 if not auditory
+    tuning: Floats  # its cosine with that of another cell is their similarity; 0 if not auditory
     offset: float
     gain: float
 
 
 def _encode(model: _Model, cell: _Cell, seed: int) -> _Encoding:
     rng = _rng(seed, "encoding", cell.site, cell.number)
-    mean_rate = 0.034 * np.exp(1.05 * rng.standard_normal())  # per 10 ms: median 3.4 Hz
+    mean_rate = 0.034 * np.exp(1.05 * rng.standard_normal())  # per 10 ms; the median is 3.4 Hz
     offset = rng.uniform(-2.0, 0.0)
     weights, drive, tuning = (int(cell.auditory) * x for x in model.draw(rng))
     rate = _softplus(offset + drive)
-    # The val sounds, which every release has, set the gain; they drive no cell over 300 Hz.
+    # The gain only depends on the val sounds, which all releases have. The peak rate during these
+    # is at most 300 Hz.
     gain = min(mean_rate / rate[:_N_VAL].mean(), 3 / rate[:_N_VAL].max())
-    # Half precision before the spikes are drawn: it halves truth.nc, which then still says
-    # exactly what they were drawn from.
+    # Half precision halves truth.nc. Rates are rounded before the spikes are drawn, so that the
+    # truth is exact.
     half = (gain * rate).astype(np.float16).astype(np.float32)
     return _Encoding(half, weights, tuning, offset, gain)
 
@@ -392,7 +392,7 @@ class _Trials(NamedTuple):
     """The trials of a site in the order in which they were presented."""
 
     stim: Ints
-    rep: Ints  # how often the sound was presented before
+    rep: Ints  # number of earlier presentations of the sound
     onset_ms: Ints
 
 
@@ -407,7 +407,7 @@ def _present(n_est: int, rng: np.random.Generator) -> _Trials:
 
 
 class _Gains(NamedTuple):
-    """The factors of a cell's rate, each (trial,) and 1 on average over the session."""
+    """Factors of a cell's rate (trial,), whose averages over the session are 1."""
 
     shared_gain: Floats
     private_gain: Floats
@@ -424,19 +424,19 @@ _CAUSES = {
 
 
 def _shared_noise(tuning: Floats, site_noise: Floats) -> Floats:
-    """Weigh the noise of the site (trial, 1 + tuning): half of it reaches all cells alike."""
+    """Weight the noise of the site (trial, 1 + tuning). Half of it is the same for all cells."""
     return np.asarray(site_noise @ (np.sqrt(0.5) * np.array([1, *tuning])))
 
 
-def _slow_course(trials: _Trials, rng: np.random.Generator) -> Floats:
-    """Draw a course over the session from cosines of one, two and three half periods."""
+def _slow_drift(trials: _Trials, rng: np.random.Generator) -> Floats:
+    """Draw a slow drift over the session: a sum of cosines of one, two and three half periods."""
     session = (trials.onset_ms + _TRIAL_MS / 2) / (trials.onset_ms[-1] + _TRIAL_MS)
     cosines = np.cos(np.pi * np.outer(session, [1, 2, 3]))
     return np.asarray(np.sqrt(2 / 3) * cosines @ rng.standard_normal(3))
 
 
 def _fatigue(rate: npt.NDArray[np.float32], trials: _Trials) -> Floats:
-    """Sum what the trials before drove, relative to the cell's mean and forgotten in seconds."""
+    """Sum the relative responses to earlier trials, with weights that decay over seconds."""
     per_trial = rate.mean(1, dtype=np.float64)
     drive = per_trial[trials.stim] / per_trial[:_N_VAL].mean()
     fatigue = np.zeros(drive.size)
@@ -457,7 +457,7 @@ def _draw_gains(
     logs = _Gains(
         shared_gain=_shared_noise(encoding.tuning, site_noise),
         private_gain=private,
-        drift=_slow_course(trials, rng),
+        drift=_slow_drift(trials, rng),
         adaptation=-_fatigue(encoding.rate, trials),
     )._asdict()
     gains = {cause: np.exp(sizes[cause] * log) for cause, log in logs.items()}
@@ -467,7 +467,7 @@ def _draw_gains(
 def _fire(
     rate: npt.NDArray[np.float32], gain: Floats, trials: _Trials, rng: np.random.Generator
 ) -> Floats:
-    """Draw Poisson spike times in s, the rate held within a bin; as in silence between trials."""
+    """Draw Poisson spike times in s. The rate is constant in a bin, and between trials."""
     per_bin = _BIN_MS * _SPIKE_SAMPLES_PER_MS
     counts = rng.poisson(gain[:, None] * rate[trials.stim]).ravel()
     fired = np.flatnonzero(counts)
@@ -499,22 +499,22 @@ def _count(times: Floats, trials: _Trials, n_stims: int) -> Ints:
 
 
 class _Release(NamedTuple):
-    """What the files of a release have in common."""
+    """The data that all files of a release share."""
 
-    names: Sequence[str]  # of the sounds
+    names: Sequence[str]  # the names of the sounds
     spectrograms: Floats
     stim_csv: str
     model: _Model
     seed: int
-    variability: Mapping[str, float]  # of the gains, by cause
+    variability: Mapping[str, float]  # standard deviations of the log gains, by cause
     about: dict[str, Any]
 
 
-_Done = Callable[[int], object]  # told how many parts have been written
+_Done = Callable[[int], object]  # called with the number of parts that were written
 
 
 class _Stream(io.RawIOBase):
-    """Blocks of bytes as a file to read from, so that no signal is held as text."""
+    """A readable file made of blocks of bytes, so that no signal is in memory as text."""
 
     def __init__(self, blocks: Iterable[bytes]) -> None:
         self.blocks = iter(blocks)
@@ -543,7 +543,7 @@ def _whole(name: str, content: bytes | str) -> _Member:
 
 
 def _write_tgz(file: IO[bytes], members: Iterable[_Member]) -> None:
-    # No times and no names of machines: the same seed gives the same bytes.
+    # Without times and machine names, the same seed gives the same bytes.
     with (
         gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w") as tar,
@@ -555,7 +555,7 @@ def _write_tgz(file: IO[bytes], members: Iterable[_Member]) -> None:
 
 
 def _write_zip_member(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    # A ZipInfo made by hand has a fixed date; a plain name would get today's.
+    # ZipInfo has a fixed date; zipfile would give a plain name the current date.
     archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
 
 
@@ -591,7 +591,7 @@ def _epochs_csv(names: Iterable[str], onsets_s: Iterable[float], *, trials: bool
 
 
 def _csv(samples: Floats) -> str:
-    """Write samples (time, channel) as the format does."""
+    """Format samples (time, channel) in the CSV of NEMS."""
     row = ",".join(["%.18e"] * samples.shape[1]) + "\n"
     return "".join(row % tuple(values) for values in samples.tolist())
 
@@ -600,10 +600,10 @@ _TEXT_BYTES = len("0.000000000000000000e+00")
 
 
 def _counts_csv(counts: npt.NDArray[np.uint16], n_val_rows: int) -> Iterator[bytes]:
-    """Write spike counts (time, cell) as :func:`_csv` would, val averaged over repeats.
+    """Format spike counts (time, cell) as :func:`_csv` does, with val averaged over repeats.
 
-    Almost all values are zero and the others few and alike: blocks of zeros are copied and
-    the texts of the other values pasted in, which is much faster than formatting each.
+    Almost all values are zero, and the others have few distinct values. Therefore it is much faster
+    to copy blocks of zeros, and then to paste the text of the other values.
     """
     n_rows, n_cells = max(1, 1_000_000 // (counts.shape[1] * _TEXT_BYTES)), counts.shape[1]
     zeros = np.frombuffer(_csv(np.zeros((n_rows, n_cells))).encode(), np.uint8)
@@ -687,7 +687,7 @@ def _write_wavs(path: Path, release: _Release, done: _Done) -> None:
 def _open_truth(
     path: Path, release: _Release, cells: dict[str, list[_Cell]]
 ) -> Iterator[Callable[[_Encoding, _Trials, _Gains], None]]:
-    """Write ``truth.nc`` a cell at a time: at full size its rates are half a gigabyte."""
+    """Write ``truth.nc`` cell by cell, because its rates take half a gigabyte at full size."""
     model = release.model
     flat = [(area, cell) for area, members in cells.items() for cell in members]
     sizes = {"stim": len(release.names), "time": _N_BINS, "neuron": len(flat)}
@@ -754,9 +754,10 @@ def _open_truth(
 
 
 def _correlation(rate: npt.NDArray[np.float32], counts: Ints) -> str:
-    """Return how well the truth predicts the val PSTH; nothing where either is constant."""
-    a, b = rate[:_N_VAL].ravel(), counts[:_N_VAL].ravel()
-    return f"{np.corrcoef(a, b)[0, 1]:.4f}" if a.std() > 0 and b.std() > 0 else ""
+    """Return the correlation of the true rate with the val PSTH; "" if one of them is constant."""
+    true, recorded = rate[:_N_VAL].ravel(), counts[:_N_VAL].ravel()
+    is_defined = true.std() > 0 and recorded.std() > 0
+    return f"{np.corrcoef(true, recorded)[0, 1]:.4f}" if is_defined else ""
 
 
 def _write_area(
@@ -767,7 +768,7 @@ def _write_area(
     write_truth: Callable[[_Encoding, _Trials, _Gains], None],
     done: _Done,
 ) -> Callable[[], None]:
-    """Write the sites of an area and its table; return what writes its population recording."""
+    """Write the sites and the table of an area; return a function for its population recording."""
     names, seed = release.names, release.seed
     n_est = len(names) - _N_VAL
     counts = np.empty((len(names) * _N_BINS, len(cells)), np.uint16)
@@ -842,117 +843,122 @@ def simulate(
     areas : sequence of str, default: ("A1", "PEG")
         ``"A1"``, ``"PEG"`` or both.
     scale : float, default: 0.02
-        Number of cells as a fraction of the published 849 (A1) and 398 (PEG). At 1, cells,
-        sites, animals and auditory cells have the published counts; small releases keep a
-        few of the sites and have at least 9 (A1) or 6 (PEG) cells. `scale` can exceed 1.
+        Number of cells as a fraction of the published 849 (A1) and 398 (PEG); it can exceed 1. At
+        1, the numbers of cells, sites, animals and auditory cells are the published ones. Small
+        releases have only a few of the sites, and at least 9 (A1) or 6 (PEG) cells.
     sound_scale : float, optional
         Number of est sounds as a fraction of the published 575; it can exceed 1. Default:
         `scale`, but at most 1. There are always 18 val sounds with 20 repeats.
     model : {"linear", "adaptive"}, default: "linear"
-        How the sounds drive the cells; see Notes.
+        The encoding model (see Notes).
     sound_contrast : float, default: 1.0
-        Standard deviation, over sounds, of the log magnitude in a band. The larger it is, the
-        more sounds differ in how strongly they drive a cell. At 0, sounds differ only in their
-        course over time.
+        Standard deviation, over sounds, of the log magnitude in a band. If it is large, sounds
+        differ much in how strongly they drive a cell. If it is 0, sounds only differ in their
+        time course.
     shared_gain : float, default: 0.2
-        Standard deviation, over trials, of the log gain that cells of a site share. This gain
-        causes noise correlations. This and the following three can be turned off by 0.
+        Standard deviation, over trials, of the log gain that cells of a site share, which causes
+        noise correlations. Set this or any of the next three parameters to 0 to turn it off.
     private_gain : float, default: 0.15
-        Standard deviation, over trials, of a log gain that is independent in each cell. This
-        gain makes counts over-dispersed.
+        Standard deviation, over trials, of a log gain that is independent in each cell, which
+        makes spike counts over-dispersed.
     drift : float, default: 0.15
         Standard deviation, over trials, of a log gain that drifts slowly over the session,
         independently in each cell.
     adaptation : float, default: 0.1
-        How far a cell's gain falls after each trial; see Notes.
+        Strength of the decrease of a cell's gain after each trial (see Notes).
     seed : int, default: 0
-        Seed of the random numbers, at least 0. The same arguments give the same bytes. Releases
-        of different scales have the same cells and sounds, as far as they are in both. Which
-        cells are auditory can differ, because their share is always the published one.
+        Seed of the random numbers, at least 0. The same arguments give the same bytes. A cell or
+        sound that is in two releases of different scales is the same in both, except that a cell
+        may be auditory in only one of them, because the fraction of auditory cells is fixed.
     progressbar : bool, default: True
         Whether to show progress.
 
     Returns
     -------
     pathlib.Path
-        The folder, with all the files of a release and ``truth.nc``: `rate` (stim, time,
-        neuron; expected spikes per 10 ms bin, float32) and the parameters behind it;
-        `shared_gain`, `private_gain`, `drift` and `adaptation` (stim, rep, neuron; float32),
-        the factors of that rate on each trial, with the labels of the response.
+        The folder, which contains all files of a release and ``truth.nc``. The latter has these
+        float32 variables, and the parameters of the model:
+
+        - ``rate`` (stim, time, neuron): expected spikes per 10 ms bin;
+        - ``shared_gain``, ``private_gain``, ``drift`` and ``adaptation`` (stim, rep, neuron): the
+          factors of this rate on each trial.
 
     Raises
     ------
     FileExistsError
-        If the folder already holds files of a release. They are never overwritten.
+        If the folder already contains files of a release. They are never overwritten.
     ValueError
-        If an area or the model is unknown, a scale is not positive, or another number is
+        If an area or the model is unknown, if a scale is not positive, or if another number is
         negative.
 
     Notes
     -----
-    A sound is tones or noise in 18 bands, log-spaced from 200 Hz to 20 kHz, each under a
-    slow random envelope :math:`s_f(t)`; the envelopes are the published spectrogram, silent
-    but from 0.25 to 1.25 s of the 1.5 s trial.
+    A sound consists of tones or noise in 18 bands, which are log-spaced from 200 Hz to 20 kHz. Each
+    band has a slow random envelope :math:`s_f(t)`. The envelopes are the published spectrogram.
+    The sound lasts from 0.25 to 1.25 s of the 1.5 s trial.
 
-    **Rates.** In both models an auditory cell :math:`i` is expected to fire, per 10 ms,
+    **Rates.** In both models, the expected number of spikes of an auditory cell :math:`i` in 10 ms
+    is
 
     .. math:: r_i(t) = g_i \, \log(1 + e^{o_i + z_i(t)})
 
-    spikes; the others fire at a constant rate. The factor :math:`g_i` makes the mean rate to
-    the val sounds log-normal, with a median of 3.4 spikes/s and a standard deviation of its
-    logarithm of 1.05, and keeps the peak below 300 spikes/s. In the *linear* model
+    The other cells fire at a constant rate. The factor :math:`g_i` is such that the mean rates of
+    the cells during the val sounds have a log-normal distribution, with a median of 3.4 spikes/s
+    and a standard deviation of the logarithm of 1.05, and that the peak rate is at most 300
+    spikes/s. In the *linear* model,
 
     .. math:: z_i(t) = \sum_{f,l} k_i(f, l) \, \log(1 + s_f(t - l))
 
-    with a separable kernel :math:`k_i` of 25 lags of 10 ms: Gaussian in log-frequency; in
-    time an early peak, in some cells followed by inhibition. In one cell in eight inhibition
-    comes first, so that it fires when a sound ends. In the *adaptive* model each
-    band :math:`x_f = \log(1 + s_f)` is first set against an exponentially weighted mean
-    :math:`m_f` of its past (time constant 40 to 250 ms), and rises and falls part ways:
-    :math:`\mathrm{on}_f(t) = [x_f(t) - w_f m_f(t - 1)]_+`,
-    :math:`\mathrm{off}_f(t) = [w_f m_f(t - 1) - x_f(t)]_+`. From these, 24 features shared
-    by all cells are made by such kernels :math:`K_j` and a softplus,
-    :math:`h_j = \log(1 + e^{K_j * (\mathrm{on}, \mathrm{off}) - 2})`, and
-    :math:`z_i = \sum_j a_{ij} h_j` with four of the features in each cell.
+    with a separable kernel :math:`k_i` of 25 lags of 10 ms. It is a Gaussian over log-frequency,
+    and has an early peak in time, which is followed by inhibition in some cells. In one of eight
+    cells, inhibition comes first, so that the cell fires when a sound ends. In the *adaptive*
+    model, an exponentially weighted mean :math:`m_f` of the past (time constant 40 to 250 ms) is
+    subtracted from each band :math:`x_f = \log(1 + s_f)`, and increases and decreases are
+    separated: :math:`\mathrm{on}_f(t) = [x_f(t) - w_f m_f(t - 1)]_+`,
+    :math:`\mathrm{off}_f(t) = [w_f m_f(t - 1) - x_f(t)]_+`. Kernels :math:`K_j` of the same kind
+    and a softplus turn these into 24 features, which all cells share:
+    :math:`h_j = \log(1 + e^{K_j * (\mathrm{on}, \mathrm{off}) - 2})`. Then
+    :math:`z_i = \sum_j a_{ij} h_j`, with four features in each cell.
 
-    **Trials.** On trial :math:`n` of the session, in which sound :math:`s_n` begins at
-    :math:`t_n`, spikes are those of a Poisson process of rate
+    **Trials.** Let sound :math:`s_n` begin at :math:`t_n` in trial :math:`n` of the session. The
+    spikes in this trial are drawn from a Poisson process of the rate
 
     .. math:: G_{in} \, r_i(t), \qquad
               G_{in} \propto e^{\sigma_s u_{in}} \, e^{\sigma_p v_{in}} \, e^{\sigma_d w_i(t_n)} \,
               e^{-\alpha a_{in}}
 
-    held within each bin. The four factors are `shared_gain`, `private_gain`, `drift` and
-    `adaptation` of the truth, and :math:`\sigma_s`, :math:`\sigma_p`, :math:`\sigma_d` and
-    :math:`\alpha` the parameters of these names. Each factor is 1 on average over the session, so
-    that :math:`r_i` is the average rate.
+    which is constant in each bin. The four factors are `shared_gain`, `private_gain`, `drift` and
+    `adaptation` in ``truth.nc``, and :math:`\sigma_s`, :math:`\sigma_p`, :math:`\sigma_d` and
+    :math:`\alpha` are the parameters of these names. The average of each factor over the session
+    is 1, so that :math:`r_i` is the average rate.
 
-    - Shared gain: :math:`u_{in} = (c_n + \mathbf{x}_i \cdot \mathbf{y}_n) / \sqrt{2}`, where
-      the scalar :math:`c_n` and the vector :math:`\mathbf{y}_n` are standard normal and belong
-      to the site, and :math:`\mathbf{x}_i` is the cell's tuning as a unit vector: the Gaussian
-      over frequency, or the readout of the features. The correlation of :math:`u` between two
-      cells is half of 1 plus the cosine of the angle between their tunings; for cells that are
-      not auditory :math:`\mathbf{x}_i` is 0.
+    - Shared gain: :math:`u_{in} = (c_n + \mathbf{x}_i \cdot \mathbf{y}_n) / \sqrt{2}`. The scalar
+      :math:`c_n` and the vector :math:`\mathbf{y}_n` are standard normal, and the same for all
+      cells of the site. The unit vector :math:`\mathbf{x}_i` is the tuning of the cell: the
+      Gaussian over frequency, or the readout of the features. It is 0 for cells that are not
+      auditory. The correlation of :math:`u` between two cells is half of 1 plus the cosine of the
+      angle between their tunings.
     - Private gain: :math:`v_{in}` is standard normal.
     - Drift: :math:`w_i` is a sum of cosines of one, two and three half periods in the session,
       with normal amplitudes.
-    - Adaptation: :math:`a_{in} = \sum_m e^{-(t_n - t_m) / \tau} \, \bar r_i(s_m) / \bar r_i`
-      over the ten trials :math:`m` before, where :math:`\bar r_i(s)` is the mean rate to sound
-      :math:`s`, :math:`\bar r_i` that to the val sounds, and :math:`\tau` is 3 s.
+    - Adaptation: :math:`a_{in} = \sum_m e^{-(t_n - t_m) / \tau} \, \bar r_i(s_m) / \bar r_i`, where
+      the sum is over the ten previous trials :math:`m`, :math:`\bar r_i(s)` is the mean rate during
+      sound :math:`s`, :math:`\bar r_i` is the mean rate during the val sounds, and :math:`\tau` is
+      3 s.
 
-    The column `truth_test` of the cell table is the correlation of the true rate with the
-    val PSTH. Every ``meta.json`` says under ``simulated`` how the release was made.
+    The column `truth_test` of the cell table is the correlation of the true rate with the val PSTH.
+    Each ``meta.json`` contains the parameters of the simulation under ``simulated``.
 
     References
     ----------
     Rançon U, Masquelier T, Cottereau BR (2024). A general model unifying the adaptive, transient
     and sustained properties of ON and OFF auditory neural responses. PLOS Comput. Biol.
-    20:e1012288. doi:10.1371/journal.pcbi.1012288. (AdapTrans, which the ON and OFF responses of
-    the *adaptive* model resemble. The time constants and weights are drawn, not published ones.)
+    20:e1012288. doi:10.1371/journal.pcbi.1012288. (The ON and OFF responses of the *adaptive* model
+    are similar to those of AdapTrans. The time constants and weights are random.)
 
     Pennington JR, David SV (2023). A convolutional neural network provides a generalizable model
     of natural sound coding by neural populations in auditory cortex. PLOS Comput. Biol.
-    19:e1011110. doi:10.1371/journal.pcbi.1011110. (The recordings whose layout this is.)
+    19:e1011110. doi:10.1371/journal.pcbi.1011110. (The published recordings.)
 
     Examples
     --------
@@ -988,15 +994,15 @@ def simulate(
         if not 0 <= value < np.inf:
             raise ValueError(f"{name} must be 0 or more, not {value}")
     if seed < 0:
-        raise ValueError(f"seed must not be negative, not {seed}")
+        raise ValueError(f"seed must be 0 or more, not {seed}")
     path = Path(path).expanduser()
     path.mkdir(parents=True, exist_ok=True)
     release_names = ("A1_", "PEG_", "wav.zip", "truth.nc")
-    there = sorted(f.name for f in path.iterdir() if f.name.startswith(release_names))
-    if there:
+    existing = sorted(f.name for f in path.iterdir() if f.name.startswith(release_names))
+    if existing:
         raise FileExistsError(
-            f"{path} already holds files of a release ({', '.join(there)}); "
-            "name another folder, or remove these files first"
+            f"{path} already contains files of a release ({', '.join(existing)}): choose another "
+            "folder, or remove these files first"
         )
 
     names = _sound_names(max(1, round(sound_scale * _N_EST)))
@@ -1018,18 +1024,18 @@ def simulate(
         },
     )
     cells = {area: _cells(area, scale, seed) for area in areas}
-    # Whole files are moved into place at the end: nothing half-written bears its final name.
+    # Files are moved to their final names at the end, so that these never belong to partial files.
     with unfinished(path / "truth.nc") as truth:
         folder = truth.parent
         bar = tqdm(
             desc=f"Simulating {' and '.join(areas)}",
-            # Each cell counts twice: as it is drawn, and in its population recording.
+            # Each cell is two parts: its spikes, and its column in the population recording.
             total=len(names) + 2 * sum(map(len, cells.values())),
             unit="part",
             disable=not progressbar,
         )
-        # Sounds and population recordings, which take half the time to compress, are written by
-        # further threads.
+        # Compressing the sounds and population recordings takes half the time, so other threads
+        # write these.
         with (
             bar,
             ThreadPoolExecutor(2) as writer,

@@ -1,1 +1,1 @@
-"""Plumbing: from the files of the release to converted files. Nothing here is public."""
+"""Read the files of the release and convert them. Everything in this package is private."""

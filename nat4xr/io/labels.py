@@ -1,7 +1,6 @@
-"""What the names of sounds and cells say: names in, label tables out.
+"""Parse labels from the names of sounds and cells.
 
-Every function is pure and takes any string: what cannot be parsed is ``""`` or ``-1``, and names
-that harm where they are shown can be refused.
+The functions accept any string. A label that cannot be parsed is ``""`` or ``-1``.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def _int16(digits: str | None) -> int:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse names that a spreadsheet would take for a formula, or a terminal for a command.
+    """Raise an error for names that a spreadsheet or a terminal could interpret as commands.
 
     Parameters
     ----------
@@ -37,7 +36,7 @@ def check_names(names: Iterable[str]) -> None:
     Raises
     ------
     ValueError
-        A name is unsafe.
+        If a name is unsafe.
 
     Examples
     --------
@@ -52,7 +51,7 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def check_sounds(names: Sequence[str]) -> None:
-    """Refuse names of sounds that are unsafe, or say so of what is heard.
+    """Raise an error for unsafe names of sounds, and for unsafe descriptions in them.
 
     Parameters
     ----------
@@ -61,28 +60,28 @@ def check_sounds(names: Sequence[str]) -> None:
     Raises
     ------
     ValueError
-        A name is unsafe.
+        If a name or description is unsafe.
     """
-    check_names(names)  # before they are parsed: no name is long
+    check_names(names)  # first, because long names would take long to parse
     check_names(filter(None, (_first(_SOUND.search(name)) for name in names)))
 
 
 def cell_labels(cell_ids: Sequence[str], area: str) -> Labels:
-    """Labels that follow from NEMS cell ids, ``<site>-<electrode>-<unit>``.
+    """Parse the labels in NEMS cell ids, ``<site>-<electrode>-<unit>``.
 
     Parameters
     ----------
     cell_ids : sequence of str
-        Such as ``"DRX006b-128-2"``: animal, recording number and session letter make the
-        site; then electrode, and unit in electrode.
+        Cell ids such as ``"DRX006b-128-2"``. The site consists of animal, recording number and
+        session letter. It is followed by the electrode, and the unit in the electrode.
     area : str
         ``"A1"`` or ``"PEG"``.
 
     Returns
     -------
     dict of str to numpy.ndarray
-        ``cell_id``, ``area``, ``site``, ``animal``, ``session`` (str) and ``recording``,
-        ``electrode``, ``unit_in_electrode`` (int16), a value a cell.
+        ``cell_id``, ``area``, ``site``, ``animal`` and ``session`` (str), and ``recording``,
+        ``electrode`` and ``unit_in_electrode`` (int16), with one value per cell.
 
     Examples
     --------
@@ -120,18 +119,18 @@ def cell_labels(cell_ids: Sequence[str], area: str) -> Labels:
 
 
 def sound_labels(stims: Sequence[str]) -> Labels:
-    """Labels that follow from the epoch names of sounds.
+    """Parse the labels in the epoch names of sounds.
 
     Parameters
     ----------
     stims : sequence of str
-        Such as ``"STIM_00cat172_rec1_geese_excerpt1.wav"``; ``00`` marks a val sound.
+        Names such as ``"STIM_00cat172_rec1_geese_excerpt1.wav"``, where ``00`` marks a val sound.
 
     Returns
     -------
     dict of str to numpy.ndarray
-        ``subset`` (``"val"`` or ``"est"``) and ``sound`` (str), ``category`` and ``excerpt``
-        (int16), a value a sound.
+        ``subset`` (``"val"`` or ``"est"``) and ``sound`` (str), and ``category`` and ``excerpt``
+        (int16), with one value per sound.
 
     Examples
     --------
@@ -152,56 +151,56 @@ def is_val(stim: str) -> bool:
     return stim.startswith("STIM_00cat")
 
 
-def match_cells(wanted: Iterable[str], found: Iterable[str]) -> dict[str, str]:
+def match_cells(population_ids: Iterable[str], site_ids: Iterable[str]) -> dict[str, str]:
     """Match cells between recordings by (site, electrode, unit) as numbers.
 
-    Some TNC site archives pad the electrode with one zero more than the population
-    recording (``TNC013a-022-3`` beside ``TNC013a-22-3``). An exact match wins; cells found
-    nowhere are left out.
+    Some TNC site archives pad the electrode with one zero more than the population recording
+    (``TNC013a-022-3`` instead of ``TNC013a-22-3``). An exact match takes precedence. Cells without
+    a match are left out.
 
     Parameters
     ----------
-    wanted, found : iterable of str
-        Cell ids as the population recording and the site recording write them.
+    population_ids, site_ids : iterable of str
+        The cell ids of the population recording and of a site recording.
 
     Returns
     -------
     dict of str to str
-        Wanted id -> found id.
+        The id in the site recording, by the id in the population recording.
 
     Raises
     ------
     ValueError
-        Several ids that are not exact mean the same cell.
+        If several ids without an exact match belong to the same cell.
 
     Examples
     --------
     >>> match_cells(["TNC013a-22-3", "TNC013a-60-1"], ["TNC013a-022-3"])
     {'TNC013a-22-3': 'TNC013a-022-3'}
     """
-    wanted, found = list(wanted), list(found)
-    exact = set(wanted) & set(found)
+    population_ids, site_ids = list(population_ids), list(site_ids)
+    exact = set(population_ids) & set(site_ids)
     by_number: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
-    for side, names in enumerate((wanted, found)):
+    for i, names in enumerate((population_ids, site_ids)):
         for name in names:
             if name not in exact and (key := _cell_number(name)):
-                by_number.setdefault(key, ([], []))[side].append(name)
-    matches = {name: name for name in wanted if name in exact}
-    for ours, theirs in by_number.values():
-        if ours and theirs:
-            if len(ours) + len(theirs) > 2:
-                raise ValueError(f"{' and '.join(ours)} might be {' or '.join(theirs)}")
-            matches[ours[0]] = theirs[0]
+                by_number.setdefault(key, ([], []))[i].append(name)
+    matches = {name: name for name in population_ids if name in exact}
+    for in_population, at_site in by_number.values():
+        if in_population and at_site:
+            if len(in_population) + len(at_site) > 2:
+                raise ValueError(f"{' and '.join(in_population)} might be {' or '.join(at_site)}")
+            matches[in_population[0]] = at_site[0]
     return matches
 
 
-@lru_cache(4096)  # for each site of an area the same cells are matched
+@lru_cache(4096)  # the same cells are matched for each site of an area
 def _cell_number(cell_id: str) -> tuple[str, ...] | None:
-    """The cell as (animal, recording, session, electrode, unit), numbers as numbers."""
+    """Split a cell id into animal, recording, session, electrode and unit, without zeros."""
     cell = _CELL.fullmatch(cell_id)
     if cell is None:
         return None
-    # Digits without their leading zeros: no conversion, so no limit on their count.
+    # The digits are not converted to integers, because Python limits the number of digits.
     recording, electrode, unit = (cell[k].lstrip("0") for k in ("recording", "electrode", "unit"))
     return cell["animal"], recording, cell["session"], electrode, unit
 

@@ -1,4 +1,4 @@
-"""Limits on the size of what is read: one table, and one way to raise all of them."""
+"""Limits on the size of files and of their contents."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import os
 from typing import NamedTuple
 
 VARIABLE = "NAT4XR_LIMITS"
-"""The environment variable by whose value all limits are multiplied."""
+"""The name of the environment variable that multiplies all limits."""
 
 
 class Limit(NamedTuple):
-    """How much of something is read at most.
+    """A limit on the size of something.
 
     Attributes
     ----------
     most : int
-        Reading more is refused.
+        Larger sizes raise an error.
     largest : int
-        What the largest file known to us holds, or an estimate of it.
+        The size in the largest file that we know, or an estimate of it.
     what : str
         What is counted.
     """
@@ -50,7 +50,7 @@ LIMITS = {
     "val_bins": Limit(2**29, 45_846_000, "bins of all val trials and cells"),
     "spikes": Limit(2**28, 12_000_000, "spikes of all sites"),
 }
-"""Every limit by its name. None is less than ten times what the largest file needs."""
+"""All limits by name. Each is at least ten times the size in the largest known file."""
 
 
 def most(name: str) -> int:
@@ -86,19 +86,19 @@ def most(name: str) -> int:
 
 
 def check(name: str, amount: int) -> None:
-    """Refuse an amount that is over a limit.
+    """Raise an error if an amount is over a limit.
 
     Parameters
     ----------
     name : str
         A key of `LIMITS`.
     amount : int
-        How much there is, or as much of it as was counted.
+        The amount, or the part of it that was counted so far.
 
     Raises
     ------
     ValueError
-        If it is too much. The message names the limit and how to raise it.
+        If the amount is over the limit. The message names the limit and says how to raise it.
 
     Examples
     --------
@@ -112,5 +112,6 @@ def check(name: str, amount: int) -> None:
         factor = math.ceil(amount / LIMITS[name].most)
         raise ValueError(
             f"{amount:,} {LIMITS[name].what} are over the limit of {limit:,} ({name}): if the file "
-            f"is right, set {VARIABLE}={factor} in the environment, which multiplies all limits"
+            f"is right, set the environment variable {VARIABLE}={factor}, which multiplies all "
+            "limits"
         )

@@ -407,7 +407,7 @@ def _read_epochs(content: bytes) -> tuple[pd.DataFrame, dict[str, NDArray[Any]]]
     _check_names(names)
     epochs = pd.DataFrame(
         {
-            # Few names, many times: each is held once.
+            # There are few distinct names, so the column refers to one copy of each.
             "name": pd.Series([names[name] for name in table["name"]], dtype=str),
             # pandas writes a time that is not known as nothing.
             "start": np.array(parse_numbers([t or "nan" for t in table["start"]]), np.float64),

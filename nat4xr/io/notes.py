@@ -1,4 +1,4 @@
-"""What was left out or repaired while a release was read: counted, and said once."""
+"""Records of what was left out or repaired while a release was read."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ MISSING = "sites without trials"
 
 MESSAGES = {
     CUT: "trials that were cut short are NaN where they have no samples",
-    LONG: "of trials that last too long only the length of a trial is used",
-    OVERLAPPING: "",  # nothing is left out: both count the spikes that they share
-    TWICE: "epochs that are listed twice count once",
+    LONG: "trials that last too long are cut to the length of a trial",
+    OVERLAPPING: "",  # nothing is left out: spikes in the overlap count in both trials
+    TWICE: "epochs that are listed twice are used once",
     OUTSIDE: "epochs outside the recording are left out",
-    NO_TIME: "spike times that are negative or not numbers belong to no trial",
+    NO_TIME: "spike times that are negative or not numbers are left out",
     UNKNOWN_SOUNDS: "sounds that the population recording lacks are left out",
     UNKNOWN_CELLS: "cells that the population recording lacks are left out",
-    COPIES: "site recordings that are there twice are read once",
-    MISSING: "no trials were found for some sites, whose responses to val sounds are NaN; the zip "
-    "may lack recordings, or be that of the other area",
+    COPIES: "a second copy of a site recording is left out",
+    MISSING: "some sites have no trials, so their responses to val sounds are NaN; the zip may be "
+    "incomplete, or that of the other area",
 }
-"""What is said of each kind; one that leaves nothing out gives no warning."""
+"""The warning for each kind. There is no warning if nothing is left out."""
 
-_LISTED = 10
+_LISTED = 10  # largest number of names in a warning
 
 
 class Note(NamedTuple):
-    """What is said of one kind: how many there were, and where."""
+    """The number of cases of one kind, and the files in which they are."""
 
     kind: str
     n_found: int
@@ -44,28 +44,28 @@ class Note(NamedTuple):
 
 
 class Notes:
-    """What was left out or repaired, by kind and by file."""
+    """Counts of what was left out or repaired, by kind and by file."""
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[str, int]] = {}
 
     def add(self, kind: str, where: str, count: int = 1, names: Iterable[str] = ()) -> None:
-        """Note that a file held some of a kind; `names` says which ones."""
+        """Count cases of one kind in a file. `names` are the names of the cases."""
         if count:
             names = list(names)
             listed = ", ".join(names[:_LISTED]) + ", ..." * (len(names) > _LISTED)
-            of_kind = self._counts.setdefault(kind, {})
-            place = f"{where}: {listed}" if listed else where
-            of_kind[place] = of_kind.get(place, 0) + int(count)
+            counts = self._counts.setdefault(kind, {})
+            file = f"{where}: {listed}" if listed else where
+            counts[file] = counts.get(file, 0) + int(count)
 
     def __iter__(self) -> Iterator[Note]:
         for kind in MESSAGES:
-            if places := self._counts.get(kind):
-                where = "; ".join(f"{count} in {place}" for place, count in places.items())
-                yield Note(kind, sum(places.values()), where)
+            if counts := self._counts.get(kind):
+                where = "; ".join(f"{count} in {file}" for file, count in counts.items())
+                yield Note(kind, sum(counts.values()), where)
 
-    def warn(self, where: str) -> None:
-        """Warn once of each kind."""
-        for kind, n_found, places in self:
+    def warn(self, area: str) -> None:
+        """Give one warning for each kind."""
+        for kind, n_found, where in self:
             if message := MESSAGES[kind]:
-                warnings.warn(f"{where}: {message} ({n_found}): {places}", stacklevel=3)
+                warnings.warn(f"{area}: {message} ({n_found}): {where}", stacklevel=3)

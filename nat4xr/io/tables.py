@@ -1,4 +1,4 @@
-"""Reading CSV tables that have a header, strictly: a line that does not fit it is an error."""
+"""Read CSV tables with a header. A line that does not fit the header is an error."""
 
 import csv
 import io
@@ -15,20 +15,21 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
     Parameters
     ----------
     content : bytes
-        UTF-8 text, with or without a byte order mark. Columns come in any order, and there may be
-        others. Blank lines and spaces around the names of columns do not matter.
+        UTF-8 text, with or without a byte order mark. The columns may be in any order, and there
+        may be others. Blank lines and spaces around column names are ignored.
     columns : sequence of str
+        The names of the columns to read.
 
     Returns
     -------
     dict of str to list of str
-        The fields of each column, a field a row.
+        The fields of each column, one per row.
 
     Raises
     ------
     ValueError
-        A column is missing or there twice, a row has more or fewer fields than the header, or
-        there are too many rows.
+        If a column is missing or appears twice, if a row has more or fewer fields than the header,
+        or if there are too many rows.
 
     Examples
     --------
@@ -41,8 +42,8 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
         header = _next_header(reader)
         for column in columns:
             if header.count(column) != 1:
-                wrong = "twice a" if column in header else "no"
-                raise ValueError(f"has {wrong} column {column}")
+                number = "more than one" if column in header else "no"
+                raise ValueError(f"has {number} column {column}")
         rows = list(islice(reader, most + 1))
     except csv.Error as error:
         raise ValueError(f"is not CSV: {error}, line {reader.line_num}") from error
@@ -50,12 +51,12 @@ def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
         limits.check("table_rows", len(rows))
     if set(map(len, rows)) - {len(header)}:
         rows = _without_blank_lines(content)
-    places = {column: header.index(column) for column in columns}
-    return {column: [row[place] for row in rows] for column, place in places.items()}
+    positions = {column: header.index(column) for column in columns}
+    return {column: [row[position] for row in rows] for column, position in positions.items()}
 
 
 def _without_blank_lines(content: bytes) -> list[list[str]]:
-    """Read the rows again, looking at each: all that are not blank must fit the header."""
+    """Read the rows again without blank lines. All other rows must fit the header."""
     reader = _reader(content)
     header = _next_header(reader)
     rows = []
@@ -64,8 +65,7 @@ def _without_blank_lines(content: bytes) -> list[list[str]]:
             rows.append(row)
         elif _holds_text(row):
             raise ValueError(
-                f"has a line of {len(row)} fields under a header of {len(header)}: "
-                f"line {reader.line_num}"
+                f"has {len(row)} fields in line {reader.line_num}, but {len(header)} in the header"
             )
     return rows
 
@@ -104,7 +104,7 @@ def _holds_text(row: Sequence[str]) -> bool:
 
 
 def parse_numbers(texts: Sequence[str]) -> list[float]:
-    """Parse decimal numbers, refusing what Python alone takes for one.
+    """Parse decimal numbers. Underscores and non-ASCII digits, which Python allows, are errors.
 
     Parameters
     ----------
@@ -117,15 +117,15 @@ def parse_numbers(texts: Sequence[str]) -> list[float]:
     Raises
     ------
     ValueError
-        A text is no number.
+        If a text is not a number.
 
     Examples
     --------
     >>> parse_numbers(["1.5", "2e0"])
     [1.5, 2.0]
     """
-    together = "".join(texts)
-    if "_" in together or not together.isascii():
+    joined = "".join(texts)
+    if "_" in joined or not joined.isascii():
         wrong = next(text for text in texts if "_" in text or not text.isascii())
-        raise ValueError(f"holds something that is not a number: {wrong!r}")
+        raise ValueError(f"contains something that is not a number: {wrong!r}")
     return [float(text) for text in texts]
