@@ -170,7 +170,10 @@ class _Counts(NetCDF4ArrayWrapper):
     def __getitem__(self, key: Any) -> NDArray[np.float32]:
         stored = np.asarray(super().__getitem__(key))  # type: ignore[no-untyped-call]
         counts = stored.astype(np.float32)
-        np.copyto(counts, np.nan, where=stored == _MISSING)
+        flat, stored = counts.reshape(-1), stored.reshape(-1)
+        for first in range(0, flat.size, 2**18):  # a few pages at a time, which is faster
+            part = slice(first, first + 2**18)
+            np.copyto(flat[part], np.nan, where=stored[part] == _MISSING)
         return counts
 
 
