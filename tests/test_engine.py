@@ -349,7 +349,7 @@ def test_lines_are_counted_as_they_are_parsed(
 def test_channels_that_do_not_fit_their_names_are_numbered_with_a_warning(
     open_members: Callable[..., xr.Dataset],
 ) -> None:
-    with pytest.warns(UserWarning, match=r"demo\.tgz.* 2 channels of 'resp' and 3 names"):
+    with pytest.warns(UserWarning, match=r"demo\.tgz.* 2 channels of 'resp'.* 3 names"):
         rec = open_members(RESP | {"demo/demo.resp.csv": b"1,2\n"})
     assert rec.resp_channel.values.tolist() == ["resp0", "resp1"]
 

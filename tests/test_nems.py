@@ -697,7 +697,7 @@ def test_headers_may_hold_what_real_ones_do() -> None:
 @pytest.mark.reliability
 def test_a_member_that_is_there_twice_is_refused() -> None:
     content = tar({"R/R.resp.json": b"{}"}).rstrip(b"\0").ljust(1024, b"\0") + tar(recording())
-    with pytest.raises(ReleaseError, match=r"R.tar: holds R/R.resp.json twice"):
+    with pytest.raises(ReleaseError, match=r"R.tar: .*R/R.resp.json twice"):
         nems.read(content, label="R.tar")
 
 

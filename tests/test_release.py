@@ -202,7 +202,7 @@ def test_an_unpacked_part_may_itself_be_a_link(
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
 def test_a_pipe_in_an_unpacked_part_is_refused(unpacked_folder: Path) -> None:
     os.mkfifo(unpacked_folder / "A1_single_sites" / "A1_TNC.tgz")
-    with pytest.raises(ReleaseError, match=r"A1_single_sites: A1_TNC.tgz is .*no plain file"):
+    with pytest.raises(ReleaseError, match=r"A1_single_sites: A1_TNC.tgz is .*plain file"):
         find_area("A1", unpacked_folder)
 
 
@@ -310,9 +310,9 @@ def test_other_columns_and_cells_do_not_matter(tmp_path: Path) -> None:
         ("a page that says 404", "no column"),
         ("cellid,LN_test\nARM029a-04-1,0.5\n", "no column sig_auditory"),
         ("cell,sig_auditory\nARM029a-04-1,True\n", "no column cellid"),
-        ("cellid,sig_auditory\nARM029a-04-1,maybe\n", "ARM029a-04-1.*'maybe'"),
-        ("cellid,sig_auditory\nARM029a-04-1,2\n", "ARM029a-04-1.*'2'"),
-        ("cellid,sig_auditory\nARM029a-04-1,1\nARM029a-04-1,0\n", "ARM029a-04-1.*twice"),
+        ("cellid,sig_auditory\nARM029a-04-1,maybe\n", "'maybe'.*ARM029a-04-1"),
+        ("cellid,sig_auditory\nARM029a-04-1,2\n", "'2'.*ARM029a-04-1"),
+        ("cellid,sig_auditory\nARM029a-04-1,1\nARM029a-04-1,0\n", "two .*ARM029a-04-1"),
         ("cellid,sig_auditory\nTNC013a-022-3,1\nTNC013a-0022-3,1\n", "TNC013a-22-3"),
         ("cellid,sig_auditory\na,1\nb,1,1,1\n", "."),
         ("cellid,sig_auditory\n0,a,1\n1,b,1\n", "3 fields.*line 2.* 2 "),
@@ -442,5 +442,5 @@ def test_a_zip_is_read_in_place_whatever_its_names(name: str, tmp_path: Path) ->
 
 def test_a_folder_without_sites_is_refused(tmp_path: Path) -> None:
     (tmp_path / "A1_single_sites").mkdir()
-    with pytest.raises(ReleaseError, match="A1_single_sites: holds no site"):
+    with pytest.raises(ReleaseError, match=r"A1_single_sites: .*no site"):
         list(site_recordings(tmp_path / "A1_single_sites"))

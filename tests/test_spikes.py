@@ -219,7 +219,7 @@ def test_opening_reads_no_spikes(release):
 
 
 def test_other_areas_and_subsets_are_refused(release):
-    with pytest.raises(ValueError, match="no area 'A2'; the release holds A1 and PEG"):
+    with pytest.raises(ValueError, match=r"'A2'.*A1 and PEG"):
         open_spikes("A2", release)
     with pytest.raises(ValueError, match="not 'test'"):
         open_spikes("A1", release, subset="test")
@@ -632,7 +632,7 @@ def test_a_release_without_spikes_is_no_error(tmp_path):
 def test_a_release_whose_sites_hold_none_of_its_cells_is_refused(tmp_path):
     release = tiny_release(cells=["ARM030a-04-1", "ARM030a-07-6", "TNC014a-22-3"])
     with (
-        pytest.raises(nat4xr.ReleaseError, match=r"A1_single_sites.zip holds no cell of A1_NAT4"),
+        pytest.raises(nat4xr.ReleaseError, match=r"A1_single_sites.zip .*A1_NAT4"),
         pytest.warns(UserWarning, match="A1_single_sites.zip: ARM030a, TNC014a|lacks"),
     ):
         open_spikes("A1", write(release, tmp_path), progressbar=False)

@@ -1,7 +1,7 @@
-"""From the recordings of one area to its Dataset: sounds, cells, trials, and their labels.
+"""Combine the recordings of one area: sounds, cells, trials, and their labels.
 
-Dense, the grid stim x rep is mostly empty and A1 would take 6 GB: `AreaData` holds the values that
-exist and makes dense blocks of them, a few sounds at a time.
+The grid stim x rep is mostly empty, and would take 6 GB for A1 as a dense array. Therefore
+`AreaData` stores the values that exist, and makes dense blocks of a few sounds at a time.
 """
 
 from __future__ import annotations
@@ -32,20 +32,22 @@ from .trials import Trials, find_trials, read_sites, samples_per_bin, sound_epoc
 
 @dataclass(frozen=True)
 class AreaData:
-    """All of an area; the two big variables are made a few sounds at a time.
+    """The content of an area. It makes the two large variables for a few sounds at a time.
 
     Attributes
     ----------
     header : xarray.Dataset
         Coordinates, attributes, ``spectrogram`` and ``n_reps``.
     rates : Raster
-        The population recording's ``resp``, with the onset sample of each sound in ``onsets``.
+        The signal ``resp`` of the population recording.
+    onsets : numpy.ndarray of int
+        The onset of each sound in ``rates``, in bins.
     val_counts : numpy.ndarray of uint16
         Spikes per bin of each presentation of the val sounds, (rep, stim, time, neuron).
     lengths : numpy.ndarray of int, optional
-        Bins of each sound in ``rates``. Default: all of them.
+        The number of bins of each sound in ``rates``. Default: that of ``time``.
     cuts : sequence of Cut
-        Val trials that were cut short.
+        The val trials that were cut short.
     notes : Notes
         What was left out or repaired.
     """
@@ -70,7 +72,7 @@ class AreaData:
         return True
 
     def psth(self, stims: slice) -> NDArray[np.float32]:
-        """Spikes per bin averaged over presentations, (stim, time, neuron)."""
+        """Return spikes per bin averaged over presentations, (stim, time, neuron)."""
         sounds = range(len(self.onsets))[stims]
         n_time = self.header.sizes["time"]
         block = np.empty((len(sounds), n_time, self.rates.n_channels), np.float32)
@@ -86,10 +88,10 @@ class AreaData:
         return self.onsets[sound], self.onsets[sound] + length
 
     def response(self, stims: slice, rep: int) -> NDArray[np.float32] | None:
-        """Spikes per bin of one repeat, (stim, time, neuron); None if there was no such repeat.
+        """Return spikes per bin of one repeat, (stim, time, neuron), or None if there are none.
 
-        NaN where nothing was presented. An est sound was presented once, so that its PSTH in
-        the population recording is its only trial.
+        NaN where nothing was presented. Est sounds were presented once, so their PSTH in the
+        population recording is their only trial.
         """
         n_reps = self.header.variables["n_reps"].values[stims]
         if not (n_reps > rep).any():
@@ -111,7 +113,7 @@ class AreaData:
 
 
 class Cut(NamedTuple):
-    """A val trial that was cut short: from which bin on its cells have no response."""
+    """A val trial that was cut short. The cells have no response from ``first_bin`` on."""
 
     stim: int
     rep: int
@@ -124,15 +126,15 @@ class _Sounds(NamedTuple):
 
     names: list[str]
     is_val: NDArray[np.bool_]
-    onsets: NDArray[np.int64]  # in `resp`, in samples
-    lengths: NDArray[np.int64]  # likewise; at most n_time
-    stim_onsets: NDArray[np.int64]  # in `stim`
+    onsets: NDArray[np.int64]  # in samples of `resp`
+    lengths: NDArray[np.int64]  # in samples of `resp`, at most n_time
+    stim_onsets: NDArray[np.int64]  # in samples of `stim`
     stim_lengths: NDArray[np.int64]
     n_time: int
 
 
 class _Coverage(NamedTuple):
-    """Which trials each cell has, and the spikes in those of the val sounds."""
+    """The number of trials of each cell, and the spikes in its val trials."""
 
     n_reps: NDArray[np.int64]  # (stim, neuron)
     trials_cell_id: list[str]
@@ -141,13 +143,13 @@ class _Coverage(NamedTuple):
 
 
 def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaData:
-    """Read an area's files and label what they hold.
+    """Read the files of an area, and label their content.
 
     Parameters
     ----------
     area : {"A1", "PEG"}
     files : AreaFiles
-    progressbar : bool, optional
+    progressbar : bool, default: False
         Whether to show how many sites have been read.
 
     Returns
@@ -173,7 +175,7 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
 def _read(
     area: str, files: AreaFiles, progressbar: bool, noted: Notes
 ) -> tuple[nems.Recording, deque[nems.Recording]]:
-    """Read the population recording, and on another core the sites."""
+    """Read the population recording, and the sites on another core."""
     failed = Event()
 
     def read_all_sites() -> deque[nems.Recording]:
@@ -198,9 +200,10 @@ def _read(
 
 
 def _find_sounds(population: nems.Recording, noted: Notes) -> _Sounds:
-    """Find the sounds in the epochs of ``stim`` and ``resp``, which must have the same ones.
+    """Find the sounds in the epochs of ``stim`` and ``resp``, which must have the same sounds.
 
-    A trial is as long as most sounds are. ``stim`` may have no epochs: those of ``resp`` hold.
+    The length of a trial is the most common length of a sound. If ``stim`` has no epochs, those of
+    ``resp`` are used.
     """
     stim, resp = population.signals["stim"], population.signals["resp"]
     if not stim.epochs["name"].str.startswith("STIM_").any():
@@ -208,15 +211,15 @@ def _find_sounds(population: nems.Recording, noted: Notes) -> _Sounds:
     with explained(population.label):
         if resp.listed is not None and resp.listed != resp.channels:
             raise ValueError(
-                f"signal 'resp' has {len(resp.channels)} channels and {len(resp.listed)} names"
+                f"signal 'resp' has {len(resp.channels)} channels, but {len(resp.listed)} names"
             )
         if resp.inner or stim.inner:
             raise ValueError("signals 'stim' and 'resp' do not have two dimensions")
         if len(set(resp.channels)) < len(resp.channels):
-            raise ValueError("signal 'resp' names a channel twice")
+            raise ValueError("signal 'resp' has two channels with the same name")
         labels.check_names(resp.channels)
         epochs = _sounds(resp, population.label, noted)
-        # What is wrong with both is noted once.
+        # Problems of both signals are only noted once, for `resp`.
         stim_epochs = _sounds(stim, population.label, Notes()).set_index("name")
         names = epochs["name"].tolist()
         if set(stim_epochs.index) != set(names):
@@ -246,7 +249,7 @@ def _count_val_trials(
     sites: deque[nems.Recording],
     noted: Notes,
 ) -> _Coverage:
-    """Count the spikes in the val trials of all sites; `sites` is emptied, to free memory."""
+    """Count the spikes in the val trials of all sites. `sites` is emptied to free memory."""
     cells, n_time, is_val = resp.channels, sounds.n_time, sounds.is_val
     val_number, n_val = np.cumsum(is_val) - 1, int(is_val.sum())
     recorded = _recorded(resp.data, sounds)
@@ -263,13 +266,13 @@ def _count_val_trials(
             matches = labels.match_cells(cells, site.channels)
         unknown = sorted(set(site.channels) - set(matches.values()))
         noted.add(notes.UNKNOWN_CELLS, recording.label, len(unknown), unknown)
-        if not matches:  # a site without any published cell
+        if not matches:  # none of the cells of this site is in the population recording
             continue
         trials = find_trials(site, sounds.names, n_time * BIN_S, recording.label, noted)
         with explained(recording.label):
             for cell, site_cell in matches.items():
                 if trials_cell_id[cell]:
-                    raise ValueError(f"cell {cell} has trials at another site as well")
+                    raise ValueError(f"has trials of cell {cell}, which also has trials elsewhere")
                 trials_cell_id[cell] = site_cell
             columns = np.array([column[cell] for cell in matches])
             presented = np.bincount(trials.stim[trials.stim >= 0], minlength=len(is_val))
@@ -286,7 +289,7 @@ def _count_val_trials(
     _note_missing(label, trials_cell_id, noted)
     shape = (max(N_REPEATS, int(n_reps.max(initial=0))), n_val, n_time, len(cells))
     _check_grid(label, *shape)
-    n_reps *= recorded  # a pair that the population recording leaves out is left out
+    n_reps *= recorded  # sounds that the population recording leaves out for a cell
     counts = _histogram(label, positions, shape)
     return _Coverage(n_reps, list(trials_cell_id.values()), counts, cuts)
 
@@ -305,7 +308,7 @@ def _cuts(
 
 
 def _note_missing(label: str, trials_cell_id: dict[str, str], noted: Notes) -> None:
-    """Note the sites none of whose cells has trials."""
+    """Add a note on the sites in which no cell has trials."""
     sites = labels.cell_labels(list(trials_cell_id), "")["site"].tolist()
     with_trials = {site for site, name in zip(sites, trials_cell_id.values(), strict=True) if name}
     missing = sorted(set(sites) - with_trials - {""})
@@ -317,8 +320,8 @@ def _histogram(
 ) -> NDArray[np.uint16]:
     """Count how often each position occurs."""
     counts = np.zeros(shape, np.uint16)
-    for some in positions:
-        np.add.at(counts.reshape(-1), some, np.uint16(1))
+    for of_site in positions:
+        np.add.at(counts.reshape(-1), of_site, np.uint16(1))
     if counts.sum(dtype=np.int64) != sum(map(len, positions)):  # a count overflowed
         raise ReleaseError(f"{label}: more than 65,535 spikes in a bin of 10 ms")
     return counts
@@ -331,7 +334,7 @@ def _header(
     sounds: _Sounds,
     coverage: _Coverage,
 ) -> xr.Dataset:
-    """Label everything, and add the two small variables."""
+    """Make the labels, the attributes and the two small variables."""
     stim, resp = population.signals["stim"], population.signals["resp"]
     n_time = sounds.n_time
     spectrogram = np.stack(
@@ -364,7 +367,7 @@ def _header(
 
 
 def sound_coords(stims: list[str]) -> dict[str, xr.Variable]:
-    """Make the coordinates along ``stim``: the names, and the labels parsed from them."""
+    """Make the coordinates along ``stim``: the names, and labels parsed from them."""
     values = {"stim": np.array(stims, np.str_), **labels.sound_labels(stims)}
     return {name: schema.variable(name, values[name]) for name in schema.SOUND_COORDS}
 
@@ -372,7 +375,7 @@ def sound_coords(stims: list[str]) -> dict[str, xr.Variable]:
 def cell_coords(
     area: str, cells: list[str], auditory: list[bool], trials_cell_id: list[str]
 ) -> dict[str, xr.Variable]:
-    """Make the coordinates along ``neuron``: ids, labels parsed from them, and table flags."""
+    """Make the coordinates along ``neuron``: ids, labels parsed from them, and other labels."""
     values = {
         "neuron": np.array(cells, np.str_),
         **labels.cell_labels(cells, area),
@@ -406,7 +409,7 @@ def dataset_attrs(area: str, meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sound_times(epochs: pd.DataFrame) -> dict[str, float]:
-    """When the sound is on, in s of the trial: between the silences within a sound's epoch."""
+    """Find when the sound is on, in s from trial onset, between the silences before and after."""
     sounds = epochs[epochs["name"].str.startswith("STIM_")].sort_values("start")
     times = {}
     for name, silence, edge in (
@@ -415,10 +418,10 @@ def _sound_times(epochs: pd.DataFrame) -> dict[str, float]:
     ):
         silences = epochs[epochs["name"] == silence].sort_values("start")
         same_onset_or_end = "start" if edge == "end" else "end"
-        apart = np.subtract.outer(
+        difference = np.subtract.outer(
             sounds[same_onset_or_end].to_numpy(), silences[same_onset_or_end].to_numpy()
         )
-        sound, silent = np.nonzero(np.abs(apart) < BIN_S / 2)
+        sound, silent = np.nonzero(np.abs(difference) < BIN_S / 2)
         if not len(sound):
             return {}
         onset = sounds["start"].iloc[sound[0]]
@@ -427,28 +430,28 @@ def _sound_times(epochs: pd.DataFrame) -> dict[str, float]:
 
 
 def _sounds(signal: nems.Signal, label: str, noted: Notes) -> pd.DataFrame:
-    """The sounds of a population signal: name, onset and length in samples."""
+    """Find the sounds of a population signal: name, onset and length in samples."""
     if signal.kind != "raster" or not np.isclose(signal.fs * BIN_S, 1):
-        raise ValueError(f"signal {signal.name!r} is not a raster of 100 Hz")
+        raise ValueError(f"signal {signal.name!r} is not a raster with a sampling rate of 100 Hz")
     epochs = sound_epochs(signal, label, noted)
     if not len(epochs):
-        raise ValueError(f"signal {signal.name!r} has no sound (STIM_...) among its epochs")
+        raise ValueError(f"the epochs of signal {signal.name!r} have no sounds (STIM_...)")
     limits.check("sounds", len(epochs))
     if epochs["name"].duplicated().any():
-        raise ValueError(f"signal {signal.name!r} presents a sound twice")
+        raise ValueError(f"the epochs of signal {signal.name!r} contain a sound twice")
     assert signal.n_samples is not None  # a raster counts its samples
     ends = np.minimum(epochs["onset"] + epochs["length"], signal.n_samples)
     return epochs.assign(length=ends - epochs["onset"])
 
 
 def _check_grid(label: str, n_reps: int, n_stims: int, n_time: int, n_channels: int) -> None:
-    """Refuse what would take gigabytes once its zeros are written out."""
+    """Raise an error if the dense array would take too many gigabytes."""
     with explained(f"{label}: {n_channels:,} channels, and sounds of {n_time:,} bins"):
         limits.check("val_bins", n_reps * max(N_VAL, n_stims) * n_time * n_channels)
 
 
 def _samples(raster: Raster, start: int, stop: int, n_time: int) -> NDArray[np.float32]:
-    """A sound's samples, (time, channel); NaN where it was cut short."""
+    """Return the samples of a sound, (time, channel), with NaN where it was cut short."""
     samples = raster.dense(start, stop)
     lacking = n_time - len(samples)
     if not lacking:
@@ -457,7 +460,7 @@ def _samples(raster: Raster, start: int, stop: int, n_time: int) -> NDArray[np.f
 
 
 def _recorded(raster: Raster, sounds: _Sounds) -> NDArray[np.bool_]:
-    """Where any sample of a sound is a number, (sound, channel)."""
+    """Whether any sample of a sound is not NaN, (sound, channel)."""
     if not np.isnan(raster.values).any():
         return np.ones((len(sounds.names), raster.n_channels), bool)
     bounds = zip(sounds.onsets, sounds.onsets + sounds.lengths, strict=True)

@@ -1,4 +1,4 @@
-"""The converted files: each made once from the release, whole or not at all."""
+"""The converted files. Each is made once from the release, and then reused."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .release import AreaFiles, find_area, fingerprints
 from .writing import crc32_of, locked, written
 
 SCHEMA = 1
-"""Raised when the content of the converted files changes; files of another schema are kept."""
+"""Version of the content of the converted files. Files of other versions are left alone."""
 
 
 class Converted(NamedTuple):
-    """A converted file that is whole: where it stands, and the CRC-32 of its content."""
+    """The path of a complete converted file, and the CRC-32 of its content."""
 
     path: Path
     crc32: int
@@ -29,10 +29,10 @@ class Converted(NamedTuple):
 def area_file(
     area: str, path: str | os.PathLike[str] | None, *, download: bool, progressbar: bool
 ) -> Converted:
-    """Return the converted file of an area at 10 ms, made first if needed."""
+    """Return the converted file of an area at 10 ms. Make it if it does not exist."""
 
     def write(files: AreaFiles, target: Path) -> None:
-        from .assemble import assemble  # conversion alone needs the modules that read
+        from .assemble import assemble  # only a conversion needs this import
 
         data = assemble(area, files, progressbar=progressbar)
         data.notes.warn(area)
@@ -44,7 +44,7 @@ def area_file(
 def spikes_file(
     area: str, path: str | os.PathLike[str] | None, *, download: bool, progressbar: bool
 ) -> Converted:
-    """Return the converted file of an area's spike times, made first if needed."""
+    """Return the converted file of the spike times of an area. Make it if it does not exist."""
 
     def write(files: AreaFiles, target: Path) -> None:
         from .ragged import write_spikes
@@ -65,9 +65,9 @@ def _converted_file(
     download: bool,
     progressbar: bool,
 ) -> Converted:
-    """A converted file that is whole and current.
+    """Return a converted file that is complete and matches its sources.
 
-    It stands in the data folder, or in the cache folder if the data folder is read-only.
+    It is in the data folder, or in the cache folder if the data folder is read-only.
     """
     folder = registry.data_dir(path)
     candidates = converted_paths(area, kind, folder)
@@ -79,10 +79,10 @@ def _converted_file(
     if isinstance(files, list):
         if not download:
             error = registry.missing_error(area, files, folder)
-            unfit = ", ".join(str(file) for file in candidates if file.exists())
+            unusable = ", ".join(str(file) for file in candidates if file.exists())
             raise (
-                FileNotFoundError(f"{unfit} is damaged, or was made of other files. {error}")
-                if unfit
+                FileNotFoundError(f"{unusable} is damaged, or was made from other files. {error}")
+                if unusable
                 else error
             )
         from .download import fetch
@@ -91,7 +91,7 @@ def _converted_file(
         return _converted_file(area, path, kind, write, download=False, progressbar=progressbar)
     file = path_to_write(area, kind, folder)
     with locked(file):
-        # Another process may have made it meanwhile.
+        # Another process may have made the file in the meantime.
         crc32 = checksum_if_whole(file, sources)
         if crc32 is None:
             with written(file) as part:
@@ -105,23 +105,24 @@ def _converted_file(
                 }
                 with written(_record_of(file)) as record_part:
                     record_part.write_text(json.dumps(record))
-                # If the file does not follow, its record does not fit: it is converted again.
+                # The record is written first. If the file is not, the record does not match, and
+                # the next call converts again.
     return Converted(file.absolute(), crc32)
 
 
 def converted_paths(area: str, kind: str, folder: Path) -> list[Path]:
-    """Return where a converted file may stand: in the data folder, or in the cache folder."""
+    """Return the possible paths of a converted file: in the data folder and the cache folder."""
     name = f"{area}{kind}_nat4xr-v{SCHEMA}.nc"
     cache = registry.cache_dir()
     return [folder / name, *([cache / _digest(folder) / name] if cache else [])]
 
 
 def path_to_write(area: str, kind: str, folder: Path) -> Path:
-    """Return which of the paths can be written to; its folder is made."""
+    """Return the first path that can be written to, and make its folder."""
     first, *others = converted_paths(area, kind, folder)
     if _is_writable(folder):
         return first
-    remedy = "set NAT4XR_DATA_DIR to a folder that can be, or change the permissions"
+    remedy = "set NAT4XR_DATA_DIR to a writable folder, or change the permissions"
     if not others:
         raise OSError(f"{folder} cannot be written to, and there is no home folder: {remedy}")
     (file,) = others
@@ -135,13 +136,13 @@ def path_to_write(area: str, kind: str, folder: Path) -> Path:
 
 
 def checksum_if_whole(file: Path, sources: dict[str, str]) -> int | None:
-    """Return the CRC-32 of a converted file, if it is as it was written and fits its sources.
+    """Return the CRC-32 of a converted file if it is complete and matches its sources.
 
     Parameters
     ----------
     file : pathlib.Path
     sources : dict of str to str
-        The fingerprints of its sources, without those that are gone.
+        The fingerprints of the sources that exist.
 
     Returns
     -------
@@ -165,7 +166,7 @@ def checksum_if_whole(file: Path, sources: dict[str, str]) -> int | None:
         return None
     except BlockingIOError:
         raise
-    # Anything but OSError comes from a record that is damaged.
+    # All errors except OSError mean that the record is damaged.
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -183,12 +184,12 @@ def _refuse_while_written(file: Path) -> None:
 
 
 def _digest(folder: Path) -> str:
-    """A short name for a folder: what stands in for it under the cache folder."""
+    """Return a short name for a data folder, which is used in the cache folder."""
     return hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
 
 
 def _record_of(file: Path) -> Path:
-    """The small JSON beside a converted file that tells whether it is whole."""
+    """Return the path of the small JSON that is used to check a converted file."""
     return file.with_suffix(".json")
 
 
@@ -196,7 +197,7 @@ def _is_writable(folder: Path) -> bool:
     try:
         probe = folder / f".nat4xr.{os.getpid()}.part"
         probe.touch()
-        probe.unlink(missing_ok=True)  # another thread's is called so too
+        probe.unlink(missing_ok=True)  # another thread may have used the same name
     except OSError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Any NEMS recording as an xarray Dataset: the engine ``"nems"`` of ``xarray.open_dataset``."""
+"""Open NEMS recordings as Datasets. This is the engine ``"nems"`` of ``xarray.open_dataset``."""
 
 from __future__ import annotations
 
@@ -28,72 +28,73 @@ from .raster import Raster
 from .writing import crc32_of
 
 BLOCK = 2**22
-"""Values of a raster that are unpacked at a time: 32 MB."""
+"""Number of raster values that are unpacked at a time; they take 32 MB."""
 
 _ATTRIBUTE = re.compile("[A-Za-z][A-Za-z0-9_]*")
-_UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # in the text of an attribute
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # characters that netCDF attributes cannot contain
 
 
 def open_recording(path: str | os.PathLike[str] | IO[bytes], *, chunks: Any = None) -> xr.Dataset:
-    """Open a recording of NEMS or NEMS0, of this release or any other, as a lazy Dataset.
+    """Open any recording of NEMS or NEMS0 as a lazy Dataset.
 
-    The same as ``xr.open_dataset(path, engine="nems")``. An archive can only be read from end to
-    end: opening it passes over the values of rasters, which are read when first asked for, and
-    are kept until the Dataset is closed or gone. All else is in memory once it is open.
+    This does the same as ``xr.open_dataset(path, engine="nems")``. The values of rasters are read
+    when they are first used, and stay in memory until the Dataset is closed or deleted. Everything
+    else is read when the recording is opened.
 
     Parameters
     ----------
     path : path-like, str or binary file
-        A ``.tgz``, ``.tar.gz`` or ``.tar`` file, or the folder unpacked from it; the address of
-        such a file (``file://``, ``https://``, or another that fsspec knows); or such a file
-        opened in binary mode. What is not a local file is read whole, and kept in memory.
+        A ``.tgz``, ``.tar.gz`` or ``.tar`` file, the folder unpacked from it, the URL of such a
+        file (``https://``, ``file://``, or another protocol of fsspec), or such a file opened in
+        binary mode. URLs and open files are read completely, and their content stays in memory.
     chunks : int, dict, "auto" or None, optional
-        As for ``xr.open_dataset``: ``"auto"`` gives dask arrays, None arrays that are read
-        when their values are asked for.
+        As for ``xr.open_dataset``: ``"auto"`` gives dask arrays, and None gives arrays that are
+        read when their values are used.
 
     Returns
     -------
     xarray.Dataset
-        With a variable for each signal, here called ``resp``, whose channels have their names
-        along ``resp_channel``:
+        It has a variable for each signal, with the names of the channels along
+        ``<signal>_channel``. For a signal ``resp``, this depends on the kind of the signal:
 
-        - a raster: ``resp`` (time, resp_channel), float64, or of the type that the file keeps
-          (bool, integers, float32). Signals of the same sampling rate and length share ``time``,
-          in s; any others have ``resp_time``. Further dims between channel and time are called
+        - A raster is ``resp`` (time, resp_channel), float64, or of the type in the file (bool,
+          integers, float32). Signals with the same sampling rate and length share ``time`` in s;
+          others have ``resp_time``. Further dims between channel and time are called
           ``resp_dim_1`` and so on.
-        - a point process: ``resp`` (resp_event), the times of all events in s, channel after
-          channel, and ``resp_row_size`` (resp_channel), the number of events of each (the
-          contiguous ragged array of the CF conventions). Times are as the file has them; the
-          attribute ``comment`` says if any are unsorted, negative, infinite or NaN.
-        - a tiled signal: ``resp`` (resp_tile, resp_channel, resp_time), with the epoch of each
-          tile along ``resp_tile``. Tiles of several lengths are concatenated, ``resp``
-          (resp_sample, resp_channel), with ``resp_row_size`` (resp_tile) samples each.
+        - A point process is ``resp`` (resp_event), the times of all events in s, one channel after
+          another, and ``resp_row_size`` (resp_channel), the number of events in each channel. This
+          is the contiguous ragged array of the CF conventions. Times are not changed. The
+          attribute ``comment`` says if any of them are unsorted, negative, infinite or NaN.
+        - A tiled signal is ``resp`` (resp_tile, resp_channel, resp_time), with the epoch of each
+          tile along ``resp_tile``. If the tiles have different lengths, they are concatenated:
+          ``resp`` (resp_sample, resp_channel), with the number of samples of each tile in
+          ``resp_row_size`` (resp_tile).
 
-        And ``epoch_name``, ``epoch_start`` and ``epoch_end`` (epoch), in s, with a variable for
-        each further column of the epochs; a signal with epochs of its own has them as
-        ``resp_epoch_name`` and so on. A signal whose name another variable or a dimension needs,
-        such as ``time``, is called ``time_signal``.
+        The epochs are ``epoch_name``, ``epoch_start`` and ``epoch_end`` (epoch), in s, and a
+        variable for each further column. If a signal has different epochs, these are called
+        ``resp_epoch_name`` and so on. If the name of a signal is also that of a dim or another
+        variable, such as ``time``, the signal is called ``time_signal``.
 
-        What the recording's meta data hold is in the attributes, as JSON where it is neither text
-        nor a number; those of a signal are the JSON in its attribute ``meta``. Its attributes
-        ``normalization``, ``norm_baseline`` and ``norm_gain`` say how NEMS scaled it, which is
-        not undone; ``segments`` says if parts were cut out of it.
+        The meta data of the recording are in the attributes, and those of a signal in its attribute
+        ``meta``. Values that are neither text nor numbers are JSON. The attributes
+        ``normalization``, ``norm_baseline`` and ``norm_gain`` of a signal describe how NEMS scaled
+        it; the scaling is not undone. ``segments`` says if parts of the signal were cut out.
 
     Warns
     -----
     UserWarning
-        If a signal has several views (as for a jackknife), of which the first is read; or if its
-        names of channels do not fit its data, and the channels are numbered.
+        If a signal has several views (as for a jackknife), because only the first one is read, or
+        if the number of channel names is wrong, because the channels are then numbered.
 
     Raises
     ------
     TypeError
         If ``path`` is neither a path nor a binary file.
     ReleaseError
-        If the recording is broken, or was replaced after it was opened; the message names the
-        file and what is wrong with it.
+        If the recording is broken, or was replaced after it was opened. The message names the file
+        and the problem.
     FileNotFoundError
-        If there is no such file or folder.
+        If the file or folder does not exist.
 
     References
     ----------
@@ -118,7 +119,7 @@ def open_recording(path: str | os.PathLike[str] | IO[bytes], *, chunks: Any = No
 
 
 def recording_dataset(source: Any, unwanted: Collection[str]) -> xr.Dataset:
-    """Open a recording lazily, without the variables that are not wanted."""
+    """Open a recording lazily, without the variables in `unwanted`."""
     file = _located(source)
     recording = nems.read(file.source, rasters=False, label=file.label)
     file = file.with_checksums()
@@ -139,7 +140,7 @@ def recording_dataset(source: Any, unwanted: Collection[str]) -> xr.Dataset:
 
 
 class _File(NamedTuple):
-    """Where a recording is read, and what the files were like when it was opened."""
+    """The source of a recording, and the state of its files when it was opened."""
 
     source: Path | bytes
     label: str
@@ -147,7 +148,7 @@ class _File(NamedTuple):
     checksums: tuple[int, ...] = ()
 
     def with_checksums(self) -> _File:
-        """Add the checksums of the content: sizes and times may stay when it is replaced."""
+        """Add the checksums, because a replaced file may have the same size and time."""
         if not isinstance(self.source, Path):
             return self
         checksums = _checksums(self.source)
@@ -165,7 +166,7 @@ class _File(NamedTuple):
 
 
 def _located(source: Any) -> _File:
-    """Find a recording: a local path stands for itself, anything else is read whole."""
+    """Find a local recording, or read one from a URL or an open file into memory."""
     if (path := local_path(source)) is not None:
         with explained(path.name):
             return _File(path, path.name, _state(path))
@@ -174,9 +175,7 @@ def _located(source: Any) -> _File:
     if isinstance(source, str):
         return _File(_download(source), shown(source.rpartition("/")[2]), ())
     if not hasattr(source, "read"):
-        raise TypeError(
-            f"engine 'nems' opens files, folders and addresses, not {type(source).__name__}"
-        )
+        raise TypeError(f"engine 'nems' opens files, folders and URLs, not {type(source).__name__}")
     name = getattr(source, "name", "recording")
     if source.seekable():
         source.seek(0)
@@ -195,19 +194,19 @@ def _download(address: str) -> bytes:
 
 
 def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and modification times of a file, or of the files that a folder holds."""
+    """Return names, sizes and modification times of a file, or of all files in a folder."""
     states = [(str(file), file.stat()) for file in _files(path)]
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in states)
 
 
 def _checksums(path: Path) -> tuple[int, ...]:
-    """The CRC-32 of a file, or of each file of a recording that a folder holds."""
+    """Return the CRC-32 of a file, or of each file of the recording in a folder."""
     files = [file for file in _files(path) if file == path or nems.is_part(file.name)]
     return tuple(crc32_of(file) for file in files)
 
 
 def _files(path: Path) -> list[Path]:
-    """A file itself, or the files in a folder and in the folders in it."""
+    """Return the file itself, or the files in a folder and in its subfolders."""
     if not path.is_dir():
         return [path]
     inside = sorted(path.iterdir())
@@ -217,11 +216,11 @@ def _files(path: Path) -> list[Path]:
 
 
 def _warn(recording: nems.Recording) -> None:
-    """Say what is left out or repaired."""
+    """Warn about what is left out or repaired."""
     if recording.n_views:
         names = ", ".join(f"{name} ({n})" for name, n in recording.n_views.items())
         warnings.warn(
-            f"{recording.label} has several views of its signals, of which the first is read: "
+            f"{recording.label} has several views of these signals, and only the first is read: "
             f"{names}",
             stacklevel=2,
         )
@@ -229,8 +228,8 @@ def _warn(recording: nems.Recording) -> None:
         n_listed = len(signal.channels if signal.listed is None else signal.listed)
         if signal.kind != "points" and n_listed != len(signal.channels) != 1:
             warnings.warn(
-                f"{recording.label} has {len(signal.channels)} channels of {name!r} and "
-                f"{n_listed} names for them: the channels are numbered",
+                f"{recording.label} has {len(signal.channels)} channels of {name!r}, but "
+                f"{n_listed} names for them: the channels are numbered instead",
                 stacklevel=2,
             )
 
@@ -238,7 +237,7 @@ def _warn(recording: nems.Recording) -> None:
 def _signal_variables(
     signals: Mapping[str, nems.Signal], arrays: Mapping[str, _RasterArray]
 ) -> tuple[dict[str, xr.Variable], dict[str, xr.Variable]]:
-    """The signals by their names, and their channels, times and sizes of rows."""
+    """Make the variables of the signals, by name, and those of their channels, times and rows."""
     time_dims = _shared_dims(
         {name: (signals[name].fs, arrays[name].shape[0]) for name in arrays}, "time"
     )
@@ -273,7 +272,7 @@ def _signal_variables(
 def _free_names(
     signals: Mapping[str, xr.Variable], others: Mapping[str, xr.Variable]
 ) -> dict[str, str]:
-    """What each signal is called: ``<name>_signal`` if something else needs its name."""
+    """Choose the name of each signal: ``<name>_signal`` if the name is already in use."""
     variables = [*signals.values(), *others.values()]
     taken = set(others) | {str(dim) for variable in variables for dim in variable.dims}
     names: dict[str, str] = {}
@@ -287,7 +286,7 @@ def _free_names(
 
 
 def _normalization(signal: nems.Signal) -> dict[str, Any]:
-    """How NEMS scaled a signal, as attributes: numbers where NEMS has a matrix of one column."""
+    """Return the scaling of a signal as attributes, with plain numbers instead of matrices."""
     attrs: dict[str, Any] = {}
     for key, value in signal.normalization.items():
         if isinstance(value, str):
@@ -302,7 +301,7 @@ def _normalization(signal: nems.Signal) -> dict[str, Any]:
 
 
 def _epochs(signals: Mapping[str, nems.Signal]) -> Iterator[tuple[str, xr.Variable]]:
-    """The table of epochs, and one more for each signal whose epochs are others."""
+    """Yield the columns of the epochs, and those of each signal that has different epochs."""
     keys = {
         name: (signal.epochs.to_csv(), *map(repr, signal.epoch_columns.items()))
         for name, signal in signals.items()
@@ -320,7 +319,7 @@ def _epochs(signals: Mapping[str, nems.Signal]) -> Iterator[tuple[str, xr.Variab
 
 
 def _shared_dims(keys: Mapping[str, Hashable], base: str) -> dict[str, str]:
-    """The dim of each signal: ``base`` for what most of them share, else a dim of the signal's."""
+    """Choose the dim of each signal: `base` for the most common key, or else ``<name>_<base>``."""
     dims = {key: base for key, _ in Counter(keys.values()).most_common(1)}
     for name, key in keys.items():
         dims.setdefault(key, f"{name}_{base}")
@@ -341,7 +340,7 @@ def _times(dim: str, n_samples: int, fs: float, origin: str) -> xr.Variable:
 
 
 def _row_size(dim: str, sample_dim: str, sizes: list[int], long_name: str) -> xr.Variable:
-    """The number of elements of each row of a contiguous ragged array."""
+    """Make the variable with the number of elements in each row of a contiguous ragged array."""
     attrs = {"long_name": long_name, "sample_dimension": sample_dim}
     return xr.Variable(dim, np.array(sizes, np.int64), attrs)
 
@@ -364,18 +363,18 @@ def _points(signal: nems.Signal, channels: list[str]) -> tuple[xr.Variable, dict
 
 
 def _oddities(times: list[NDArray[Any]]) -> str:
-    """What is unusual about event times, for an attribute."""
-    together = np.concatenate([np.empty(0), *times])
+    """Describe unusual event times, for an attribute."""
+    all_times = np.concatenate([np.empty(0), *times])
     counts = {
-        "NaN": np.isnan(together).sum(),
-        "infinite": np.isinf(together).sum(),
-        "negative": (together < 0).sum(),
+        "NaN": np.isnan(all_times).sum(),
+        "infinite": np.isinf(all_times).sum(),
+        "negative": (all_times < 0).sum(),
     }
-    found = [f"{n} of {len(together)} event times are {what}" for what, n in counts.items() if n]
+    parts = [f"{n} of {len(all_times)} event times are {kind}" for kind, n in counts.items() if n]
     unsorted = sum(bool((t[1:] < t[:-1]).any()) for t in times)
     if unsorted:
-        found.append(f"event times of {unsorted} of {len(times)} channels are not in order")
-    return "; ".join(found)
+        parts.append(f"event times of {unsorted} of {len(times)} channels are not in order")
+    return "; ".join(parts)
 
 
 def _tiles(signal: nems.Signal) -> tuple[xr.Variable, dict[str, xr.Variable]]:
@@ -398,11 +397,11 @@ def _tiles(signal: nems.Signal) -> tuple[xr.Variable, dict[str, xr.Variable]]:
 
 
 def _attrs(recording: nems.Recording) -> dict[str, Any]:
-    """The recording's meta data as attributes that a netCDF file can hold."""
+    """Convert the meta data of the recording to attributes that netCDF can store."""
     attrs: dict[str, Any] = {"recording": recording.name}
     rest = {}
     for name, value in recording.meta.items():
-        # xarray takes "coordinates" for its own; "meta" holds what has no place elsewhere.
+        # xarray uses "coordinates" itself, and "meta" is for names that cannot be attributes.
         if not _ATTRIBUTE.fullmatch(name) or name in ("coordinates", "meta", "recording"):
             rest[name] = value
         elif isinstance(value, int | float) and abs(value) < 2**63:
@@ -420,7 +419,7 @@ def _close(managers: list[CachingFileManager[_ParsedRaster]]) -> None:
 
 
 class _ParsedRaster:
-    """The values of a raster, read from the recording: what `CachingFileManager` keeps open."""
+    """The values of a raster, which `CachingFileManager` keeps like an open file."""
 
     def __init__(
         self, file: _File, name: str, channels: tuple[str, ...], n_samples: int, mode: str
@@ -435,16 +434,16 @@ class _ParsedRaster:
         self.values: Raster = signal.data
 
     def close(self) -> None:
-        """Do nothing: the memory goes when nobody refers to it any more."""
+        """Do nothing, because the memory is freed with the last reference."""
 
 
 class _RasterArray(BackendArray):
-    """A raster that is read when first asked for; by its path it can be pickled."""
+    """A raster that is read when its values are first used. It is pickled by its path."""
 
     def __init__(self, file: _File, signal: nems.Signal) -> None:
-        what = (signal.name, tuple(signal.channels), signal.data.n_samples)
+        identity = (signal.name, tuple(signal.channels), signal.data.n_samples)
         # Without a mode, an unpickled manager would not open anything.
-        self.manager = CachingFileManager(_ParsedRaster, file, *what, mode="r")
+        self.manager = CachingFileManager(_ParsedRaster, file, *identity, mode="r")
         self.inner = (len(signal.channels), *signal.inner)
         self.shape = (signal.data.n_samples, *self.inner)
         self.dtype = signal.data.dtype
@@ -455,7 +454,7 @@ class _RasterArray(BackendArray):
         )
 
     def _unpack(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        """Values at slices (whose steps xarray makes positive) or single positions."""
+        """Return values at slices (xarray makes their steps positive) or single positions."""
         raster = self.manager.acquire().values
         samples, inner = range(self.shape[0])[key[0]], key[1:]
         if isinstance(samples, int):
@@ -464,9 +463,9 @@ class _RasterArray(BackendArray):
         values = np.empty((len(samples), *shape), self.dtype)
         at_a_time = max(1, BLOCK // max(1, math.prod(self.inner) * samples.step))
         for i in range(0, len(samples), at_a_time):
-            some = samples[i : i + at_a_time]
-            table = self._dense(raster, some[0], some[-1] + 1)
-            values[i : i + len(some)] = table[(slice(None, None, some.step), *inner)]
+            block = samples[i : i + at_a_time]
+            table = self._dense(raster, block[0], block[-1] + 1)
+            values[i : i + len(block)] = table[(slice(None, None, block.step), *inner)]
         return values
 
     def _dense(self, raster: Raster, start: int, stop: int) -> NDArray[Any]:

@@ -1,8 +1,8 @@
-"""Reading NEMS recordings: bytes in, signals, epochs and meta data out. Knows nothing of NAT4.
+"""Read recordings of NEMS: signals, epochs and meta data.
 
-A recording is a gzipped tar (or a plain one) with one folder in it, or that folder: a JSON,
-an ``epoch.csv`` and a data file (``csv`` or ``h5``) for each signal. Archives are read in
-one pass, in whatever order their members come, and nothing is ever extracted.
+A recording is a tar archive, gzipped or not, with one folder in it, or the unpacked folder. For
+each signal, the folder contains a JSON, an ``epoch.csv`` and a data file (``csv`` or ``h5``).
+Archives are read in one pass, with members in any order, and nothing is extracted.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from .raster import (
 from .tables import parse_numbers, read_header, read_table
 
 MAX_NAME = 1000
-"""Channels and epochs with names of more characters are refused: arrays pad all to the longest."""
+"""Longest name of a channel or epoch. Longer ones are errors, because arrays pad all names."""
 
 MAX_FS = 1e9
-"""Rates in Hz beyond this are refused: the number of a sample is an integer."""
+"""Largest sampling rate in Hz. Numbers of samples must fit into integers."""
 
-# Further views of a signal, as of a jackknife, are files such as 01.<recording>.<signal>.csv.
+# Further views of a signal, as for a jackknife, are in files such as 01.<recording>.<signal>.csv.
 _VIEW = re.compile(r"[0-9]{2,}\.(.+\..+)", re.DOTALL)
 Kind = Literal["raster", "points", "tiles"]
 Stream = Any  # a binary file: read(n), readinto(buffer), seek(n)
@@ -55,30 +55,30 @@ class Signal:
     ----------
     name : str
     kind : {"raster", "points", "tiles"}
-        What ``data`` is: a `Raster` (or its `RasterShape`, see `read`); a dict of event times
-        in s by channel; or a dict of (channels, ..., samples) arrays by epoch name.
+        The kind of ``data``: a `Raster` (or a `RasterShape`, see `read`), a dict of event times in
+        s by channel, or a dict of (channels, ..., samples) arrays by epoch name.
     channels : list of str
-        The name of each channel of the data. Where the JSON has no names, or not as many as the
-        data have channels, they are numbered.
+        The names of the channels in the data. They are numbered if the JSON has no names, or
+        another number of names.
     listed : list of str or None
         The names of the channels in the JSON.
     fs : float
         Sampling rate in Hz.
     epochs : pandas.DataFrame
-        Columns ``name``, ``start`` and ``end``, in s. No rows if the signal has no epochs file.
+        Columns ``name``, ``start`` and ``end``, in s. It has no rows if there is no epochs file.
     epoch_columns : dict of str to numpy.ndarray
-        The further columns of the epochs: of bool, int or float, or else of str.
+        The other columns of the epochs, which are bool, int, float or str.
     n_samples : int or None
-        Length of the recording in samples, where the file says it.
+        Length of the recording in samples, if it is known.
     segments : list
-        What the JSON holds under ``segments``; more than one if parts of the recording were cut
-        out of the values, but not of the times of the epochs.
+        The entry ``segments`` of the JSON. It has more than one element if parts of the recording
+        were cut out. Times of epochs still include these parts.
     inner : tuple of int
-        The size of the further dims of a raster, between channel and time.
+        The sizes of the dims of a raster between channel and time.
     meta : object
-        What the JSON holds under ``meta``.
+        The entry ``meta`` of the JSON.
     normalization : dict
-        ``normalization``, ``norm_baseline`` and ``norm_gain`` of the JSON, where it has them.
+        The entries ``normalization``, ``norm_baseline`` and ``norm_gain`` of the JSON, if any.
     """
 
     name: str
@@ -106,9 +106,9 @@ class Recording:
     signals : dict of str to Signal
     meta : dict
     label : str
-        What messages call it.
+        The name of the recording in messages.
     n_views : dict of str to int
-        How many views there are of signals that have several. The first is read.
+        The number of views of each signal that has several. Only the first is read.
     """
 
     name: str
@@ -137,14 +137,14 @@ def read(
     signals : collection of str, optional
         Which signals to read. Default: all.
     label : str, optional
-        What to call the source in error messages. Default: its file name.
-    rasters : bool, optional
-        False passes over the values of rasters: their ``data`` is a `RasterShape`.
+        The name of the source in error messages. Default: its file name.
+    rasters : bool, default: True
+        Whether to read the values of rasters. Otherwise, their ``data`` is a `RasterShape`.
     dtype : numpy.dtype, optional
-        Type of the values of rasters, ``float32`` or ``float64``. Default: the type that the file
-        says; numbers in text are ``float64``.
-    limit : str, optional
-        Which of the `limits` holds for the bytes of all files.
+        Type of the values of rasters, ``float32`` or ``float64``. Default: the type in the file;
+        numbers in text are ``float64``.
+    limit : str, default: "recording_bytes"
+        The key in `limits` that applies to the bytes of all files.
 
     Returns
     -------
@@ -153,45 +153,45 @@ def read(
     Raises
     ------
     ReleaseError
-        If the recording is broken; the message names the file and what is wrong with it.
+        If the recording is broken. The message names the file and the problem.
     FileNotFoundError
-        If there is no such file or folder.
+        If the file or folder does not exist.
     """
     label = label or (source.name if isinstance(source, Path) else "recording")
     with explained(label):
         parts, meta = _read_parts(source, signals, label, rasters, dtype, limit)
         n_views = Counter(view[1] for stem in parts if (view := _view_of(stem, parts)))
-        found: dict[str, Signal] = {}
+        signals_read: dict[str, Signal] = {}
         recordings: dict[str, str] = {}
         views: dict[str, int] = {}
         for stem in sorted(parts):
             recording, name = _split_stem(stem, parts[stem].get("json"))
             if _view_of(stem, parts) or not (signals is None or name in signals):
                 continue
-            if name in found:
+            if name in signals_read:
                 both = ", ".join(sorted({recordings[name], recording}))
-                raise ValueError(f"holds more than one recording: {both}")
+                raise ValueError(f"contains more than one recording: {both}")
             with explained(f"signal {name!r} of {label}"):
-                found[name] = _signal(name, stem, parts[stem], label, rasters, dtype)
+                signals_read[name] = _signal(name, stem, parts[stem], label, rasters, dtype)
             recordings[name] = recording
             if n_views[stem]:
                 views[name] = 1 + n_views[stem]
         for name in signals or ():
-            if name not in found:
-                raise ValueError(f"has no signal {name!r}; it holds: {', '.join(found)}")
-        if not found:
-            raise ValueError("holds no NEMS recording (no <recording>.<signal>.json)")
+            if name not in signals_read:
+                raise ValueError(f"has no signal {name!r}, but only {', '.join(signals_read)}")
+        if not signals_read:
+            raise ValueError("contains no NEMS recording (no <recording>.<signal>.json)")
     [(recording, _)] = Counter(recordings.values()).most_common(1)
-    return Recording(recording, found, meta, label, views)
+    return Recording(recording, signals_read, meta, label, views)
 
 
 def is_part(name: str) -> bool:
-    """Whether a file is called as one of the files of a recording."""
+    """Whether the name of a file is that of a file of a recording."""
     return _parse_name(name) is not None
 
 
 def is_archive_name(name: str) -> bool:
-    """Whether a file is called as an archive that may hold a recording."""
+    """Whether the name of a file is that of an archive, which may contain a recording."""
     return name.lower().endswith((".tgz", ".tar.gz", ".tar"))
 
 
@@ -217,12 +217,12 @@ def _read_parts(
                 continue
             stem, part = parsed
             if not stem.isprintable():
-                raise ValueError(f"holds a file with the unsafe name {member!r}")
+                raise ValueError(f"contains a file with the unsafe name {member!r}")
             n_json += size if part.endswith("json") else 0
             limits.check("json_bytes", n_json)
             if part == "meta.json":
                 if meta is not None:
-                    raise ValueError(f"holds {shown(member)} twice")
+                    raise ValueError(f"contains {shown(member)} twice")
                 with explained(f"{shown(member)} in {label}"):
                     meta = _read_meta(_content(stream, size, "json_bytes"))
                 continue
@@ -230,11 +230,11 @@ def _read_parts(
                 continue
             folders.add(member.rpartition("/")[0])
             if len(folders) > 1:
-                places = ", ".join(shown(folder) for folder in sorted(folders))
-                raise ValueError(f"holds files of a recording in more than one folder: {places}")
+                names = ", ".join(shown(folder) for folder in sorted(folders))
+                raise ValueError(f"contains files of a recording in more than one folder: {names}")
             files = parts.setdefault(stem, {})
             if part in files:
-                raise ValueError(f"holds {shown(member)} twice")
+                raise ValueError(f"contains {shown(member)} twice")
             with explained(f"{shown(member)} in {label}"):
                 files[part] = _read_part(part, stream, size, rasters, dtype)
             n_epochs += len(files[part][0]) if part == "epoch.csv" else 0
@@ -243,12 +243,12 @@ def _read_parts(
 
 
 def _parse_name(member: str) -> tuple[str, str] | None:
-    """``<recording>.<signal>`` and what the file holds of it; None for other files.
+    """Split a name into ``<recording>.<signal>`` and the kind of the file; None for other files.
 
-    The meta data have the name ``<recording>.meta.json``.
+    The file with the meta data is called ``<recording>.meta.json``.
     """
     name = member.rpartition("/")[2]
-    if name.startswith("."):  # what macOS leaves behind
+    if name.startswith("."):  # a file that macOS adds
         return None
     for part in ("epoch.csv", "meta.json", "json", "csv", "h5"):
         if name.endswith("." + part):
@@ -261,7 +261,7 @@ def _parse_name(member: str) -> tuple[str, str] | None:
 
 
 def _split_stem(stem: str, about: dict[str, Any] | None) -> tuple[str, str]:
-    """Split ``<recording>.<signal>``: either may have dots in it, and the JSON knows."""
+    """Split ``<recording>.<signal>`` by the name in the JSON, because both may contain dots."""
     name = (about or {}).get("name")
     if not isinstance(name, str) or not name or not stem.endswith(f".{name}"):
         name = stem.rpartition(".")[2]
@@ -269,13 +269,13 @@ def _split_stem(stem: str, about: dict[str, Any] | None) -> tuple[str, str]:
 
 
 def _view_of(stem: str, stems: Collection[str]) -> re.Match[str] | None:
-    """Whether this is a further view of a signal, whose ``<recording>.<signal>`` is group 1."""
+    """Match a further view of a signal. Group 1 is the ``<recording>.<signal>`` of the signal."""
     view = _VIEW.fullmatch(stem)
     return view if view and view[1] in stems else None
 
 
 def _members(source: Path | bytes) -> Generator[tuple[str, Stream, int]]:
-    """The files of a recording: name, content and size."""
+    """Yield the name, the content and the size of each file of a recording."""
     if isinstance(source, Path) and source.is_dir():
         yield from _folder_members(source)
     else:
@@ -285,14 +285,14 @@ def _members(source: Path | bytes) -> Generator[tuple[str, Stream, int]]:
 def _folder_members(folder: Path) -> Generator[tuple[str, Stream, int]]:
     inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     files: list[Path] = []
-    for place in (folder, *inside):
-        found = sorted(p for p in place.iterdir() if _parse_name(p.name))
-        if found and files:
-            places = f"{shown(files[0].parent.name)}, {shown(place.name)}"
-            raise ValueError(f"holds files of a recording in more than one folder: {places}")
-        if found and place != folder and place.is_symlink():
-            raise ValueError(f"{shown(place.name)} is a link")
-        files += found
+    for parent in (folder, *inside):
+        in_parent = sorted(p for p in parent.iterdir() if _parse_name(p.name))
+        if in_parent and files:
+            names = f"{shown(files[0].parent.name)}, {shown(parent.name)}"
+            raise ValueError(f"contains files of a recording in more than one folder: {names}")
+        if in_parent and parent != folder and parent.is_symlink():
+            raise ValueError(f"{shown(parent.name)} is a link")
+        files += in_parent
     limits.check("recording_files", len(files))
     for file in files:
         if file.is_symlink() or not file.is_file():
@@ -315,28 +315,28 @@ def _tar_members(source: Path | bytes) -> Generator[tuple[str, Stream, int]]:
                     else:
                         stream.seek(member.offset_data)
                         yield member.name, _Section(stream, member.size), member.size
-            while rest := stream.read(2**16):  # on to the end, where gzip has its checksum
-                if rest.strip(b"\0"):  # tarfile takes a broken header for the end
-                    raise ValueError("holds something that is no file")
+            while rest := stream.read(2**16):  # until the checksum of gzip at the end
+                if rest.strip(b"\0"):  # tarfile stops at a broken header
+                    raise ValueError("contains data that do not belong to any file")
 
 
 def _plain_files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The files of a tar, without what else it holds: folders, labels of volumes, links."""
+    """Yield the files of a tar, without folders, links and other members."""
     for count, member in enumerate(iter(tar.next, None), 1):
-        tar.members.clear()  # type: ignore[attr-defined]  # or all would be held
+        tar.members.clear()  # type: ignore[attr-defined]  # would keep all members in memory
         limits.check("recording_files", count)
         if member.size < 0:
             raise ValueError(f"{member.name!r} claims {member.size:,} bytes")
         if member.isreg():
             if member.name.startswith("/") or ".." in member.name.split("/"):
-                raise ValueError(f"holds a file with the unsafe name {member.name!r}")
+                raise ValueError(f"contains a file with the unsafe name {member.name!r}")
             yield member
         elif not member.isdir() and _parse_name(member.name):
             raise ValueError(f"{member.name!r} is not a plain file")
 
 
 class _Section(io.RawIOBase):
-    """The next bytes of a stream; tarfile's own reader of members copies them twice."""
+    """A part of a stream, as a file. It copies less than the member files of tarfile."""
 
     def __init__(self, stream: Stream, size: int):
         self._stream, self._left = stream, size
@@ -361,7 +361,7 @@ def _content(stream: Stream, size: int, limit: str) -> bytes:
 
 
 def _read_part(part: str, stream: Stream, size: int, rasters: bool, dtype: Any) -> Any:
-    """Read a file of a signal; HDF5 is only parsed once the JSON has said what it holds."""
+    """Read a file of a signal. HDF5 is parsed later, because this depends on the JSON."""
     if part == "csv":
         text_type = np.float32 if dtype == np.float32 else np.float64
         return (read_raster if rasters else measure_raster)(stream, size, text_type)
@@ -394,11 +394,11 @@ def _parse_json(content: bytes) -> Any:
 def _check_names(names: Iterable[str]) -> None:
     for name in names:
         if len(name) > MAX_NAME:
-            raise ValueError(f"holds a name of {len(name):,} characters: {name[:20]!r}...")
+            raise ValueError(f"contains a name of {len(name):,} characters: {name[:20]!r}...")
 
 
 def _read_epochs(content: bytes) -> tuple[pd.DataFrame, dict[str, NDArray[Any]]]:
-    """The names and times of epochs, and their further columns that have a name."""
+    """Read the names and times of epochs, and all other columns that have a name."""
     required = ["name", "start", "end"]
     header = Counter(read_header(content))
     further = [name for name, n in header.items() if name and n == 1 and name not in required]
@@ -409,7 +409,7 @@ def _read_epochs(content: bytes) -> tuple[pd.DataFrame, dict[str, NDArray[Any]]]
         {
             # There are few distinct names, so the column refers to one copy of each.
             "name": pd.Series([names[name] for name in table["name"]], dtype=str),
-            # pandas writes a time that is not known as nothing.
+            # pandas writes an unknown time as an empty field.
             "start": np.array(parse_numbers([t or "nan" for t in table["start"]]), np.float64),
             "end": np.array(parse_numbers([t or "nan" for t in table["end"]]), np.float64),
         }
@@ -418,7 +418,7 @@ def _read_epochs(content: bytes) -> tuple[pd.DataFrame, dict[str, NDArray[Any]]]
 
 
 def _as_array(texts: list[str]) -> NDArray[Any]:
-    """A column of a table as bool, int or float if all of its texts are such, or else as str."""
+    """Convert a column of a table to bool, int or float if possible, or else to str."""
     if set(texts) <= {"True", "False"}:
         return np.array([text == "True" for text in texts])
     try:
@@ -434,9 +434,9 @@ def _as_array(texts: list[str]) -> NDArray[Any]:
 
 @contextmanager
 def _opened_hdf5(content: bytes, names: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
-    """Open the datasets of an HDF5 file, in which nothing may point to another file.
+    """Open the datasets of an HDF5 file. Links and references to other files are errors.
 
-    Of those in groups only the ones that have one of the `names`, such as ``"group/dataset"``.
+    Datasets in groups are only opened if they are in `names`, as ``"group/dataset"``.
     """
     import h5py
 
@@ -449,11 +449,11 @@ def _opened_hdf5(content: bytes, names: Iterable[str] = ()) -> Iterator[dict[str
             for name in dict.fromkeys([*file, *in_groups]):
                 _refuse_link(file, name)
                 if not isinstance(dataset := file[name], h5py.Dataset):
-                    continue  # a group, of which NEMS has no use
+                    continue  # a group, which NEMS does not use
                 if dataset.is_virtual or dataset.external:
-                    raise ValueError(f"{name!r} holds values of another file")
+                    raise ValueError(f"{name!r} contains values of another file")
                 if dataset.dtype.kind not in "biuf" or not dataset.shape:
-                    raise ValueError(f"{name!r} holds {dataset.dtype}, not a list of numbers")
+                    raise ValueError(f"{name!r} contains {dataset.dtype}, not a list of numbers")
                 datasets[name] = dataset
             yield datasets
     except (OSError, RuntimeError) as error:
@@ -461,7 +461,7 @@ def _opened_hdf5(content: bytes, names: Iterable[str] = ()) -> Iterator[dict[str
 
 
 def _has_dataset(file: Any, name: str) -> bool:
-    """Whether a file has a dataset in a group, such as ``"group/dataset"``, and no link to one."""
+    """Whether a file has the dataset ``"group/dataset"``. A link to a dataset is an error."""
     *groups, last = name.split("/")
     for group in groups:
         if group in ("", ".") or file.get(group, getlink=True) is None:
@@ -484,7 +484,7 @@ def _refuse_link(file: Any, name: str) -> None:
 
 
 def _read_arrays(content: bytes, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """Read the datasets of an HDF5 file: floats as float64, integers and bool as they are."""
+    """Read the datasets of an HDF5 file. Floats become float64; integers and bool are kept."""
     with _opened_hdf5(content, names) as datasets:
         # HDF5 reads whole chunks, which can be larger than their dataset.
         sizes = [max(d.size, math.prod(d.chunks or ())) for d in datasets.values()]
@@ -493,7 +493,7 @@ def _read_arrays(content: bytes, names: Iterable[str]) -> dict[str, NDArray[Any]
 
 
 def _native(values: NDArray[Any]) -> NDArray[Any]:
-    """The values as float64 if they are floats, and in the byte order of this machine."""
+    """Convert floats to float64, and all values to the byte order of this machine."""
     dtype = np.float64 if values.dtype.kind == "f" else values.dtype.newbyteorder("=")
     return values.astype(dtype, copy=False)
 
@@ -501,20 +501,20 @@ def _native(values: NDArray[Any]) -> NDArray[Any]:
 def _signal(
     name: str, stem: str, files: dict[str, Any], label: str, rasters: bool, dtype: Any
 ) -> Signal:
-    """One signal from its JSON, epochs and data, checked against each other."""
+    """Make a signal from its JSON, epochs and data, and check that they are consistent."""
     if "json" not in files:
-        raise ValueError("has no JSON beside its data")
+        raise ValueError("has data, but no JSON")
     about = files["json"]
     fs = about.get("fs")
     if isinstance(fs, bool) or not isinstance(fs, int | float) or not 0 < fs < MAX_FS:
-        raise ValueError(f"its JSON has no sampling rate (fs: {fs!r})")
+        raise ValueError(f"its JSON has no valid sampling rate (fs: {fs!r})")
     kind = _kind(about)
     extension = "h5" if kind != "raster" or "h5" in files else "csv"
     if extension not in files:
         extension = "h5" if kind != "raster" else "csv"
         raise ValueError(f"its data file (.{extension}) is missing")
     if kind == "raster" and {"csv", "h5"} <= set(files):
-        raise ValueError("has its values in a .csv and in a .h5 file")
+        raise ValueError("has both a .csv file and a .h5 file with its values: remove one of them")
     listed = _listed(about)
     epochs, epoch_columns = files.get("epoch.csv") or _read_epochs(b"name,start,end\n")
     with explained(f"{shown(f'{stem}.{extension}')} in {label}"):
@@ -558,7 +558,7 @@ def _signal(
 
 
 def _kind(about: dict[str, Any]) -> Kind:
-    """What a signal is; older files do not say it: they are rasters."""
+    """Return the kind of a signal. Older files do not state it: they are rasters."""
     signal_type = str(about.get("signal_type"))
     if "PointProcess" in signal_type:
         return "points"
@@ -566,7 +566,7 @@ def _kind(about: dict[str, Any]) -> Kind:
 
 
 def _listed(about: dict[str, Any]) -> list[str] | None:
-    """The names of channels in the JSON, which NEMS does not ask for."""
+    """Return the names of the channels in the JSON, which are optional."""
     names = about.get("chans")
     if names is None:
         return None
@@ -581,13 +581,13 @@ def _channels(name: str, listed: list[str] | None, n_channels: int) -> list[str]
     """Name the channels of a raster or of tiles."""
     if listed is not None and len(listed) == n_channels:
         return listed
-    if listed is not None and n_channels == 1:  # as masks are left, that were made of responses
+    if listed is not None and n_channels == 1:  # NEMS leaves all names of cells in a mask's JSON
         return [name]
     return [f"{name}{number}" for number in range(n_channels)]
 
 
 def _declared_dtype(about: dict[str, Any]) -> np.dtype[Any] | None:
-    """The type of the values that the JSON declares, which only newer files do."""
+    """Return the type of the values in the JSON, which only newer files have."""
     try:
         dtype = np.dtype(about["dtype"])
     except (KeyError, TypeError):
@@ -596,7 +596,7 @@ def _declared_dtype(about: dict[str, Any]) -> np.dtype[Any] | None:
 
 
 def _hdf5_raster(content: bytes, values: bool) -> tuple[Any, tuple[int, ...]]:
-    """Read a raster, or its size only, and tell the size of its dims between channel and time."""
+    """Read a raster or only its size; also return the sizes of dims between channel and time."""
     with _opened_hdf5(content) as datasets:
         if "raster" not in datasets:
             raise ValueError("has no dataset 'raster'")
@@ -606,9 +606,9 @@ def _hdf5_raster(content: bytes, values: bool) -> tuple[Any, tuple[int, ...]]:
 
 
 def _as_type(raster: Any, dtype: Any) -> Any:
-    """The raster with values of a type, or of its own; no value may change but by rounding."""
+    """Convert the values of a raster. A change by more than rounding is an error."""
     dtype = np.dtype(dtype or raster.dtype)
-    if dtype.kind == "f" and dtype.itemsize not in (4, 8):  # which netCDF cannot hold
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):  # netCDF does not have other floats
         dtype = np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
     if not isinstance(raster, Raster):
         return replace(raster, dtype=dtype)
@@ -621,12 +621,12 @@ def _as_type(raster: Any, dtype: Any) -> Any:
     else:
         changed = values != raster.values
     if changed.any():
-        raise ValueError(f"holds a value that {dtype} cannot hold: {raster.values[changed][0]}")
+        raise ValueError(f"contains a value that does not fit {dtype}: {raster.values[changed][0]}")
     return replace(raster, values=values)
 
 
 def _without_samples(raster: Any, channels: list[str]) -> Any:
-    """A table of blank lines, which has as many samples as lines only if it has no channels."""
+    """Set the size of a table of blank lines. Lines only count as samples without channels."""
     if not channels:
         return raster
     if isinstance(raster, Raster):
@@ -635,7 +635,7 @@ def _without_samples(raster: Any, channels: list[str]) -> Any:
 
 
 def _last_sample(segments: Any) -> int | None:
-    """End of the last of the JSON's ``segments``, [[first, last], ...] in samples."""
+    """Return the end of the last segment, from ``segments``, [[first, last], ...], in samples."""
     try:
         return int(max(stop for _, stop in segments))
     except (TypeError, ValueError, OverflowError):

@@ -33,18 +33,19 @@ T = TypeVar("T")
 
 
 class _NetcdfLock(type(RLock())):  # type: ignore[misc]
-    """The lock of the netCDF library, which is not thread-safe.
+    """A lock for the netCDF library, which is not thread-safe.
 
-    It is reentrant. Because it is written in C, an interrupt cannot leave it held after ``with``.
+    The lock is reentrant. It is written in C, so an interrupt cannot leave it locked after
+    ``with``.
     """
 
     def __reduce__(self) -> str:
-        return "NETCDF_LOCK"  # each process has one
+        return "NETCDF_LOCK"  # each process has its lock
 
 
 NETCDF_LOCK = _NetcdfLock()
 
-# xarray reads and writes files under its own two locks: make it use this one instead.
+# Make xarray use this lock instead of its two locks for netCDF and HDF5.
 for _lock in (NETCDFC_LOCK, HDF5_LOCK):
     with _lock.lock:
         _lock.lock = SerializableLock._locks[_lock.token] = NETCDF_LOCK
@@ -56,7 +57,7 @@ _held: list[Any] = []
 
 
 def _before_fork() -> None:
-    """Wait until no other thread uses the libraries: a child would find them locked for ever."""
+    """Wait until no other thread uses the libraries, which would stay locked in the child."""
     h5py = sys.modules.get("h5py._objects")
     _held[:] = [NETCDF_LOCK, *([h5py.phil] if h5py else [])]
     for lock in _held:
@@ -80,29 +81,29 @@ def alone(function: Callable[..., T], *args: Any, **options: Any) -> T:
     Parameters
     ----------
     function : callable
-        It must not compute anything with dask, whose threads may need the library, and must not
-        call `alone`.
+        It must not compute anything with dask, because the threads of dask may need the library,
+        and it must not call `alone`.
     *args, **options
-        Its arguments.
+        Arguments of the function.
 
     Returns
     -------
     object
-        What it returns.
+        The return value of the function.
     """
     try:
         with NETCDF_LOCK:
             return function(*args, **options)
     finally:
-        while NETCDF_LOCK._is_owned():  # an interrupt within xarray may leave it held
+        while NETCDF_LOCK._is_owned():  # an interrupt in xarray may leave it locked
             NETCDF_LOCK.release()
 
 
 def text_encoding(ds: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
-    """The encoding of the text in a converted file: as characters.
+    """Return the encoding of text in a converted file, which is stored as single characters.
 
-    If a file with strings of variable length is opened twice at the same time, the process
-    crashes: https://github.com/Unidata/netcdf-c/issues/2510.
+    Strings of variable length would crash the process if the file were opened twice at the same
+    time: https://github.com/Unidata/netcdf-c/issues/2510.
     """
     return {
         name: {"dtype": "S1", "zlib": True}
@@ -112,16 +113,16 @@ def text_encoding(ds: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
 
 
 def open_with_labels(file: Path, crc32: int | None = None) -> xr.Dataset:
-    """Open a converted file with its coordinates in memory, text as numpy strings, the rest lazy.
+    """Open a converted file. Its coordinates are loaded, with text as numpy strings.
 
-    xarray reopens the file after unpickling, or when it had closed it because too many files were
-    open. If the file then has other content, that raises an OSError.
+    xarray reopens the file after unpickling, or after it had to close it because too many files
+    were open. If the content of the file has changed, this raises an OSError.
 
     Parameters
     ----------
     file : pathlib.Path
     crc32 : int, optional
-        The checksum of its content, if it is known.
+        The CRC-32 of the file, if it is known.
 
     Returns
     -------
@@ -146,7 +147,7 @@ def _open_with_labels(file: Path, crc32: int) -> xr.Dataset:
 
 
 class _Store(NetCDF4DataStore):
-    """A file whose missing values are decoded faster than xarray does it."""
+    """A netCDF file that decodes missing values faster than xarray does."""
 
     def open_store_variable(self, name: str, var: Any) -> xr.Variable:
         variable: xr.Variable = super().open_store_variable(name, var)
@@ -161,7 +162,7 @@ class _Store(NetCDF4DataStore):
 
 
 class _Counts(NetCDF4ArrayWrapper):
-    """Counts that are bytes on disk and float32 in memory, NaN where they are missing."""
+    """Counts that are stored as bytes and read as float32, with NaN for missing counts."""
 
     def __init__(self, name: str, store: NetCDF4DataStore):
         super().__init__(name, store)  # type: ignore[no-untyped-call]
@@ -178,7 +179,7 @@ class _Counts(NetCDF4ArrayWrapper):
 
 
 def _open_unchanged(file: str, status: tuple[int, ...], crc32: int, mode: Any) -> netCDF4.Dataset:
-    """Open a netCDF file, if its content is unchanged since it was first opened."""
+    """Open a netCDF file, and raise an error if it has changed since it was first opened."""
     try:
         content = netCDF4.Dataset(file, mode)
         if status_of(Path(file)) == status or crc32_of(Path(file)) == crc32:
@@ -231,8 +232,8 @@ def to_netcdf(obj: xr.Dataset | xr.DataArray, path: str | os.PathLike[str], **op
 def write_locked(obj: xr.Dataset | xr.DataArray, file: Path, **options: Any) -> None:
     """Write a netCDF file in place, safely while other threads use the netCDF library."""
     if "distributed" in sys.modules and sys.modules["distributed"].futures_of(obj):
-        obj = obj.compute()  # held by the workers of a cluster, which threads here cannot reach
-    # Everything but dask chunks is written at once; each chunk then takes the lock by itself.
+        obj = obj.compute()  # the threads below cannot use data in the workers of a cluster
+    # First everything except dask chunks is written, then each chunk with the lock.
     with dask.config.set(scheduler="synchronous"):
         chunks: Any = alone(obj.to_netcdf, file, compute=False, **options)
     chunks.compute(scheduler="threads")
@@ -252,11 +253,11 @@ def _write_netcdf(ds: xr.Dataset, target: Path, encoding: dict[Hashable, dict[st
 
 
 def write_area(data: AreaData, target: Path) -> None:
-    """Write an area's converted file."""
+    """Write the converted file of an area."""
     compression = {"zlib": True, "complevel": 1, "shuffle": True}
     encoding = text_encoding(data.header) | dict.fromkeys(["spectrogram", "n_reps"], compression)
     write_netcdf(data.header, target, encoding)
-    # On disk, the counts of a trial are bytes, a quarter of the size; xarray reads float32.
+    # Counts are stored as bytes, which take a quarter of the space, and read as float32.
     rate: tuple[str, Any] = ("f4", np.float32(np.nan))
     count = ("u1", _MISSING) if data.counts_fit_a_byte() else rate
     alone(_add_variables, target, simulated_attr(data.header), {"response": count, "psth": rate})
@@ -288,7 +289,7 @@ def _add_variable(
 
 
 def _write_chunks(data: AreaData, target: Path) -> None:
-    """Write ``response`` and ``psth`` chunk by chunk, compressed on two cores."""
+    """Write ``response`` and ``psth`` chunk by chunk, and compress them on two cores."""
     n_cores = min(2, os.cpu_count() or 1)  # more cores would need more memory
     import h5py
 
@@ -297,7 +298,7 @@ def _write_chunks(data: AreaData, target: Path) -> None:
         count_chunk, psth_chunk = (np.zeros(v.chunks, v.dtype) for v in (response, psth))
 
         def compressed(first: int) -> list[tuple[h5py.Dataset, tuple[int, ...], bytes]]:
-            """The chunks of some sounds, and their offsets."""
+            """Compress the chunks of a few sounds, and return them with their offsets."""
             stims = slice(first, first + DISK_CHUNKS["stim"])
             chunks: list[tuple[h5py.Dataset, tuple[int, ...], bytes]] = [
                 (psth, (first, 0, neuron), chunk)
@@ -321,11 +322,11 @@ def _write_chunks(data: AreaData, target: Path) -> None:
 
 
 def _compress(block: NDArray[Any], empty: NDArray[Any]) -> Iterator[tuple[int, bytes]]:
-    """A (stim, time, neuron) block in chunks like an empty one, deflated as HDF5 does it."""
+    """Split a block (stim, time, neuron) into chunks, and compress them for HDF5."""
     n_neurons = empty.shape[-1]
     for neuron in range(0, block.shape[-1], n_neurons):
         part = block[..., neuron : neuron + n_neurons]
         chunk = np.zeros_like(empty)
         chunk[: part.shape[0], :, : part.shape[2]] = part
-        # HDF5 would compress with zlib, which takes five times as long.
+        # HDF5 itself would use zlib, which takes five times as long.
         yield neuron, isal_zlib.compress(chunk, 1)

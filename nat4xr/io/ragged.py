@@ -1,14 +1,14 @@
-"""Writing spike times as a contiguous ragged array.
+"""Write spike times as a contiguous ragged array.
 
-The file follows section 9.3.3 of the CF conventions. Its instances are the *trials*: one
-presentation of a sound at a site, heard by all cells of the site at once. The spikes of a trial
-stand together, ordered by cell and time, and each says which cell fired it. There are thus only as
-many rows as presentations (a row for each cell's trial would be 40 times as many); sound, repeat
-and onset are stored once; and a population's trial is one slice. CF's ``featureType`` is left out,
-as its features are places on Earth.
+The file follows section 9.3.3 of the CF conventions. Its instances are the *trials*. A trial is one
+presentation of a sound at a site, which all cells of the site hear together. The spikes of a trial
+are stored together, ordered by cell and time, with the number of the cell. With this layout there
+is one row per presentation (a row for each trial of each cell would be 40 times as many), and the
+spikes of the whole population in a trial are one slice. The attribute ``featureType`` of CF is left
+out, because it is only defined for places on Earth.
 
-Rows are sorted by subset (val first), site, repeat and sound, so that a block of the response is
-read in few pieces; ``trial_position`` gives the order of the session.
+The rows are sorted by subset (val first), site, repeat and sound, so that a block of the response
+can be read in few pieces. ``trial_position`` gives the order of the session.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressbar
     Parameters
     ----------
     header : xarray.Dataset
-        The area's converted file, whose labels the spikes get.
+        The converted file of the area. The spikes get its labels.
     files : AreaFiles
     target : pathlib.Path
         The netCDF file to write.
@@ -64,27 +64,29 @@ def write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressbar
 def _read_all_sites(
     header: xr.Dataset, files: AreaFiles, progressbar: bool
 ) -> tuple[list[_Site], list[str]]:
-    """Read the sites with cells of the area; list the cells that the area does not have."""
+    """Read the sites with cells of the area, and list the cells that the area does not have."""
     sites: dict[str, _Site] = {}
     left_out: list[str] = []
     title = f"Reading the spikes of {header.attrs['area']}"
     for recording in read_sites(files, title, progressbar=progressbar):
         signal = recording.signals["resp"]
         if not labels.match_cells(header["neuron"].values.tolist(), signal.channels):
-            left_out += signal.channels  # a site without any published cell
+            left_out += signal.channels  # none of the cells of this site is in the area
             continue
         site = _read_site(signal, header, recording.name)
         if site.name in sites:
-            raise ReleaseError(f"{recording.name} is a second recording of site {site.name!r}")
+            raise ReleaseError(
+                f"{files.sites.name}: {recording.name} is a second recording of site {site.name!r}"
+            )
         sites[site.name] = site
     if not sites:
-        raise ReleaseError(f"{files.sites.name} holds no cell of {files.population.name}")
+        raise ReleaseError(f"{files.sites.name} has none of the cells in {files.population.name}")
     left_out += [cell for site in sites.values() for cell in site.left_out]
     return list(sites.values()), left_out
 
 
 def _ragged_array(header: xr.Dataset, sites: list[_Site]) -> xr.Dataset:
-    """Put the trials and spikes of all sites one after another."""
+    """Concatenate the trials and spikes of all sites."""
     parts = [site.part(subset) for subset in ("val", "est") for site in sites]
     trials = pd.concat([rows for rows, _ in parts], ignore_index=True)
     spikes = pd.concat([columns for _, columns in parts], ignore_index=True)
@@ -130,7 +132,7 @@ def _ragged_array(header: xr.Dataset, sites: list[_Site]) -> xr.Dataset:
 
 @dataclass(frozen=True)
 class _Site:
-    """Trials and spikes of a site as they stand in the file, and what does not."""
+    """The trials and spikes of a site in the order of the file, and what is not in it."""
 
     name: str
     trials: pd.DataFrame
@@ -139,7 +141,7 @@ class _Site:
     left_out: list[str]
 
     def part(self, subset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Trials and spikes of one subset; val comes first."""
+        """Return the trials and spikes of one subset; val comes first."""
         is_val = self.trials["is_val"]
         end_of_val = self.trials.loc[is_val, "n_spikes"].sum()
         if subset == "val":
@@ -151,7 +153,9 @@ def _read_site(signal: nems.Signal, header: xr.Dataset, label: str) -> _Site:
     """Sort the spikes of a site into its trials."""
     samples_per_ms = round(signal.fs / 1000)
     if not np.isclose(samples_per_ms * 1000, signal.fs):
-        raise ReleaseError(f"sampling rate {signal.fs:g} Hz of {label} is not a multiple of 1000")
+        raise ReleaseError(
+            f"{label}: the sampling rate {signal.fs:g} Hz is not a multiple of 1000 Hz"
+        )
     stims, cells = header["stim"].values.tolist(), header["neuron"].values.tolist()
     trials = find_trials(signal, stims, header.sizes["time"] * BIN_S, label)
     matches = labels.match_cells(cells, signal.channels)
@@ -176,7 +180,7 @@ def _read_site(signal: nems.Signal, header: xr.Dataset, label: str) -> _Site:
     row = np.full(len(trials.stim), -1)
     row[rows["position"]] = np.arange(len(rows))
     rows["n_spikes"] = np.bincount(row[trial], minlength=len(rows))
-    # Stable, so that within a trial the spikes stay in order of cell and time.
+    # The sort is stable, so spikes within a trial stay in order of cell and time.
     order = np.argsort(row[trial].astype(np.min_scalar_type(len(rows))), kind="stable")
     spikes = pd.DataFrame(
         {
@@ -190,17 +194,17 @@ def _read_site(signal: nems.Signal, header: xr.Dataset, label: str) -> _Site:
 
 
 def _site_name(header: xr.Dataset, numbers: NDArray[np.int16], label: str) -> str:
-    """The site of the cells, which must be one."""
+    """Return the site of the cells. Cells of several sites are an error."""
     names = sorted(set(header["site"].values[numbers].tolist())) or [label]
     if len(names) > 1:
-        raise ReleaseError(f"{label} holds cells of several sites: {', '.join(names)}")
+        raise ReleaseError(f"{label} has cells of several sites: {', '.join(names)}")
     return str(names[0])
 
 
 def _trial_rows(
     trials: Trials, known: NDArray[np.int64], header: xr.Dataset, signal: nems.Signal, site: str
 ) -> pd.DataFrame:
-    """The trials of known sounds, a row each, in the order of the file."""
+    """Make one row for each trial of a known sound, in the order of the file."""
     rows = pd.DataFrame(
         {
             "is_val": header["subset"].values[trials.stim[known]] == "val",

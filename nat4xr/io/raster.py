@@ -1,4 +1,4 @@
-"""Rasters: tables of samples x channels, read from text or HDF5 and held without their zeros."""
+"""Read rasters, which are tables of samples x channels, and store them without their zeros."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import limits
 _BLOCK = 2 * 2**20
 _FLOAT64 = np.dtype(np.float64)
 _WORDS = ("head", "middle", "tail")
-# A value written with "%.18e" has 24 characters, which are handled as three words, and is
+# A value in the format "%.18e" has 24 characters, which are read as three 64-bit words. It is
 # followed by a comma or a newline.
 _VALUE = np.dtype({"names": _WORDS, "formats": ["<u8"] * 3, "offsets": [0, 8, 16], "itemsize": 25})
 _ZERO = b"0.000000000000000000e+00"
@@ -32,19 +32,20 @@ Stream = Any  # a binary file with readinto(buffer)
 
 @dataclass(frozen=True)
 class Raster:
-    """A samples x channels table with its zeros left out.
+    """A samples x channels table without its zeros.
 
-    Spike counts are mostly zeros: the 88,950 x 849 values of A1 take 55 MB as float32, not 300.
+    Spike counts are mostly zeros: the 88,950 x 849 values of A1 take 55 MB in this form, and 300 MB
+    as a dense float32 table.
 
     Attributes
     ----------
     n_channels : int
     starts : numpy.ndarray of int
-        Where the values of each sample start, and where those of the last end.
+        The position of the first value of each sample, followed by the number of values.
     channels : numpy.ndarray of uint16
-        The channel of each value that is not zero, sample by sample.
+        The channel of each value, in the order of samples.
     values : numpy.ndarray
-        Any numbers, or bool.
+        The values that are not zero. Any numbers, or bool.
     """
 
     n_channels: int
@@ -63,11 +64,11 @@ class Raster:
         return self.values.dtype
 
     def within(self, start: int, stop: int) -> slice:
-        """Which of the values lie in samples ``start`` to ``stop``."""
+        """Return the positions of the values of samples ``start`` to ``stop``."""
         return slice(self.starts[start], self.starts[stop])
 
     def dense(self, start: int, stop: int) -> NDArray[Any]:
-        """Samples ``start`` to ``stop`` of all channels, (samples, channels)."""
+        """Return samples ``start`` to ``stop`` as a dense table, (samples, channels)."""
         table = np.zeros((stop - start, self.n_channels), self.dtype)
         kept = self.within(start, stop)
         sample = np.repeat(np.arange(stop - start), np.diff(self.starts[start : stop + 1]))
@@ -87,18 +88,18 @@ class RasterShape:
 def read_raster(stream: Stream, size: int, dtype: Any = np.float64) -> Raster:
     """Read a samples x channels CSV of numbers as a `Raster`, in blocks of a few MB.
 
-    Text written with ``%.18e`` has 25 bytes a value, so that zeros are found by comparing
-    bytes and only the other values are parsed. Any other block is parsed value by value, twenty
-    times as slowly. Blank lines are passed over, but a table of nothing else has a sample in each
-    line and no channel.
+    In the format ``%.18e``, each value takes 25 bytes. Zeros are then found by comparing bytes, and
+    only the other values are parsed. Blocks in another format are parsed value by value, which
+    takes twenty times as long. Blank lines are ignored, except in a table that only consists of
+    blank lines. Such a table has one sample per line, and no channels.
 
     Parameters
     ----------
     stream : binary file
     size : int
-        Not used: the size of the file in bytes.
-    dtype : numpy.dtype, optional
-        Type of the values, ``float64`` or ``float32``. Default: ``float64``.
+        The size of the file in bytes, which is not used.
+    dtype : numpy.dtype, default: float64
+        Type of the values, ``float64`` or ``float32``.
 
     Returns
     -------
@@ -130,8 +131,8 @@ def read_hdf5_raster(dataset: Any) -> Raster:
     Parameters
     ----------
     dataset : h5py.Dataset
-        (channel, ..., time), of any numbers or bool. A channel with further dims counts as one
-        channel for each of their positions.
+        (channel, ..., time), of any numbers or bool. Dims between channel and time are flattened
+        into the channels.
 
     Returns
     -------
@@ -139,8 +140,8 @@ def read_hdf5_raster(dataset: Any) -> Raster:
     """
     shape = measure_hdf5_raster(dataset)
     chunk = dataset.chunks[-1] if dataset.chunks else 1
-    wanted = max(1, _BLOCK // max(1, shape.n_channels))
-    at_a_time = min(max(1, wanted // chunk) * chunk, max(1, 2**27 // max(1, shape.n_channels)))
+    n_samples = max(1, _BLOCK // max(1, shape.n_channels))
+    at_a_time = min(max(1, n_samples // chunk) * chunk, max(1, 2**27 // max(1, shape.n_channels)))
 
     def blocks() -> Iterator[Raster]:
         for start in range(0, shape.n_samples, at_a_time):
@@ -153,7 +154,7 @@ def read_hdf5_raster(dataset: Any) -> Raster:
 
 
 def measure_hdf5_raster(dataset: Any) -> RasterShape:
-    """Tell the size of a dataset that `read_hdf5_raster` would read."""
+    """Return the size of a dataset that `read_hdf5_raster` would read."""
     n_samples, n_channels = dataset.shape[-1], math.prod(dataset.shape[:-1])
     _check_shape(n_samples, n_channels)
     limits.check("hdf5_values", n_samples * n_channels)
@@ -163,9 +164,9 @@ def measure_hdf5_raster(dataset: Any) -> RasterShape:
 def _joined(
     parts: Iterable[Raster], n_channels: int, n_samples: int, dtype: np.dtype[Any]
 ) -> Raster:
-    """Put rasters one after another, below ``n_samples`` samples without values."""
+    """Concatenate rasters along the samples, after ``n_samples`` samples without values."""
     starts = [np.zeros(1 + n_samples, np.int64)]
-    channels, values = bytearray(), bytearray()  # grow in place, where a list is held twice
+    channels, values = bytearray(), bytearray()  # a list of arrays would take twice the memory
     n_values = 0
     for part in parts:
         starts.append(n_values + part.starts[1:])
@@ -186,7 +187,7 @@ def _joined(
 def _raster(
     n_samples: int, n_channels: int, positions: NDArray[np.intp], values: NDArray[Any]
 ) -> Raster:
-    """A raster of values that lie at positions of the flattened table, in order."""
+    """Make a raster from values and their sorted positions in the flattened table."""
     first = np.arange(n_samples + 1) * n_channels
     starts = np.searchsorted(positions, first)
     channels = positions - np.repeat(first[:-1], np.diff(starts))
@@ -198,12 +199,12 @@ def _channel_dtype(n_channels: int) -> type[np.unsignedinteger[Any]]:
 
 
 def _first_line(stream: Stream) -> tuple[bytes, int]:
-    """Read on to the first line that is not blank.
+    """Read until the end of the first line that is not blank.
 
     Returns
     -------
     head : bytes
-        That line, and what was read with it; nothing if all lines are blank.
+        This line and any bytes that were read after it. Empty if all lines are blank.
     n_blank : int
         The number of blank lines before it.
     """
@@ -222,7 +223,7 @@ def _n_columns(head: bytes) -> int:
 
 
 def measure_raster(stream: Stream, size: int, dtype: Any = np.float64) -> RasterShape:
-    """Count the samples and channels of a CSV, passing over its values."""
+    """Count the samples and channels of a CSV without parsing its values."""
     dtype = np.dtype(dtype)
     head, n_samples = _first_line(stream)
     if not head:
@@ -232,7 +233,7 @@ def measure_raster(stream: Stream, size: int, dtype: Any = np.float64) -> Raster
         width = _VALUE.itemsize * n_channels
         n_lines = block.count(b"\n")
         if len(block) == n_lines * width and block[width - 1 :: width] == b"\n" * n_lines:
-            n_samples += n_lines  # of fixed width, so that none is blank
+            n_samples += n_lines  # all lines have the fixed width, so none is blank
         else:
             n_samples += len(_lines(block))
         _check_shape(n_samples, n_channels)
@@ -240,7 +241,7 @@ def measure_raster(stream: Stream, size: int, dtype: Any = np.float64) -> Raster
 
 
 def _lines(block: bytearray) -> list[bytearray]:
-    """The lines that are not blank."""
+    """Return the lines that are not blank."""
     return [line for line in block.split(b"\n") if line and line != b"\r"]
 
 
@@ -254,9 +255,9 @@ def _check_line(n_bytes: int) -> None:
 
 
 def _whole_lines(stream: Stream, head: bytes, n_channels: int) -> Iterator[bytearray]:
-    """The stream in blocks of whole lines, each good until the next is asked for.
+    """Yield blocks of whole lines. A block is only valid until the next one is read.
 
-    One buffer serves all blocks of fixed-width text: it stays in the processor's cache.
+    All blocks of fixed-width text share one buffer, which then stays in the processor's cache.
     """
     line_bytes = _VALUE.itemsize * n_channels
     buffer = bytearray(max(1, _BLOCK // line_bytes) * line_bytes)
@@ -277,7 +278,7 @@ def _whole_lines(stream: Stream, head: bytes, n_channels: int) -> Iterator[bytea
 
 
 def fill(stream: Stream, buffer: memoryview) -> int:
-    """Read until the buffer is full or the stream ends; return the number of bytes."""
+    """Read until the buffer is full or the stream ends, and return the number of bytes read."""
     n_read = 0
     while n := stream.readinto(buffer[n_read:]):
         n_read += n
@@ -287,20 +288,20 @@ def fill(stream: Stream, buffer: memoryview) -> int:
 def parse_fixed_width(
     block: bytearray, n_channels: int, dtype: np.dtype[Any] = _FLOAT64
 ) -> Raster | None:
-    """Parse lines whose values all have the width that ``%.18e`` gives them.
+    """Parse lines in which all values have the format ``%.18e``.
 
     Parameters
     ----------
     block : bytearray
-        Whole lines. They are overwritten while being checked.
+        Whole lines. They are overwritten if they can be parsed.
     n_channels : int
-    dtype : numpy.dtype, optional
+    dtype : numpy.dtype, default: float64
         Type of the values, ``float64`` or ``float32``.
 
     Returns
     -------
     Raster or None
-        None, and ``block`` as it was, if a value has another width or is no number.
+        None if a value has another width or is not a number. In this case, ``block`` is unchanged.
     """
     line_bytes = _VALUE.itemsize * n_channels
     if len(block) % line_bytes:
@@ -309,13 +310,13 @@ def parse_fixed_width(
             return None
     n_samples = len(block) // line_bytes
     text: Any = np.frombuffer(block, _VALUE)
-    # "%.18e" writes zero, and no other number, with a zero in front.
+    # In the format "%.18e", only zero begins with the digit 0.
     positions = np.flatnonzero(np.frombuffer(block, np.uint8)[:: _VALUE.itemsize] != ord("0"))
     words = head, middle, tail = tuple(text[word][positions] for word in _WORDS)
     values = _parse_words(head, middle, tail, dtype)
     if values is None:
         return None
-    # With zeros in their place there must be zeros and separators left, to the byte.
+    # After all other values are replaced by zeros, the text must be that of a table of zeros.
     for word, zero in zip(_WORDS, _ZERO_WORDS, strict=True):
         text[word][positions] = zero
     if block != _zero_lines(n_samples, n_channels):
@@ -336,7 +337,7 @@ def _parse_words(
     tail: NDArray[np.uint64],
     dtype: np.dtype[Any],
 ) -> NDArray[Any] | None:
-    """Parse values of 24 characters, given in three words; None if one is no number."""
+    """Parse values of 24 characters, given as three words. Returns None if one is not a number."""
     zero_head, zero_middle, zero_tail = _ZERO_WORDS
     digit = head - zero_head
     values: NDArray[Any] = digit.astype(dtype)
@@ -344,11 +345,11 @@ def _parse_words(
     if not others.size:
         return values
     texts = np.stack([head[others], middle[others], tail[others]], axis=1)
-    # The rest often has few distinct values (val averages are multiples of 1/20): parse each once.
-    mixed = texts @ np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 1], np.uint64)
-    _, first, which = np.unique(mixed, return_index=True, return_inverse=True)
-    if (texts[first][which] != texts).any():  # two share a hash
-        first = which = np.arange(len(texts))
+    # There are often few distinct values (val averages are multiples of 1/20). Each is parsed once.
+    hashes = texts @ np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 1], np.uint64)
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    if (texts[first][inverse] != texts).any():  # two values have the same hash
+        first = inverse = np.arange(len(texts))
     distinct = texts[first]
     characters = distinct.view(np.uint8)
     is_nan = (distinct == _NAN_WORDS).all(axis=1)
@@ -357,31 +358,31 @@ def _parse_words(
     is_number &= np.isin(characters[:, 21], (ord("+"), ord("-")))
     if not (is_number | is_nan).all():
         return None
-    values[others] = _as_type(distinct.view("S24").reshape(-1).astype(np.float64), dtype)[which]
+    values[others] = _as_type(distinct.view("S24").reshape(-1).astype(np.float64), dtype)[inverse]
     return values
 
 
 def _as_type(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The values as float64, or as float32, which cannot hold all of them."""
+    """Convert values to float64 or float32. If a value becomes infinite, this is an error."""
     if dtype == np.float64:
         return values
     with np.errstate(over="ignore"):
         converted: NDArray[Any] = values.astype(dtype)
     if np.isinf(converted).any():
-        raise ValueError(f"holds a value that is infinite, or too large for {dtype}")
+        raise ValueError(f"contains a value that is infinite, or too large for {dtype}")
     return converted
 
 
 def parse_general(block: bytearray, n_channels: int, dtype: np.dtype[Any] = _FLOAT64) -> Raster:
-    """Parse lines of comma-separated numbers of any width, passing over blank ones."""
+    """Parse lines of comma-separated numbers of any width, and ignore blank lines."""
     lines = _lines(block)
     if any(line.count(b",") != n_channels - 1 for line in lines):
         raise ValueError(f"has a line that does not have {n_channels} columns")
-    if b"_" in block:  # which Python allows in a number
-        raise ValueError("holds something that is not a number: an underscore")
+    if b"_" in block:  # Python would accept it in a number
+        raise ValueError("contains something that is not a number: an underscore")
     try:
         table = np.array([float(text) for line in lines for text in line.split(b",")])
     except ValueError as error:
-        raise ValueError(f"holds something that is not a number: {error}") from error
+        raise ValueError(f"contains something that is not a number: {error}") from error
     positions = np.flatnonzero(table)
     return _raster(len(lines), n_channels, positions, _as_type(table[positions], dtype))

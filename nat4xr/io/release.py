@@ -1,4 +1,4 @@
-"""Finding the files of the release in a folder, and what is in them; reads no recording."""
+"""Find the files of the release in a folder, and the site recordings and flags in them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SUBSETS = ("all", "est", "val")
 
 @dataclass(frozen=True)
 class AreaFiles:
-    """Where an area's three parts of the release stand.
+    """The paths of the three files of an area.
 
     Attributes
     ----------
     population : pathlib.Path
-        Population recording: its ``.tgz``, or the unpacked folder.
+        The population recording: its ``.tgz``, or the unpacked folder.
     sites : pathlib.Path
-        Zip of the site recordings, or a folder with them.
+        The zip of the site recordings, or a folder with them.
     table : pathlib.Path
-        CSV with the flag ``sig_auditory`` of each cell.
+        The CSV with the flag ``sig_auditory`` of each cell.
     """
 
     population: Path
@@ -41,12 +41,12 @@ class AreaFiles:
     table: Path
 
     def fingerprint(self) -> str:
-        """Digest of the names, sizes and modification times of all files."""
+        """Return a digest of the names, sizes and modification times of all files."""
         return _fingerprint(self.population, self.sites, self.table)
 
 
 def fingerprints(area: str, folder: Path) -> dict[str, str]:
-    """Return the fingerprint of each of an area's files, by its published name.
+    """Return the fingerprints of the files of an area, by their published names.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def fingerprints(area: str, folder: Path) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Without the files that are missing.
+        Files that are missing are left out.
     """
     parts = {name: _find(folder, name) for name in FILES[area]}
     return {name: _fingerprint(part) for name, part in parts.items() if part is not None}
@@ -69,29 +69,29 @@ def _fingerprint(*parts: Path) -> str:
             status = file.stat()
             name = file.relative_to(part.parent).as_posix()
             line = f"{name}\n{status.st_size}\n{status.st_mtime_ns}\n"
-            digest.update(os.fsencode(line))  # a name need not be UTF-8
+            digest.update(os.fsencode(line))  # the name may not be UTF-8
     return digest.hexdigest()[:16]
 
 
 def check_options(area: str, subset: str = "all") -> None:
-    """Refuse areas and subsets that the release does not have."""
+    """Raise an error for an area or subset that does not exist."""
     if area not in AREAS:
-        raise ValueError(f"there is no area {area!r}; the release holds {' and '.join(AREAS)}")
+        raise ValueError(f"there is no area {area!r}: the areas are {' and '.join(AREAS)}")
     if subset not in SUBSETS:
-        raise ValueError(f"subset is 'all', 'est' or 'val', not {subset!r}")
+        raise ValueError(f"subset must be 'all', 'est' or 'val', not {subset!r}")
 
 
 def check_folder(path: str | os.PathLike[str] | None, part: str) -> None:
-    """Refuse a data folder that is a file, or that was named and is not there: it was mistyped."""
+    """Raise an error if the data folder is a file, or if a given path does not exist."""
     folder = data_dir(path)
     if folder.is_file():
-        raise NotADirectoryError(f"{folder} is a file: give the folder that holds it")
+        raise NotADirectoryError(f"{folder} is a file: pass the folder that contains it")
     if path is not None and not os.path.lexists(folder):
         raise missing_error(part, list(FILES[part]), folder)
 
 
 def find_area(area: str, folder: Path) -> AreaFiles | list[str]:
-    """Find an area's files as published, or as unpacked by hand.
+    """Find the files of an area, either as published or unpacked by hand.
 
     Parameters
     ----------
@@ -101,29 +101,29 @@ def find_area(area: str, folder: Path) -> AreaFiles | list[str]:
     Returns
     -------
     AreaFiles or list of str
-        The names of the missing files, if any is missing.
+        The paths of the files, or the names of the missing files.
 
     Raises
     ------
     ReleaseError
-        It is not clear which folder was unpacked, or one holds a link.
+        If it is not clear which of several folders was unpacked, or if a folder contains a link.
     """
-    found = [_find(folder, name) for name in FILES[area]]
-    for part in found:
-        if part is not None and part.is_dir():
-            files_below(part)
-    missing = [name for name, file in zip(FILES[area], found, strict=True) if file is None]
-    return missing or AreaFiles(*(file for file in found if file is not None))
+    paths = [_find(folder, name) for name in FILES[area]]
+    for path in paths:
+        if path is not None and path.is_dir():
+            files_below(path)
+    missing = [name for name, path in zip(FILES[area], paths, strict=True) if path is None]
+    return missing or AreaFiles(*(path for path in paths if path is not None))
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """A published file, or the folder that was unpacked from it."""
+    """Find a published file, or the folder that was unpacked from it."""
     if (folder / name).is_file():
         return folder / name
     stem = name.removesuffix(".tgz").removesuffix(".zip")
     if stem == name:  # the CSV
         return None
-    # The folder inside a population archive bears the recording's name, such as A1_NAT4.
+    # The folder in a population archive has the name of the recording, such as A1_NAT4.
     prefix = stem.partition("_ozgf")[0]
     for unpacked in (f"{stem}.tar.gz", f"{stem}.tar", stem, prefix):
         if (folder / unpacked).is_file() or (folder / unpacked).is_dir():
@@ -133,12 +133,17 @@ def _find(folder: Path, name: str) -> Path | None:
     others = sorted(p for p in folder.glob(f"{prefix}*") if p.is_dir())
     if len(others) > 1:
         names = ", ".join(p.name for p in others)
-        raise ReleaseError(f"{folder} holds several folders that may be {stem}: {names}")
+        raise ReleaseError(
+            f"{folder} contains several folders that may be {stem}: {names}; remove all but one"
+        )
     return others[0] if others else None
 
 
 def files_below(part: Path) -> list[Path]:
-    """The files below an unpacked folder; links are refused, as changes behind one go unnoticed."""
+    """List the files below an unpacked folder.
+
+    Links are errors, because changes of their targets would not be noticed.
+    """
     files: list[Path] = []
     folders = [part]
     while folders:
@@ -147,8 +152,8 @@ def files_below(part: Path) -> list[Path]:
             if path.is_symlink() or not (is_folder or path.is_file()):
                 inside = shown(path.relative_to(part).as_posix())
                 raise ReleaseError(
-                    f"{part.name}: {inside} is a link, or no plain file; "
-                    "put there what it stands for, or remove it"
+                    f"{part.name}: {inside} is a link, or not a plain file: replace it by the file "
+                    "itself, or remove it"
                 )
             (folders if is_folder else files).append(path)
     return files
@@ -156,20 +161,20 @@ def files_below(part: Path) -> list[Path]:
 
 @contextmanager
 def opened_zip(file: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip; one that holds too many files is refused."""
+    """Open a zip. Too many files in it are an error."""
     with zipfile.ZipFile(file) as archive:
         limits.check("zip_files", len(archive.infolist()))
         yield archive
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Read a file of a zip: no more of it than its size says."""
+    """Read a file of a zip, at most the number of bytes that it declares."""
     with archive.open(member) as file:
         return file.read(member.file_size)
 
 
 def site_recordings(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
-    """The site recordings one by one: a label for error messages, and where to read it.
+    """Yield a label for error messages and the source of each site recording.
 
     Parameters
     ----------
@@ -184,7 +189,7 @@ def site_recordings(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
     Raises
     ------
     ReleaseError
-        The zip is broken, or there is no site recording.
+        If the zip is broken, or if there is no site recording.
     """
     with explained(sites.name):
         empty = True
@@ -192,11 +197,11 @@ def site_recordings(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
             empty = False
             yield label, source
         if empty:
-            raise ValueError("holds no site recording (.tgz)")
+            raise ValueError("contains no site recording (.tgz)")
 
 
 def count_sites(sites: Path) -> int:
-    """How many site recordings `site_recordings` will find."""
+    """Return the number of site recordings that `site_recordings` will yield."""
     with explained(sites.name):
         if sites.is_dir():
             return sum(1 for _ in _in_folder(sites))
@@ -206,11 +211,11 @@ def count_sites(sites: Path) -> int:
 
 def _is_site(name: str) -> bool:
     """Whether a file of a zip is a site recording, by its name."""
-    return is_archive_name(name) and not _is_left_behind(name.rpartition("/")[2])
+    return is_archive_name(name) and not _is_hidden(name.rpartition("/")[2])
 
 
-def _is_left_behind(name: str) -> bool:
-    """Whether a file is one that macOS leaves behind."""
+def _is_hidden(name: str) -> bool:
+    """Whether a file is hidden, like those that macOS adds to archives."""
     return name.startswith((".", "__MACOSX"))
 
 
@@ -222,8 +227,8 @@ def _in_folder(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What a folder holds, without what macOS leaves behind."""
-    return [p for p in sorted(folder.iterdir()) if not _is_left_behind(p.name)]
+    """List a folder without hidden files."""
+    return [p for p in sorted(folder.iterdir()) if not _is_hidden(p.name)]
 
 
 def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
@@ -239,7 +244,7 @@ def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
 
 
 def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
-    """The flag ``sig_auditory`` of each cell; False, with a warning, where there is no row.
+    """Return the flag ``sig_auditory`` of each cell. If a cell has no row, warn and return False.
 
     Parameters
     ----------
@@ -254,7 +259,7 @@ def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
     Raises
     ------
     ReleaseError
-        The table is broken, or lacks one of the two columns.
+        If the table is broken, or lacks one of the two columns.
     """
     with explained(table.name):
         limits.check("table_bytes", table.stat().st_size)
@@ -264,14 +269,16 @@ def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
         for cell_id, text in zip(cells_of_rows, rows["sig_auditory"], strict=True):
             flag = _FLAGS.get(text.strip().lower())
             if flag is None:
-                raise ValueError(f"sig_auditory of {cell_id!r} is {text!r}")
+                raise ValueError(
+                    f"has the value {text!r} for sig_auditory of {cell_id}, not True or False"
+                )
             if flags.setdefault(cell_id, flag) != flag:
-                raise ValueError(f"sig_auditory of {cell_id!r} is given twice, and differs")
+                raise ValueError(f"has two different values for sig_auditory of {cell_id}")
         listed = match_cells(cell_ids, flags)
     if lacking := len(cell_ids) - len(listed):
         warnings.warn(
-            f"{table} has no row for {lacking} of {len(cell_ids)} cells, which count as not "
-            "auditory: was it cut?",
+            f"{table} has no row for {lacking} of {len(cell_ids)} cells, which therefore count as "
+            "not auditory: the file may be incomplete",
             stacklevel=2,
         )
     return [flags[listed[cell_id]] if cell_id in listed else False for cell_id in cell_ids]
@@ -280,6 +287,6 @@ def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
 _FLAGS = {
     **dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True),
     **dict.fromkeys(("false", "f", "no", "n", "0", "0.0"), False),
-    # As pandas and others write what is missing: like a row that is missing.
+    # Missing values, as pandas and others write them, count like missing rows.
     **dict.fromkeys(("", "nan", "na", "n/a", "none", "null"), False),
 }

@@ -23,22 +23,22 @@ MAX_TIME = 1e9
 
 @dataclass(frozen=True)
 class Trials:
-    """The presentations of one site, in the order in which they took place.
+    """The presentations of one site, in the order of the session.
 
-    Each stands for itself: trials may overlap, and a spike may lie in several.
+    Trials may overlap. A spike in the overlap belongs to both trials.
 
     Attributes
     ----------
     stim : numpy.ndarray of int
-        Number of the sound among the sounds asked about; -1 for another sound.
+        Index of the sound in the list given to `find_trials`; -1 for other sounds.
     rep : numpy.ndarray of int
-        How often the sound had been presented before.
+        Number of earlier presentations of the sound.
     onset : numpy.ndarray of int
-        In samples of the recording.
+        Onset in samples of the recording.
     length : numpy.ndarray of int
-        In samples: ``n_samples``, or less if the trial was cut short.
+        Length in samples, which is less than ``n_samples`` if the trial was cut short.
     n_samples : int
-        Length of a whole trial.
+        Length of a whole trial in samples.
     """
 
     stim: NDArray[np.int64]
@@ -55,14 +55,14 @@ class Trials:
         Parameters
         ----------
         trials : numpy.ndarray of int
-            Which trials.
+            The indices of the trials.
         samples : numpy.ndarray of int
             The sample of each spike, in ascending order.
 
         Returns
         -------
         trial, spike : numpy.ndarray of int
-            Each pair of a trial and a spike in it, by their numbers.
+            The indices of a trial and of a spike, for each spike in each trial.
         """
         onset = self.onset[trials]
         first, last = np.searchsorted(samples, [onset, onset + self.length[trials]])
@@ -96,12 +96,13 @@ def read_sites(
         digests.add(digest)
         of_no_time = sum((~_is_time(times)).sum() for times in resp.data.values())
         noted.add(notes.NO_TIME, label, of_no_time)
-        # All sites are held at once, and meta data of megabytes can take a hundred times as much.
+        # All sites are in memory together. Megabytes of meta data could take a hundred times as
+        # much as Python objects.
         yield replace(recording, meta={}, signals={"resp": replace(resp, meta={})})
 
 
 def _digest(resp: nems.Signal) -> bytes:
-    """A digest of spikes and trials, which is the same for a recording and an unpacked copy."""
+    """Return a digest of spikes and trials, which is the same for an archive and its folder."""
     digest = hashlib.sha256(repr((resp.fs, resp.n_samples)).encode())
     digest.update("\n".join(resp.epochs["name"].tolist()).encode(errors="replace"))
     digest.update(resp.epochs[["start", "end"]].to_numpy().tobytes())
@@ -120,21 +121,21 @@ def find_trials(
 ) -> Trials:
     """Find the presentations of a site in its epochs.
 
-    A trial that was cut short is kept with the length it has; of a longer one only the first
-    `trial_s` are used. A sample more or less is rounding.
+    Trials that were cut short keep their length. Longer trials are cut to `trial_s`. A difference
+    of one sample is due to rounding, and is ignored.
 
     Parameters
     ----------
     signal : nems.Signal
         The site's spike times, with the epochs of the session.
     stims : list of str
-        The sounds asked about.
+        The names of the sounds to find.
     trial_s : float
         Length of a trial in s.
     label : str
-        What to call the recording in messages.
+        The name of the recording in messages.
     noted : Notes, optional
-        Where to note what is left out or repaired.
+        Notes on what is left out or repaired are added to it.
 
     Returns
     -------
@@ -159,37 +160,37 @@ def find_trials(
 
 
 def spike_times(signal: nems.Signal, cell: str) -> NDArray[np.float64]:
-    """The times of a cell's spikes in s, in ascending order; none is negative or NaN."""
+    """Return the spike times of a cell in s, sorted, without negative values and NaN."""
     times = signal.data[cell]
     return np.sort(times[_is_time(times)])
 
 
 def spike_samples(times: NDArray[np.float64], fs: float) -> NDArray[np.int64]:
-    """Sample of each spike by the format's own rule: floor(t * fs), in float64."""
+    """Return the sample of each spike by the rule of NEMS: floor(t * fs), in float64."""
     return np.floor(times * fs).astype(np.int64)
 
 
 def samples_per_bin(fs: float) -> int:
-    """How many samples a bin of 10 ms has."""
+    """Return the number of samples in a bin of 10 ms."""
     n_samples = round(fs * BIN_S)
     if n_samples < 1 or not np.isclose(n_samples, fs * BIN_S):
-        raise ValueError(f"sampling rate {fs:g} Hz does not divide into bins of 10 ms")
+        raise ValueError(f"has a sampling rate of {fs:g} Hz, which does not fit bins of 10 ms")
     return n_samples
 
 
 def val_bins(
     site: nems.Signal, trials: Trials, is_val: NDArray[np.bool_], columns: dict[str, int]
 ) -> tuple[NDArray[np.int64], ...]:
-    """The bin of each spike in a val trial: its rep, stim, time and neuron."""
+    """Return rep, stim, time bin and neuron of each spike in a val trial."""
     samples_a_bin = samples_per_bin(site.fs)
     val = np.flatnonzero((trials.stim >= 0) & is_val[trials.stim])
-    found = [(np.empty(0, np.int64),) * 3]
+    spikes = [(np.empty(0, np.int64),) * 3]
     for cell, neuron in columns.items():
         samples = spike_samples(spike_times(site, cell), site.fs)
         trial, spike = trials.locate(val, samples)
-        found.append((trial, samples[spike] - trials.onset[trial], np.full(len(trial), neuron)))
-    trial, place, neurons = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return trials.rep[trial], trials.stim[trial], place // samples_a_bin, neurons
+        spikes.append((trial, samples[spike] - trials.onset[trial], np.full(len(trial), neuron)))
+    trial, sample, neurons = (np.concatenate(parts) for parts in zip(*spikes, strict=True))
+    return trials.rep[trial], trials.stim[trial], sample // samples_a_bin, neurons
 
 
 def sound_epochs(signal: nems.Signal, label: str, noted: Notes) -> pd.DataFrame:
@@ -199,14 +200,15 @@ def sound_epochs(signal: nems.Signal, label: str, noted: Notes) -> pd.DataFrame:
     ----------
     signal : nems.Signal
     label : str
-        What to call the recording in messages.
+        The name of the recording in messages.
     noted : Notes
-        Where to note epochs that are left out.
+        Notes on epochs that are left out are added to it.
 
     Returns
     -------
     pandas.DataFrame
-        ``name``, ``onset`` and ``length`` in samples, in order of time, each presentation once.
+        One row per presentation, in order of time, with ``name``, ``onset`` and ``length``. The
+        latter two are in samples.
     """
     sounds = [name for name in signal.epochs["name"].unique() if name.startswith("STIM_")]
     labels.check_sounds(sounds)
