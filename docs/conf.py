@@ -10,6 +10,7 @@ formulas are drawn here, and links to other projects come from docs/inventories.
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from html import escape
@@ -136,6 +137,7 @@ html_theme = "furo"
 html_title = f"nat4xr {version}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+html_js_files = ["custom.js"]
 html_show_sourcelink = False
 html_math_renderer = "drawn"
 html_theme_options = {
@@ -259,13 +261,30 @@ class _Page(HTMLParser):
                 self.links.append(value)
 
 
+def polish(file: Path) -> None:
+    """Repair what the theme and Sphinx write that readers of screens stumble over."""
+    html = file.read_text(encoding="utf-8")
+    html = html.replace('class="caption" role="heading"', 'class="caption"')
+    asides = {"announcement-content": "Note", "sidebar-drawer": "Site", "toc-drawer": "Page"}
+    for name, label in asides.items():
+        html = html.replace(f'<aside class="{name}', f'<aside aria-label="{label}" class="{name}')
+    html = re.sub(  # lines of a signature are no definitions
+        r"<dl>\n((?:<dd>.*</dd>\n)+)</dl>",
+        lambda dl: re.sub("<dd>(.*)</dd>", r'<span class="sig-line">\1</span>', dl[1]),
+        html,
+    )
+    file.write_text(html, encoding="utf-8")
+
+
 def finish(app: Sphinx, exception: Exception | None) -> None:
-    """Let figures follow the colours of the page; warn of links within the site to nowhere."""
+    """Finish figures and pages, and warn of every link within the site that leads nowhere."""
     if exception or app.builder.format != "html":
         return
     root = Path(app.outdir).resolve()
-    for figure in root.rglob("*.svg"):
-        figures.darken(figure)
+    for file in root.rglob("*.svg"):
+        figures.darken(file)
+    for file in root.rglob("*.html"):
+        polish(file)
     pages = {file: _Page(file) for file in root.rglob("*.html")}
     for file, page in pages.items():
         if file.name == "404.html" or "_modules" in file.parts:  # not written by us

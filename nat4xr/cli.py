@@ -150,8 +150,9 @@ def info(area: str, path: Path | None, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @subset_option
 @click.option("--spikes", is_flag=True, help="Write the spike times instead of the responses.")
+@click.option("--char", is_flag=True, help="Write text as characters, for readers such as Octave.")
 @data_path
-def export(area: str, file: Path, subset: Any, spikes: bool, path: Path | None) -> None:
+def export(area: str, file: Path, subset: Any, spikes: bool, char: bool, path: Path | None) -> None:
     """Write an area to FILE, whose name must end in .nc (netCDF) or .zarr."""
     from dask.diagnostics.progress import ProgressBar
 
@@ -163,6 +164,8 @@ def export(area: str, file: Path, subset: Any, spikes: bool, path: Path | None) 
 
     if file.suffix not in (".nc", ".zarr"):
         raise click.UsageError(f"{file}: the name must end in .nc (netCDF) or .zarr")
+    if char and file.suffix != ".nc":
+        raise click.UsageError("--char applies to netCDF only: the name must end in .nc")
     if file.exists():
         raise click.ClickException(f"{file} already exists: remove it or choose another name")
     if file.suffix == ".zarr":
@@ -173,13 +176,14 @@ def export(area: str, file: Path, subset: Any, spikes: bool, path: Path | None) 
             warnings.filterwarnings("ignore", "The data type .FixedLengthUTF32")
             with written(file) as part:
                 ds.to_zarr(part, consolidated=False)
-        elif subset == "all":  # a copy of the converted file is fastest
+        elif subset == "all" and not char:  # a copy of the converted file is fastest
             converted = cache.spikes_file if spikes else cache.area_file
             source = converted(area, path, download=False, progressbar=False)
             with written(file) as part:
                 shutil.copyfile(source.path, part)
         else:
-            to_netcdf(ds, file)
+            text = [name for name, v in ds.variables.items() if v.dtype.kind in "OU"]
+            to_netcdf(ds, file, encoding={n: {"dtype": "S1"} for n in text} if char else {})
     click.echo(file)
 
 

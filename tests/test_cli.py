@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import matplotlib.image
+import netCDF4
 import numpy as np
 import pandas as pd
 import pytest
@@ -126,6 +127,23 @@ def test_export_writes_spike_times(release, tmp_path):
     assert result.exit_code == 0
     with xr.open_dataset(tmp_path / "s.nc") as ds, np.load(release / "reference.npz") as known:
         assert ds.sizes["spike"] == known["PEG_trials"].sum()
+
+
+def test_export_of_text_as_characters_opens_with_the_same_labels(release, tmp_path):
+    file = tmp_path / "char.nc"
+    assert run("export", "PEG", file, "--char", "--path", release).exit_code == 0
+    known = nat4xr.open_area("PEG", release)
+    with netCDF4.Dataset(file) as dataset:
+        assert dataset["site"].dtype == "S1"
+        assert all(v.dtype != str for v in dataset.variables.values())
+    with xr.open_dataset(file) as ds:
+        xr.testing.assert_equal(nat4xr.set_labels(ds), known)
+
+
+def test_export_of_text_as_characters_is_refused_for_zarr(release, tmp_path):
+    result = run("export", "PEG", tmp_path / "peg.zarr", "--char", "--path", release)
+    assert result.exit_code == 2
+    assert "--char" in result.output
 
 
 def test_export_does_not_overwrite(release, tmp_path):
