@@ -1,10 +1,10 @@
 """Benchmarks on simulated data of full size, which are made on first use.
 
-python -m benchmarks         the table: time, memory and size against their limits
-python -m benchmarks peer    beside a script of pandas, tarfile and h5py
-python -m benchmarks scale   cost against the numbers of cells and of sounds
-python -m benchmarks realism distributions over the simulated cells beside what they aim at
-python -m benchmarks bias    scores, ceilings and powers of cells whose rates are known
+python -m benchmarks         a table of time, memory and size, with their limits
+python -m benchmarks peer    comparison with a script of pandas, tarfile and h5py
+python -m benchmarks scale   time and memory for different numbers of cells and sounds
+python -m benchmarks realism distributions over simulated cells, with their targets
+python -m benchmarks bias    bias of scores, ceilings and powers of cells with known rates
 """
 
 import click
@@ -22,7 +22,7 @@ COMMANDS = {
 
 @click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))
 @click.argument("command", type=click.Choice(list(COMMANDS)), default="table")
-@click.option("--rounds", default=3, show_default=True, help="How often each is measured.")
+@click.option("--rounds", default=3, show_default=True, help="Number of measurements.")
 def main(command: str, rounds: int) -> None:
     COMMANDS[command](rounds)
 

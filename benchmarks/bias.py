@@ -1,4 +1,4 @@
-"""The bias of scores, noise ceilings and powers, against simulated cells whose rates are known."""
+"""The bias of scores, noise ceilings and powers, for simulated cells with known rates."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -12,15 +12,15 @@ RATES = (0.5, 2, 5, 20)
 TRIALS = (2, 5, 10, 20)
 NOISES = ("Poisson", "over-dispersed")
 COLUMNS = {
-    "SP / true": "signal_power over the variance of the rate",
-    "CCmax": "cc_max less the correlation that the rate reaches",
+    "SP / true": "signal_power divided by the variance of the rate",
+    "CCmax": "cc_max minus the correlation of the rate with the PSTH",
     "hsu": "the same with the method hsu",
     "CCnorm": "cc_norm of the rate",
     "r_ceiling": "r_ceiling of the rate",
-    "r²": "squared correlation of a model with the PSTH, whose r² with the rate is 0.5",
+    "r²": "squared correlation with the PSTH of a model whose r² with the rate is 0.5",
     "CCnorm²": "squared cc_norm of this model",
     "r²_ER": "r2_er of this model",
-    "r²_ER, all": "r2_er of all cells, concatenated as one, over the true r²",
+    "r²_ER, all": "r2_er of all cells, concatenated to one cell, divided by the true r²",
     "none": "cells without a ceiling, in percent",
 }
 
@@ -28,11 +28,11 @@ COLUMNS = {
 def cells(
     rate: float, trials: int, noise: str, n_cells: int, n_sounds: int, seed: int = 0
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    """Rates (stim, time, neuron) with a mean in spikes/s, and responses to them.
+    """Simulate rates (stim, time, neuron) with a given mean in spikes/s, and responses.
 
-    A rate is a product of the sound's level and a time course, silent before the sound. Noise is
-    that of a Poisson process, or also of a gain that each trial draws, with a standard deviation
-    of a half.
+    The rate is the product of a level for each sound and a time course, which is low before the
+    sound. The noise is that of a Poisson process. If it is over-dispersed, each trial also has a
+    random gain with a standard deviation of 0.5.
     """
     rng = np.random.default_rng([seed, trials, round(10 * rate), NOISES.index(noise)])
     course = rng.gamma(0.7, 1, (n_sounds, 150, n_cells))
@@ -51,7 +51,7 @@ def cells(
 
 
 def half_right(rate: xr.DataArray, seed: int = 1) -> xr.DataArray:
-    """A prediction whose squared correlation with the rate is exactly one half."""
+    """Make a prediction whose squared correlation with the rate is exactly one half."""
     dims = ("stim", "time")
     signal = (rate - rate.mean(dims)) / rate.std(dims)
     noise = rate.copy(data=np.random.default_rng(seed).normal(size=rate.shape))
@@ -63,7 +63,7 @@ def half_right(rate: xr.DataArray, seed: int = 1) -> xr.DataArray:
 def biases(
     rate: float, trials: int, noise: str, n_cells: int = 200, n_sounds: int = 18
 ) -> dict[str, float]:
-    """A row of the table: means over cells; of ratios, the ratios of means."""
+    """Compute a row of the table: means over cells, medians of scores, and ratios of means."""
     truth, response = cells(rate, trials, noise, n_cells, n_sounds)
     model, psth = half_right(truth), response.mean("rep")
     reached = metrics.corrcoef(truth, psth)
@@ -78,16 +78,18 @@ def biases(
         "r²": (metrics.corrcoef(model, psth) ** 2).mean(),
         "CCnorm²": (metrics.cc_norm(model, response) ** 2).median(),
         "r²_ER": metrics.r2_er(model, response).median(),
-        "r²_ER, all": of_all_cells(rate, trials, noise, n_cells, n_sounds),
+        "r²_ER, all": r2_er_of_all_cells(rate, trials, noise, n_cells, n_sounds),
         "none": 100 * ceiling.isnull().mean(),
     }
     return {name: float(value) for name, value in row.items()}
 
 
-def of_all_cells(rate: float, trials: int, noise: str, n_cells: int, n_sounds: int = 18) -> float:
-    """r2_er over its true value, of one cell that has heard the sounds of all cells.
+def r2_er_of_all_cells(
+    rate: float, trials: int, noise: str, n_cells: int, n_sounds: int = 18
+) -> float:
+    """Compute r2_er, divided by its true value, for one cell that heard the sounds of all cells.
 
-    The fewer trials there are, the more cells.
+    With fewer trials, more cells are simulated.
     """
     truth, response = cells(rate, trials, noise, n_cells * 20 // trials, n_sounds, seed=2)
     model, truth, response = (
@@ -99,7 +101,7 @@ def of_all_cells(rate: float, trials: int, noise: str, n_cells: int, n_sounds: i
 
 
 def table(n_cells: int = 200) -> Iterator[str]:
-    """Lines of the table in Markdown."""
+    """Yield the lines of the table in Markdown."""
     names = ["noise", "spikes/s", "trials", *COLUMNS]
     yield f"| {' | '.join(names)} |"
     yield f"|{'---|' * len(names)}"
@@ -115,7 +117,7 @@ def table(n_cells: int = 200) -> Iterator[str]:
 
 
 def null(n_cells: int = 1000) -> Iterator[str]:
-    """The distribution of the ceiling of cells that ignore the sounds, over 20 trials."""
+    """Yield the lines of a table of the ceilings of cells that do not respond to the sounds."""
     yield "| spikes/s | without a ceiling | median | 95th percentile | 99th percentile |"
     yield "|---|---|---|---|---|"
     for rate in (1, 5, 20):
@@ -128,6 +130,6 @@ def null(n_cells: int = 1000) -> Iterator[str]:
 
 
 def run(rounds: int) -> None:
-    """Print both tables. They are the same each time: there is nothing to repeat."""
+    """Print both tables. They are always the same, so `rounds` is not used."""
     for line in chain(table(), [""], null()):
         print(line, flush=True)

@@ -1,4 +1,4 @@
-"""What a statement or a whole process costs: its seconds, CPU time and peak memory."""
+"""Measure the time, CPU time and peak memory of a statement or of a whole process."""
 
 import json
 import os
@@ -26,13 +26,13 @@ print(json.dumps([seconds, peak / (1e6 if sys.platform == "darwin" else 1e3)]))
 class Cost(NamedTuple):
     seconds: float
     peak_mb: float
-    cpu_s: float = 0.0  # of whole processes
+    cpu_s: float = 0.0  # only measured for whole processes
 
 
 def cost(statement: str, setup: str = "") -> Cost:
     """Run a statement in a fresh Python.
 
-    Processes inherit the peak memory of the one that starts them: this one must stay small.
+    A process inherits the peak memory of its parent, so the calling process must stay small.
     """
     program = _PROGRAM.format(statement=statement, setup=setup)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -55,13 +55,13 @@ def process(program: str) -> Cost:
 
 
 def gunzip(folder: Path) -> Cost:
-    """The unit of time: a process that streams the population recording through ``gzip.open``."""
+    """Measure the unit of time: a process that reads the population tgz with ``gzip.open``."""
     file = str(folder / POPULATION)
     return process(f"import gzip\nwith gzip.open({file!r}) as f:\n    while f.read(2**20): pass")
 
 
 def release(cells: float = 1, sounds: float = 1) -> Path:
-    """A simulated A1 with so many times its cells and sounds, made once."""
+    """Simulate A1 with multiples of its cells and sounds, on first use."""
     folder = DATA / f"A1-{cells:g}-cells-{sounds:g}-sounds"
     if not folder.exists():
         print(f"Simulating {folder.name} (once; a minute or more) ...", flush=True)
@@ -73,12 +73,12 @@ def release(cells: float = 1, sounds: float = 1) -> Path:
 
 
 def opening(folder: Path, *, options: str = "") -> str:
-    """The statement that opens a release."""
+    """Return the statement that opens a release."""
     return f"ds = nat4xr.open_area('A1', {str(folder)!r}, progressbar=False, {options})"
 
 
 def forget(folder: Path) -> None:
-    """Remove what was converted."""
+    """Remove the converted files."""
     for file in folder.glob("*_nat4xr-*"):
         file.unlink()
 

@@ -1,14 +1,14 @@
-"""How fast the models are, and how well they do on simulated releases.
+"""Measure the speed of the models, and their scores on simulated releases.
 
-    python benchmarks/models.py speed              # a minute or two; on the GPU, if there is one
-    python benchmarks/models.py scores             # fits, to a truth that adapts: hours on a CPU
+    python benchmarks/models.py speed              # a minute or two, on the GPU if there is one
+    python benchmarks/models.py scores             # adaptive encoding model; hours on a CPU
     python benchmarks/models.py scores --truth linear
 
-``scores`` fits every model, with and without AdapTrans, to a simulated PEG release of 64 cells and
-305 est sounds, and sets it beside the ridge STRF and the true rates. Fits run at the same time
-(``--jobs``), are kept in benchmarks/data, and go on where they were when they are interrupted.
-``speed`` times forward and backward passes of 16 sounds of 150 bins, for the 849 cells of A1, and
-those of deepSTRF's modules where that package is installed.
+``scores`` fits all models, with and without AdapTrans, to a simulated PEG release of 64 cells and
+305 est sounds, and compares them with the ridge STRF and the true rates. ``--jobs`` is the number
+of fits that run in parallel. Fits are saved in benchmarks/data, and continue after an interruption.
+``speed`` measures forward and backward passes of 16 sounds of 150 bins for the 849 cells of A1. If
+deepSTRF is installed, its modules are measured too.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def small_release(truth: str) -> xr.Dataset:
 
 
 def score(job: tuple[str, str, str | None, int]) -> dict[str, object]:
-    """Fit a model with several seeds, in a process of its own."""
+    """Fit a model with several seeds. Each job runs in a separate process."""
     truth, model, front, seeds = job
     torch.set_num_threads(1)
     start = perf_counter()
@@ -57,7 +57,7 @@ def score(job: tuple[str, str, str | None, int]) -> dict[str, object]:
 
 
 def references(truth: str) -> list[dict[str, object]]:
-    """Score the true rates, which no model can beat but by chance, and the ridge STRF."""
+    """Score the ridge STRF, and the true rates, which a model can only exceed by chance."""
     ds = small_release(truth)
     with xr.open_dataset(DATA / f"PEG-0.16-0.53-{truth}-0" / "truth.nc") as file:
         predictions = {"the true rates": file["rate"].load()}
@@ -128,7 +128,7 @@ def speed(device: str | None, threads: int | None) -> None:
 
 
 def peers() -> dict[str, Callable[[], torch.nn.Module]]:
-    """The modules of deepSTRF that correspond to ours, if it is installed."""
+    """Return the modules of deepSTRF that correspond to ours, if it is installed."""
     try:
         from deepSTRF.models.audio import ConvNet2D, StateNet, Transformer
     except ImportError:
@@ -153,7 +153,7 @@ def peers() -> dict[str, Callable[[], torch.nn.Module]]:
 
 
 def seconds_per_call(step: Callable[[], None], wait: Callable[[], None] | None) -> float:
-    """The fastest of several runs, after a run to warm up, each of about half a second."""
+    """Return the time of a call in the fastest of five runs of half a second, after a warm-up."""
     n_calls, best = 1, float("inf")
     for repeat in range(6):
         start = perf_counter()

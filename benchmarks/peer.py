@@ -1,4 +1,4 @@
-"""open_area beside the script that one would write today; both give the same arrays."""
+"""Compare `open_area` with a plain script that reads the same arrays."""
 
 from statistics import median
 
@@ -8,7 +8,7 @@ LOAD = "ds.response.sel(subset='val').load(); ds.psth.load()"
 
 
 def run(rounds: int) -> None:
-    """Measure both, compare what they give, and print a table."""
+    """Measure both, check that they read the same arrays, and print a table."""
     folder = release()
     script = f"arrays = plain_script.read(Path({str(folder)!r}))"
     imports = "from pathlib import Path; from benchmarks import plain_script"
@@ -31,8 +31,8 @@ def run(rounds: int) -> None:
         "assert np.array_equal(arrays[1], ds.psth)"
     )
     cost(same, f"import nat4xr; import numpy as np; {imports}; {script}; {opening(folder)}")
-    print("The arrays of all are equal, to the bit.\n")
-    print("|              |   min | median |   max |   | of the script | peak memory |")
+    print("All of them read exactly the same arrays.\n")
+    print("|              |   min | median |   max |   | over script   | peak memory |")
     print("|--------------|------:|-------:|------:|---|--------------:|------------:|")
     for way, times in ways.items():
         share = median(a / b for a, b in zip(times, ways["plain script"], strict=True))

@@ -1,9 +1,9 @@
-"""The val trials and PSTHs of A1 with pandas, tarfile and h5py, as one would write it today.
+"""Read the val trials and PSTHs of A1 with a plain script of pandas, tarfile and h5py.
 
     python benchmarks/plain_script.py FOLDER
 
-The peer of `nat4xr.open_area` in ``python -m benchmarks peer``. It gives the same numbers for
-files that are as they should be; it checks none of them, and keeps nothing for the next time.
+``python -m benchmarks peer`` compares it with `nat4xr.open_area`. For intact files, both give the
+same numbers. The script does not check the files, and does not save a converted file.
 """
 
 import io
@@ -22,7 +22,7 @@ N_REPEATS = 20
 
 
 def read_psth(archive: Path) -> tuple[list[str], list[str], np.ndarray]:
-    """Sounds, cells, and spikes per bin averaged over presentations (stim, time, neuron)."""
+    """Read sounds, cells, and spikes per bin averaged over presentations (stim, time, neuron)."""
     with tarfile.open(archive) as tar:
         for member in tar:
             if member.name.endswith(".resp.csv"):
@@ -38,13 +38,13 @@ def read_psth(archive: Path) -> tuple[list[str], list[str], np.ndarray]:
 
 
 def cell_number(cell: str) -> tuple[str, int, int]:
-    """Some site recordings write electrode 22 as 022."""
+    """Parse a cell id as numbers, because some site recordings write electrode 22 as 022."""
     site, electrode, unit = cell.split("-")
     return site, int(electrode), int(unit)
 
 
 def read_val_trials(archive: Path, val_sounds: list[str], cells: list[str]) -> np.ndarray:
-    """Spikes per bin of each presentation (stim, rep, time, neuron), NaN where there was none."""
+    """Read spikes per bin of each presentation (stim, rep, time, neuron); NaN if there is none."""
     column = {cell_number(cell): i for i, cell in enumerate(cells)}
     trials = np.full((len(val_sounds), N_REPEATS, N_TIME, len(cells)), np.nan, np.float32)
     with zipfile.ZipFile(archive) as sites:
@@ -76,7 +76,7 @@ def read_val_trials(archive: Path, val_sounds: list[str], cells: list[str]) -> n
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Val trials and PSTHs of A1."""
+    """Read the val trials and PSTHs of A1."""
     sounds, cells, psth = read_psth(folder / "A1_NAT4_ozgf.fs100.ch18.tgz")
     val_sounds = [sound for sound in sounds if sound.startswith("STIM_00cat")]
     return read_val_trials(folder / "A1_single_sites.zip", val_sounds, cells), psth

@@ -1,4 +1,4 @@
-"""Distributions over the cells of a simulated release of full size, beside what they aim at."""
+"""Compare distributions over the cells of a simulated release of full size with their targets."""
 
 from pathlib import Path
 
@@ -16,20 +16,20 @@ REAL_SNR = [0.014, 0.038, 0.071, 0.135, 0.311]
 
 
 def fano_factor(counts: xr.DataArray) -> xr.DataArray:
-    """Variance over repeats of the spikes in a trial, over their mean; both mean over sounds."""
+    """Return the variance of spike counts over repeats, divided by their mean, both over sounds."""
     return counts.var("rep", ddof=1).mean("stim") / counts.mean(["rep", "stim"])
 
 
 def tuning_similarity(kernel: xr.DataArray, pairs: xr.Dataset) -> xr.DataArray:
-    """Cosine of the angle between the spectral tunings of the cells of each pair."""
-    tuning = np.sqrt((kernel**2).sum("lag"))  # of a separable kernel, but for its size
+    """Return the cosine of the angle between the spectral tunings of the cells of each pair."""
+    tuning = np.sqrt((kernel**2).sum("lag"))  # kernels are separable
     tuning = tuning / np.sqrt((tuning**2).sum("freq"))
-    one, other = (tuning.sel(neuron=pairs[n].values).values for n in ("neuron_1", "neuron_2"))
-    return xr.DataArray((one * other).sum(1), dims="pair")
+    first, second = (tuning.sel(neuron=pairs[n].values).values for n in ("neuron_1", "neuron_2"))
+    return xr.DataArray((first * second).sum(1), dims="pair")
 
 
 def distributions(folder: Path, area: str) -> dict[str, list[float]]:
-    """Values by what they are of."""
+    """Compute the values of the table by the names of their rows."""
     ds = nat4xr.open_area(area, folder, subset="val", progressbar=False)
     ds = nat4xr.drop_unrecorded(ds).load()
     auditory = ds.sel(auditory=True)
@@ -66,7 +66,7 @@ def distributions(folder: Path, area: str) -> dict[str, list[float]]:
     }
 
 
-AIMS = {
+TARGETS = {
     "SNR of auditory cells": " / ".join(f"{value:.3f}" for value in REAL_SNR),
     "rate, median (spikes/s)": "3.4",
     "rate, standard deviation of its logarithm": "1.05",
@@ -77,13 +77,13 @@ AIMS = {
 
 
 def run(rounds: int) -> None:
-    """Print the table. The release is drawn once: there is nothing to repeat."""
+    """Print the table. The release is simulated once, so `rounds` is not used."""
     folder = DATA / "realism"
     if not folder.exists():
         nat4xr.simulate(folder, scale=1)
     columns = {area: distributions(folder, area) for area in ("A1", "PEG")}
-    print(f"\n| {'':55} | aim | {' | '.join(columns)} |\n|---|---|---|---|")
+    print(f"\n| {'':55} | target | {' | '.join(columns)} |\n|---|---|---|---|")
     for name in columns["A1"]:
         values = [" / ".join(f"{x:.3f}" for x in column[name]) for column in columns.values()]
-        print(f"| {name:55} | {AIMS.get(name, '')} | {' | '.join(values)} |")
-    print(f"\nFive values are the quantiles {QUANTILES} over cells.")
+        print(f"| {name:55} | {TARGETS.get(name, '')} | {' | '.join(values)} |")
+    print(f"\nRows with five values show the quantiles {QUANTILES} over cells.")

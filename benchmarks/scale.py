@@ -1,4 +1,4 @@
-"""Cost of the cold open against the numbers of cells and of sounds."""
+"""Measure the first `open_area` for different numbers of cells and of sounds."""
 
 from pathlib import Path
 from statistics import median
@@ -39,12 +39,12 @@ def measured(cells: float, sounds: float, rounds: int) -> Point:
 
 def run(rounds: int) -> None:
     """Measure, print a table and draw it."""
-    places = list(dict.fromkeys([*CELLS, *SOUNDS]))
+    sizes = list(dict.fromkeys([*CELLS, *SOUNDS]))
     points, units = {}, []
-    for place in places:
-        points[place] = measured(*place, rounds)
+    for size in sizes:
+        points[size] = measured(*size, rounds)
         units.append(gunzip(release()).seconds)
-    unit = median(units)  # one for all, as it varies more than what it is to measure
+    unit = median(units)  # the same for all sizes, because single measurements vary much
 
     print(f"Cold open of multiples of A1, medians of {rounds} rounds; {machine()}")
     print(f"A gunzip of A1 took {unit:.1f} s ({min(units):.1f} to {max(units):.1f} s)\n")
@@ -56,8 +56,8 @@ def run(rounds: int) -> None:
             f"| {point.seconds / unit:13.2f} | {point.peak_mb:8.0f} MB | {point.file_mb:5.1f} MB "
             f"| {point.file_mb / point.tgz_mb:10.2f} |"
         )
-    draw([points[place] for place in CELLS], [points[place] for place in SOUNDS])
-    print(f"\nDrawn in {FIGURE}")
+    draw([points[size] for size in CELLS], [points[size] for size in SOUNDS])
+    print(f"\nThe figure is in {FIGURE}")
 
 
 def draw(by_cells: list[Point], by_sounds: list[Point]) -> None:

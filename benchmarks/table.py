@@ -1,4 +1,4 @@
-"""The table of full-size A1: each figure as a ratio to the gunzip of the same round."""
+"""Measure time, memory and size for full-size A1, relative to a gunzip of the same round."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ from .measure import (
 class Figure(NamedTuple):
     name: str
     unit: str
-    divisor: str | None = None  # the figure of the same round that it is a ratio to
+    divisor: str | None = None  # the ratio is to this figure of the same round
     must: float | None = None
     aim: float | None = None
 
@@ -56,7 +56,7 @@ FIGURES = [
 
 
 def measured(folder: Path) -> Iterator[float]:
-    """One round: every figure once, in the order of `FIGURES`."""
+    """Measure all figures once, in the order of `FIGURES`."""
     open_all = opening(folder)
     opened = f"import nat4xr; {open_all}; ds.n_reps.load()"
     export = folder / "export.nc"

@@ -1,4 +1,4 @@
-"""Shared fixtures: the releases that tests read, and a Zenodo that serves them."""
+"""Shared fixtures: the releases that tests read, and a local Zenodo that serves them."""
 
 import os
 import threading

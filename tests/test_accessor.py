@@ -1,4 +1,4 @@
-"""``ds.nat4``, the package as an interactive user finds it."""
+"""The accessor ``ds.nat4``."""
 
 import copy
 import os

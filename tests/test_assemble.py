@@ -1,4 +1,4 @@
-"""From recordings to the Dataset of an area: bins, repeats, cells, and what must not be."""
+"""How the recordings of an area are combined: bins, repeats, cells, and invalid releases."""
 
 import dataclasses
 import math

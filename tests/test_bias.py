@@ -1,4 +1,4 @@
-"""The table of biases, in small: what scores and ceilings promise, where the truth is known."""
+"""The bias of scores and ceilings, for simulated cells with known rates."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_scores_and_ceilings_of_simulated_cells_are_unbiased(noise: str, trials:
 @pytest.mark.parametrize("rate", [0.5, 20])
 @pytest.mark.parametrize("trials", [2, 5, 20])
 def test_r2_er_is_unbiased_at_any_rate_and_number_of_trials(rate: float, trials: int) -> None:
-    relative = bias.of_all_cells(rate, trials, "Poisson", n_cells=200 if rate < 1 else 10)
+    relative = bias.r2_er_of_all_cells(rate, trials, "Poisson", n_cells=200 if rate < 1 else 10)
     # Two trials of so few spikes say little, even of 2,000 cells.
     assert relative == pytest.approx(1, abs=0.3 if rate < 1 and trials == 2 else 0.1)
 

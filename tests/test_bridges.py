@@ -1,4 +1,4 @@
-"""What other tools get: each is tested with the tool itself, and skipped where it is missing."""
+"""Bridges to other tools. Each test uses the tool, and is skipped if it is not installed."""
 
 import pickle
 import shutil

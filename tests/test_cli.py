@@ -1,4 +1,4 @@
-"""The command line, as a user calls it."""
+"""The command line."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Dropping the cells and the sounds that nothing was recorded of."""
+"""Counting cells, and dropping cells, sounds and repeats without responses."""
 
 import dask.array
 import numpy as np

@@ -1,4 +1,4 @@
-"""Dask: chunks that fit into memory, nothing computed before it is asked for, small pickles."""
+"""Dask: chunks fit into memory, nothing is computed too early, and pickles are small."""
 
 import math
 import pickle

@@ -1,4 +1,4 @@
-"""dask.distributed: analyses on processes of their own give what one process gives."""
+"""dask.distributed: analyses give the same results on several processes as on one."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""What the pages say is what the package does. (Building them runs all of their code.)"""
+"""The documentation matches the package. (A build of the pages also runs all their code.)"""
 
 import importlib
 import re
@@ -124,13 +124,14 @@ def test_reference_has_every_public_name() -> None:
             assert re.search(entry, text, re.MULTILINE), f"{module}.{name}"
 
 
-def test_layout_names_every_module() -> None:
+@pytest.mark.parametrize(("heading", "folder"), [("Layout", "."), ("The modules of io", "io")])
+def test_layout_names_every_module(heading: str, folder: str) -> None:
     listed = {
         name.strip(" `")
-        for row in table("../CONTRIBUTING.md", "Layout")
+        for row in table("../CONTRIBUTING.md", heading)
         for name in row[0].split(",")
     }
-    package = Path(nat4xr.__file__).parent
+    package = Path(nat4xr.__file__).parent / folder
     there = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
     assert there - {"__init__", "__pycache__"} == listed
 

@@ -1,4 +1,4 @@
-"""NEMS recordings as Datasets: the layout, the laziness, and telling them from all else."""
+"""NEMS recordings as Datasets: their layout, laziness, and recognition by the engine."""
 
 import ast
 import gzip

@@ -1,4 +1,4 @@
-"""Exports: the whole and any selection, read back by plain xarray; files of earlier versions."""
+"""Exports of whole areas and of selections, read by plain xarray; files of earlier versions."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What real machines do: processes killed at any point, full disks, many processes at once."""
+"""Faults of real machines: killed processes, full disks, and many processes at once."""
 
 import os
 import random

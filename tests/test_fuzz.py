@@ -1,9 +1,9 @@
-"""Fuzzing: a changed release is read as what it now says, or refused; never anything else.
+"""Fuzzing: a changed release is either read correctly or refused.
 
-Each example opens a changed release in a process of its own, which may take 10 s and 500 MB, and
-write nowhere but in the folder of the release. What comes out is held to a second reader, naive.py,
-which reads the changed files by itself. The usual run tries 200 different releases, always the
-same; HYPOTHESIS_PROFILE=nightly tries 2,000 others each time.
+Each example opens a changed release in a separate process, which may take 10 s and 500 MB, and may
+only write to the folder of the release. The result is compared with that of a second reader,
+naive.py. The usual run always uses the same 200 releases. With HYPOTHESIS_PROFILE=nightly, each run
+uses 2,000 others.
 """
 
 import copy

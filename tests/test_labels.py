@@ -1,4 +1,4 @@
-"""What names say, and which cells are the same under different names."""
+"""Labels parsed from names, and cells that have different names in two recordings."""
 
 import numpy as np
 import pytest

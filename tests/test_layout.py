@@ -1,4 +1,4 @@
-"""The order of the rooms: data walk one way, and no module imports one above it."""
+"""The order of the modules: no module imports one that comes later."""
 
 import ast
 from collections.abc import Iterator

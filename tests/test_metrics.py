@@ -1,4 +1,4 @@
-"""nat4xr.metrics: reference values, the statistics they promise, labels, NaN, laziness."""
+"""nat4xr.metrics: reference values, statistical properties, labels, NaN, laziness."""
 
 import math
 from collections import defaultdict

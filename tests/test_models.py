@@ -1,4 +1,4 @@
-"""The reference models: what networks promise, what a fit promises, what comes out of both."""
+"""The reference models: properties of networks, of fits, and of their results."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The NEMS reader: every form that a recording may have, and every way in which one may be bad."""
+"""The NEMS reader: all forms of recordings, and all ways in which a recording can be broken."""
 
 import gzip
 import io

@@ -1,6 +1,6 @@
-"""Oddities that the field's own software reads: each is read here, too, and said once.
+"""Odd releases that NEMS0 reads are read, and each oddity gives one warning.
 
-Every rule has a release of its own. What its trials hold is counted here, one spike at a time.
+There is one release for each rule. The expected counts are computed here, one spike at a time.
 """
 
 import json

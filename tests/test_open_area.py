@@ -1,4 +1,4 @@
-"""open_area: the Dataset that is promised, and the converted file behind it."""
+"""open_area: the Dataset, and the converted file from which it is read."""
 
 import errno
 import json

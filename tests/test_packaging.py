@@ -1,4 +1,4 @@
-"""What files beside the package say of it is what the package says."""
+"""Files beside the package agree with it."""
 
 import re
 import tomllib

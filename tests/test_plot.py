@@ -1,7 +1,7 @@
-"""Figures: what is drawn, how it is labelled, and that it looks as it did.
+"""Figures: what they show, their labels, and a comparison with saved images.
 
-The images in tests/baseline hold no text, which each version of matplotlib sets a little
-differently. After a change that is meant, look at the new ones and keep them:
+The images in tests/baseline contain no text, because each version of matplotlib draws it a little
+differently. After an intended change, make new images and look at them:
 ``NAT4XR_NEW_BASELINES=1 pytest tests/test_plot.py -k looks``.
 """
 

@@ -1,4 +1,4 @@
-"""Recordings written by NEMS0 and NEMS hold what these libraries read back from them."""
+"""nat4xr reads recordings of NEMS0 and NEMS as these libraries do."""
 
 import io
 import json

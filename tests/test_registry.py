@@ -1,4 +1,4 @@
-"""Fetching the release, over real HTTP on loopback."""
+"""Downloading the release from a local HTTP server."""
 
 import base64
 import contextlib

@@ -1,4 +1,4 @@
-"""Releases that are written in another way and mean the same are read as the same data."""
+"""Releases with the same content in another form are read as the same data."""
 
 import gzip
 import io

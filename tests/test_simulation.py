@@ -1,4 +1,4 @@
-"""What `simulate` writes, read with plain tarfile, zipfile, h5py and pandas."""
+"""Simulated releases, which these tests read with plain tarfile, zipfile, h5py and pandas."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Verification: what it finds, and that it finds nothing where nothing is wrong."""
+"""Verification finds faults in a release, and finds none in an intact release."""
 
 import json
 import re

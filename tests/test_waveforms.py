@@ -1,4 +1,4 @@
-"""The source sounds: where they stand in the trial, their names, and the files they come from."""
+"""The waveforms of the sounds: their position in the trial, their names, and their files."""
 
 import io
 import os

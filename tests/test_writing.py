@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and the locks of files."""
+"""Files are written completely or not at all; locks of files."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What tests share: a Zenodo on loopback, releases, an independent reader, child processes."""
+"""Helpers of the tests: a local Zenodo, releases, an independent reader, and child processes."""
 
 import os
 from pathlib import Path
@@ -13,13 +13,13 @@ DATA = Path(__file__).parents[1] / "data"
 
 
 def set_limits(monkeypatch: pytest.MonkeyPatch, **limits: int) -> None:
-    """Lower limits on what is read, by their names."""
+    """Lower some of the limits on sizes, by their names."""
     for name, most in limits.items():
         monkeypatch.setitem(LIMITS, name, LIMITS[name]._replace(most=most))
 
 
 def skip_but_in_ci(reason: str) -> None:
-    """Skip a test that only root can do; where tests must be complete, and we are root, fail."""
+    """Skip a test that only root can run. In CI, where we are root, fail instead."""
     if os.environ.get("CI") == "true" and hasattr(os, "geteuid") and os.geteuid() == 0:
         pytest.fail(f"not tested: {reason}")
     pytest.skip(reason)

@@ -1,4 +1,4 @@
-"""Python programs in processes of their own, which start at once and may do as they like."""
+"""Run Python programs in separate processes that start quickly and may crash."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Forks a process for each program that it is sent: imports would take most of the time.
+# This program forks a process for each program that it receives, which saves the time of imports.
 FORKS = """
 import json, os, signal, sys, tempfile, traceback
 import dask.array, h5py, isal.igzip, netCDF4, numpy as np, xarray as xr
@@ -41,14 +41,14 @@ Run = Callable[..., list[int]]
 
 @contextmanager
 def forks() -> Iterator[Run]:
-    """Lend a function that runs programs, all at once, and tells how each of them ended."""
+    """Provide a function that runs programs in parallel and returns their exit codes."""
     command = [sys.executable, "-c", FORKS]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
 
         def run(*programs: str) -> list[int]:
-            # As the environment is now: tests change it.
+            # Tests change the environment, so it is copied for each run.
             set_up = f"os.environ.update({dict(os.environ)!r})\n"
             process.stdin.write(json.dumps([set_up + program for program in programs]) + "\n")
             process.stdin.flush()

@@ -1,7 +1,7 @@
-"""A second reader of the release, for tests: naive, slow, and written from the format alone.
+"""A second reader of the release for tests, which is simple and slow.
 
-It shares no code with nat4xr. It knows which text is a number and which member is which, and says
-what the data are; what cannot be read so is an error of any kind.
+It was written from the description of the format, and shares no code with nat4xr. If it cannot read
+a file, it raises an error of any type.
 """
 
 import csv
@@ -31,7 +31,7 @@ class Signal(NamedTuple):
 
 
 def read(folder: Path, area: str = "A1") -> dict[str, Any]:
-    """All of an area: labels as lists, data as arrays of float32."""
+    """Read an area: labels as lists, and data as float32 arrays."""
     found = {}
     for name in (f"{area}_NAT4_ozgf.fs100.ch18.tgz", f"{area}_single_sites.zip"):
         stem = name[:-4]
@@ -127,7 +127,7 @@ def read(folder: Path, area: str = "A1") -> dict[str, Any]:
 
 
 def labels(cells: list[str], sounds: list[str]) -> dict[str, list[Any]]:
-    """What names say, in lists of the cells or sounds; "" or -1 where they do not."""
+    """Parse the labels in the names of cells and sounds; "" or -1 if that is not possible."""
     found: dict[str, list[Any]] = {name: [] for name in LABELS}
     for cell in cells:
         site, _, rest = cell.partition("-")
@@ -148,13 +148,13 @@ def labels(cells: list[str], sounds: list[str]) -> dict[str, list[Any]]:
 
 
 def small(digits: str) -> int:
-    """Digits as the number that they are, if int16 holds it."""
+    """Convert digits to a number if it fits into int16, or else return -1."""
     known = re.fullmatch("[0-9]{1,8}", digits, re.A) and int(digits) < 2**15
     return int(digits) if known else -1
 
 
 def files_of(path: Path | bytes) -> dict[str, bytes]:
-    """The files of a recording by name."""
+    """Read the files of a recording, by name."""
     if isinstance(path, Path) and path.is_dir():
         for folder in (path, *sorted(p for p in path.iterdir() if p.is_dir())):
             files = [p for p in folder.iterdir() if p.suffix in (".json", ".csv", ".h5")]
@@ -183,7 +183,7 @@ def sites_of(sites: Path) -> list[dict[str, bytes]]:
 
 
 def signal_members(files: dict[str, bytes]) -> tuple[dict[str, dict[str, bytes]], dict[str, Any]]:
-    """The files of each signal by what they are, and the recording's meta data."""
+    """Sort the files of a recording by signal and kind, and parse its meta data."""
     signals: dict[str, dict[str, bytes]] = {}
     meta = b"{}"
     recordings = set()
@@ -243,7 +243,7 @@ def read_signal(name: str, members: dict[str, bytes]) -> Signal:
 
 
 def last_sample(segments: Any) -> int | None:
-    """Where the last of the segments ends, which a file need not say."""
+    """Return the end of the last segment, if the file contains it."""
     try:
         return int(max(last for _, last in segments))
     except (TypeError, ValueError, OverflowError):
@@ -251,20 +251,20 @@ def last_sample(segments: Any) -> int | None:
 
 
 def on_raster(signal: Signal) -> list[tuple[str, int, int]]:
-    """The sounds of a raster: none lasts longer than its samples."""
+    """Cut the sounds at the end of the raster."""
     n_samples = len(signal.data)
     return [(name, first, min(last, n_samples)) for name, first, last in signal.sounds]
 
 
 def epoch_time(text: str) -> float:
-    """A time in s; NaN if there is none, and infinity is one."""
+    """Parse a time in s. An empty text is NaN, and infinity is allowed."""
     if re.fullmatch("[+-]?inf(inity)?", text.strip(), re.I | re.A):
         return float(text)
     return number(text or "nan")
 
 
 def table(content: bytes) -> list[dict[str, str]]:
-    """The rows of a CSV file that has a header."""
+    """Read the rows of a CSV file with a header."""
     return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
 
 
@@ -274,7 +274,7 @@ def number(text: str) -> float:
 
 
 def cut(signal: Signal, sounds: list[str], n_time: int) -> np.ndarray:
-    """The samples of each sound, (sound, time, channel); NaN after its end."""
+    """Cut out the samples of each sound, (sound, time, channel), with NaN after its end."""
     bounds = {name: (first, last) for name, first, last in signal.sounds}
     assert len(bounds) == len(signal.sounds) == len(sounds)
     values = np.full((len(sounds), n_time, len(signal.chans)), np.nan, np.float32)
@@ -292,7 +292,7 @@ def flags(path: Path, cells: list[str]) -> list[bool]:
 
 
 def matched(wanted: list[str], found: list[str]) -> dict[str, str]:
-    """Wanted cell -> found cell: the same name, or the same site and numbers."""
+    """Match cells that have the same name, or the same site and numbers."""
     matches = {cell: cell for cell in wanted if cell in found}
     for cell in wanted:
         if cell not in matches and key(cell) is not None:
