@@ -1,14 +1,13 @@
 """
-A1 against PEG
-==============
+A1 and PEG
+==========
 
-The two areas as one Dataset: how does the rate of their cells follow a sound, and how much of their
-response do sounds drive?
-
-In the simulated release both areas follow the same model, so that no difference is to be seen but
-that between few cells and many.
+Open both areas as one Dataset, and compare how the rates of their cells follow the sounds, and how
+reliable the cells are. (In the simulated release, both areas follow the same model, so they do not
+differ.)
 """
 
+# sphinx_gallery_alt = "Mean responses and signal-to-noise ratios of A1 and PEG, which are almost the same."
 import matplotlib.pyplot as plt
 
 import nat4xr
@@ -18,15 +17,16 @@ ds = nat4xr.open_areas(subset="val").sel(auditory=True)
 ds = nat4xr.drop_unrecorded(ds)
 
 # %%
-# The response of each cell to all sounds, less its rate in the silence before, in units of its
-# peak.
+# Left: the mean response of each cell to all sounds, minus its rate in the silence before them,
+# relative to its peak. Lines are means over cells, bands are standard errors, and the sound is on in
+# the grey band. Right: the share of cells below each signal-to-noise ratio.
 
 rate = ds.psth.mean("stim").compute()
 before = rate.sel(time=slice(0, 0.24)).mean("time")
 normalised = (rate - before) / abs(rate - before).max("time")
 snr = metrics.snr(ds.response).compute()
 
-fig, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 4))
 for area, cells in normalised.groupby("area"):
     mean = cells.mean("neuron")
     error = cells.std("neuron") / cells.sizes["neuron"] ** 0.5
@@ -38,7 +38,7 @@ for area, cells in normalised.groupby("area"):
 left.axvspan(ds.time.attrs["sound_on"], ds.time.attrs["sound_off"], color="0.92", zorder=0)
 left.set_xlabel("time (s)")
 left.set_ylabel("rate above silence, share of peak")
-left.legend(frameon=False)
+left.legend()
 right.set_xlabel("signal-to-noise ratio of one presentation")
 right.set_ylabel("share of cells")
 fig.suptitle("A1 and PEG (simulated)")

@@ -2,10 +2,11 @@
 Which cell heard which sound
 ============================
 
-A map of presentations: sites along one side, sounds along the other. Cells whose trials are missing
-stand out. (This release is simulated: one cell lacks its trials.)
+This map shows how often each sound was presented to each cell. A cell whose trials are missing stands
+out. (The data are simulated, and one cell lacks its val trials.)
 """
 
+# sphinx_gallery_alt = "A map of cells and sounds: val sounds 20 times, est sounds once, one cell without val."
 import matplotlib.pyplot as plt
 
 import nat4xr
@@ -13,6 +14,6 @@ from nat4xr import plot
 
 ds = nat4xr.open_area("A1")
 
-fig, ax = plt.subplots(figsize=(6.4, 6), layout="constrained")
+fig, ax = plt.subplots(figsize=(6.4, 6))
 plot.coverage(ds, ax=ax)
 plt.show()

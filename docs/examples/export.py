@@ -1,11 +1,12 @@
 """
-Exporting for another tool
-==========================
+Exporting to CSV and NumPy files
+================================
 
-The data leave as arrays and tables that need neither nat4xr nor xarray: a table of cells, a table
-of sounds, and one NumPy file. Here they are read back with NumPy and pandas alone.
+You can save data for tools that know neither nat4xr nor xarray: a table of cells, a table of sounds,
+and one NumPy file. This example reads them back with NumPy and pandas alone.
 """
 
+# sphinx_gallery_alt = "A map of rates by cell and time; cells of a site share their latency."
 import tempfile
 from pathlib import Path
 
@@ -21,14 +22,14 @@ ds = nat4xr.open_area("PEG", subset="val").sel(auditory=True)
 ds = nat4xr.drop_unrecorded(ds).load()
 
 # %%
-# Tables: a row a cell, a row a sound.
+# The tables have a row for each cell, or for each sound, and a column for each label.
 
 bridges.cells(ds).to_csv(folder / "cells.csv")
 bridges.sounds(ds).to_csv(folder / "sounds.csv")
 
 # %%
-# Arrays, in the order of dims that the other tool expects: here sounds x cells x repeats x bins,
-# and sounds x bands x bins.
+# Save the arrays with the order of dims that the other tool expects. Here it is sounds, cells,
+# repeats, bins for the responses, and sounds, bands, bins for the spectrograms.
 
 np.savez_compressed(
     folder / "val.npz",
@@ -37,20 +38,20 @@ np.savez_compressed(
 )
 
 # %%
-# Elsewhere:
+# Read the files elsewhere, and draw the mean response of each cell relative to its peak, with the
+# cells sorted by the time of the peak.
 
 cells = pd.read_csv(folder / "cells.csv")
 sounds = pd.read_csv(folder / "sounds.csv")
 arrays = np.load(folder / "val.npz")
-psth = np.nanmean(arrays["response"], axis=2) / 0.01  # spikes/s
+mean = np.nanmean(arrays["response"], axis=(0, 2))  # over sounds and repeats: cells x bins
+relative = mean / mean.max(axis=1, keepdims=True)
+order = np.argsort(relative.argmax(axis=1), kind="stable")
 
-mean = psth.mean(axis=0)  # over sounds: cells x bins
-firsts = cells.site.drop_duplicates()  # cells of a site stand together
-
-fig, ax = plt.subplots(figsize=(6.4, 5), layout="constrained")
-image = ax.imshow(mean, aspect="auto", extent=(0, 0.01 * mean.shape[1], len(cells), 0), vmin=0)
-ax.set_yticks(firsts.index, firsts)
+fig, ax = plt.subplots(figsize=(6.4, 5))
+image = ax.imshow(relative[order], aspect="auto", extent=(0, 0.01 * mean.shape[1], len(cells), 0))
+ax.set_yticks(np.arange(len(cells)) + 0.5, cells.neuron[order], fontsize="xx-small")
 ax.set_xlabel("time (s)")
 ax.set_title(f"PEG, mean over {len(sounds)} sounds (simulated)")
-fig.colorbar(image, label="rate (spikes/s)")
+fig.colorbar(image, label="response, relative to the peak")
 plt.show()

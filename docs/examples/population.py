@@ -2,10 +2,11 @@
 Population response to one sound
 ================================
 
-All auditory cells of an area and one sound: on top those that respond to its onset, the fastest
-first, as :func:`nat4xr.latency` has them. (Cells and sound are simulated.)
+This figure shows all auditory cells of an area and one sound. Cells are sorted by their latency
+(:func:`nat4xr.latency`), with the fastest on top. (The data are simulated.)
 """
 
+# sphinx_gallery_alt = "A spectrogram above a map of rates: most cells fire at the onset, some 100 ms later."
 import matplotlib.pyplot as plt
 
 import nat4xr
@@ -13,9 +14,7 @@ from nat4xr import plot
 
 ds = nat4xr.open_area("A1", subset="val").sel(auditory=True, sound="geese")
 
-fig, (top, bottom) = plt.subplots(
-    2, sharex=True, height_ratios=[1, 3], figsize=(6.4, 6), layout="constrained"
-)
+fig, (top, bottom) = plt.subplots(2, sharex=True, height_ratios=[1, 3], figsize=(6.4, 6))
 plot.spectrogram(ds, ax=top)
 plot.population(ds, sort="latency", ax=bottom)
 top.set_xlabel("")

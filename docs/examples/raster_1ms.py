@@ -2,10 +2,11 @@
 Spike raster at 1 ms
 ====================
 
-Every spike of one cell in the 20 presentations of one sound, at the time at which it was fired, and
-the rate in bins of 1 ms, smoothed.
+This figure shows every spike of one cell in the 20 presentations of one sound, and the rate in bins of
+1 ms, smoothed. (The data are simulated.)
 """
 
+# sphinx_gallery_alt = "Twenty rows of ticks above a smoothed rate whose peaks are where ticks line up."
 import matplotlib.pyplot as plt
 
 import nat4xr
@@ -19,9 +20,7 @@ trains = nat4xr.spike_trains(spikes, cell, sound)
 response = nat4xr.bin_spikes(spikes.sel(neuron=[cell], stim=[sound]), dt_ms=1)
 response = response.squeeze(["neuron", "stim"]).compute()
 
-fig, (top, bottom) = plt.subplots(
-    2, sharex=True, height_ratios=[2, 1], figsize=(6.4, 5), layout="constrained"
-)
+fig, (top, bottom) = plt.subplots(2, sharex=True, height_ratios=[2, 1], figsize=(6.4, 5))
 plot.raster(trains, ax=top)
 plot.psth(preprocess.smooth(response, window_ms=21), ax=bottom)
 on, off = response.time.attrs["sound_on"], response.time.attrs["sound_off"]

@@ -2,10 +2,11 @@
 STRF of one cell
 ================
 
-Fit the spectro-temporal receptive field to est sounds, and predict a val sound with it. The data
-are simulated, so that the true one can be drawn beside it.
+Fit a spectro-temporal receptive field to est sounds, and predict a val sound with it. The data are
+simulated, so the fitted field can be compared with the true one.
 """
 
+# sphinx_gallery_alt = "Fitted and true STRF, both with a red spot before a blue one; below, PSTH and prediction."
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -26,14 +27,12 @@ model = strf.fit(x_est, est.psth)
 predicted = strf.predict(model, x_val)
 
 # %%
-# Red excites, blue suppresses. The two are in different units: the true kernel drives a rate
-# through a nonlinearity, and the fitted one predicts the rate itself.
+# Red means excitation, and blue suppression. The two fields have different units: the true one is
+# followed by a nonlinearity, and the fitted one predicts the rate itself.
 
 truth = xr.open_dataset(release / "truth.nc").sel(neuron="ARM029a-07-6")
 
-fig, axes = plt.subplot_mosaic(
-    [["fitted", "true"], ["prediction", "prediction"]], figsize=(8, 6), layout="constrained"
-)
+fig, axes = plt.subplot_mosaic([["fitted", "true"], ["prediction", "prediction"]], figsize=(8, 6))
 plot.strf(model, ax=axes["fitted"])
 axes["fitted"].set_title("fitted")
 plot.strf(truth, ax=axes["true"])

@@ -2,10 +2,12 @@
 Tuning of one cell
 ==================
 
-Which frequencies make a cell fire? In natural sounds all of them sound at once, but each is loud at
-times of its own: average the response 20 ms after the bins in which a band was among its loudest.
+Which frequencies make a cell fire? In natural sounds, many frequencies are present at once, but each
+is loud at different times. This example averages the response 20 ms after the bins in which a band was
+among its loudest. (The data are simulated.)
 """
 
+# sphinx_gallery_alt = "The mean rate of one cell by frequency, with a peak at about 8 kHz above the average."
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -24,12 +26,13 @@ tuning = later.where(loud).mean(["stim", "time"])
 average = later.where(during).mean()
 
 # %%
-# Nearly all points are above the average during sound, since a band is loud where the whole sound
-# is: look at the peak. (Neighbours in frequency are loud at the same time, which smooths the curve.
-# Bars are standard errors, as if bins were independent; neighbouring bins are not.)
+# The peak is the preferred frequency of the cell. Nearly all points are above the average, because a
+# band is loud when the whole sound is loud. Neighbouring bands are loud at the same times, which
+# smooths the curve. Error bars are standard errors that treat bins as independent, although
+# neighbouring bins are not.
 
 error = later.where(loud).std(["stim", "time"]) / np.sqrt(loud.sum(["stim", "time"]))
-fig, ax = plt.subplots(layout="constrained")
+fig, ax = plt.subplots()
 ax.errorbar(ds.freq / 1000, tuning, error, marker="o", capsize=2)
 ax.axhline(average, color="0.5", linestyle="--", label="average during sound")
 ax.set_xscale("log")
