@@ -2,9 +2,9 @@
 Drift over the session
 ======================
 
-Do cells respond in the same way throughout a session? Each trial is divided by the average response
-of the cell to the same sound, and the trials are put in the order in which they were presented. The
-simulated cells drift slowly, and the dashed line is their true drift.
+Do cells respond in the same way throughout a session? Each trial is divided by the average
+response of the cell to the same sound, and the trials are put in the order in which they were
+presented. The simulated cells drift slowly, and the dashed line is their true drift.
 """
 
 # sphinx_gallery_alt = "Three cells over nine minutes: their running means follow the true drift."

@@ -7,7 +7,7 @@ reliable the cells are. (In the simulated release, both areas follow the same mo
 differ.)
 """
 
-# sphinx_gallery_alt = "Mean responses and signal-to-noise ratios of A1 and PEG, which are almost the same."
+# sphinx_gallery_alt = "Mean responses and signal-to-noise ratios of both areas are alike."
 import matplotlib.pyplot as plt
 
 import nat4xr
@@ -18,8 +18,8 @@ ds = nat4xr.drop_unrecorded(ds)
 
 # %%
 # Left: the mean response of each cell to all sounds, minus its rate in the silence before them,
-# relative to its peak. Lines are means over cells, bands are standard errors, and the sound is on in
-# the grey band. Right: the share of cells below each signal-to-noise ratio.
+# relative to its peak. Lines are means over cells, bands are standard errors, and the sound is on
+# in the grey band. Right: the share of cells below each signal-to-noise ratio.
 
 rate = ds.psth.mean("stim").compute()
 before = rate.sel(time=slice(0, 0.24)).mean("time")

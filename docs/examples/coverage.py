@@ -2,11 +2,11 @@
 Which cell heard which sound
 ============================
 
-This map shows how often each sound was presented to each cell. A cell whose trials are missing stands
-out. (The data are simulated, and one cell lacks its val trials.)
+This map shows how often each sound was presented to each cell. A cell whose trials are missing
+stands out. (The data are simulated, and one cell lacks its val trials.)
 """
 
-# sphinx_gallery_alt = "A map of cells and sounds: val sounds 20 times, est sounds once, one cell without val."
+# sphinx_gallery_alt = "Val sounds have 20 presentations, est sounds 1; one cell has no val."
 import matplotlib.pyplot as plt
 
 import nat4xr

@@ -2,8 +2,8 @@
 Exporting to CSV and NumPy files
 ================================
 
-You can save data for tools that know neither nat4xr nor xarray: a table of cells, a table of sounds,
-and one NumPy file. This example reads them back with NumPy and pandas alone.
+You can save data for tools that know neither nat4xr nor xarray: a table of cells, a table of
+sounds, and one NumPy file. This example reads them back with NumPy and pandas alone.
 """
 
 # sphinx_gallery_alt = "A map of rates by cell and time; cells of a site share their latency."

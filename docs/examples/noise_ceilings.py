@@ -33,8 +33,9 @@ ax.set_title("A1 (simulated)")
 plt.show()
 
 # %%
-# Scores are computed over the bins of all sounds, and so is this ceiling. Within sounds, the ceiling
-# of a cell that prefers some sounds to others is lower: do not divide a score over all sounds by it.
+# Scores are computed over the bins of all sounds, and so is this ceiling. Within sounds, the
+# ceiling of a cell that prefers some sounds to others is lower: do not divide a score over all
+# sounds by it.
 
 # sphinx_gallery_alt = "Ceilings over all sounds are higher than within sounds for most cells."
 within = metrics.cc_max(ds.response, sounds="separate").compute()

@@ -6,7 +6,7 @@ This figure shows all auditory cells of an area and one sound. Cells are sorted 
 (:func:`nat4xr.latency`), with the fastest on top. (The data are simulated.)
 """
 
-# sphinx_gallery_alt = "A spectrogram above a map of rates: most cells fire at the onset, some 100 ms later."
+# sphinx_gallery_alt = "A spectrogram above a map of rates; most cells fire at the onset."
 import matplotlib.pyplot as plt
 
 import nat4xr

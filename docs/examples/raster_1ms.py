@@ -2,11 +2,11 @@
 Spike raster at 1 ms
 ====================
 
-This figure shows every spike of one cell in the 20 presentations of one sound, and the rate in bins of
-1 ms, smoothed. (The data are simulated.)
+This figure shows every spike of one cell in the 20 presentations of one sound, and the rate in
+bins of 1 ms, smoothed. (The data are simulated.)
 """
 
-# sphinx_gallery_alt = "Twenty rows of ticks above a smoothed rate whose peaks are where ticks line up."
+# sphinx_gallery_alt = "Rows of ticks above a rate that peaks where ticks line up."
 import matplotlib.pyplot as plt
 
 import nat4xr

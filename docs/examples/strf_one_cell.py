@@ -6,7 +6,7 @@ Fit a spectro-temporal receptive field to est sounds, and predict a val sound wi
 simulated, so the fitted field can be compared with the true one.
 """
 
-# sphinx_gallery_alt = "Fitted and true STRF, both with a red spot before a blue one; below, PSTH and prediction."
+# sphinx_gallery_alt = "Fitted and true STRF, red before blue; below, PSTH and prediction."
 from pathlib import Path
 from tempfile import mkdtemp
 

@@ -2,12 +2,12 @@
 Tuning of one cell
 ==================
 
-Which frequencies make a cell fire? In natural sounds, many frequencies are present at once, but each
-is loud at different times. This example averages the response 20 ms after the bins in which a band was
-among its loudest. (The data are simulated.)
+Which frequencies make a cell fire? In natural sounds, many frequencies are present at once, but
+each is loud at different times. This example averages the response 20 ms after the bins in which a
+band was among its loudest. (The data are simulated.)
 """
 
-# sphinx_gallery_alt = "The mean rate of one cell by frequency, with a peak at about 8 kHz above the average."
+# sphinx_gallery_alt = "The mean rate of one cell by frequency, with one peak."
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -26,8 +26,8 @@ tuning = later.where(loud).mean(["stim", "time"])
 average = later.where(during).mean()
 
 # %%
-# The peak is the preferred frequency of the cell. Nearly all points are above the average, because a
-# band is loud when the whole sound is loud. Neighbouring bands are loud at the same times, which
+# The peak is the preferred frequency of the cell. Nearly all points are above the average, because
+# a band is loud when the whole sound is loud. Neighbouring bands are loud at the same times, which
 # smooths the curve. Error bars are standard errors that treat bins as independent, although
 # neighbouring bins are not.
 

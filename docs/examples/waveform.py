@@ -2,11 +2,11 @@
 A sound and the response of a cell
 ==================================
 
-This figure shows the waveform, the spectrogram and the response to one sound on one time axis. (The
-data are simulated.)
+This figure shows the waveform, the spectrogram and the response to one sound on one time axis.
+(The data are simulated.)
 """
 
-# sphinx_gallery_alt = "Waveform, spectrogram, raster and PSTH of one sound and one cell, one above the other."
+# sphinx_gallery_alt = "Waveform, spectrogram, raster and PSTH of one sound and one cell."
 import matplotlib.pyplot as plt
 
 import nat4xr
