@@ -37,7 +37,6 @@ BUILD = HERE / "_build"
 RELEASE = BUILD / "simulated"
 os.environ["NAT4XR_DATA_DIR"] = str(RELEASE)
 os.environ["NAT4XR_ZENODO_URL"] = "http://127.0.0.1:9"  # nothing is ever downloaded
-os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # no progress bars on pages
 os.environ["MATPLOTLIBRC"] = str(HERE / "figures.mplstyle")
 os.environ["IPYTHONDIR"] = str(BUILD / "ipython")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from functools import partial
 from html import escape
+from io import BytesIO
 from typing import Any
 
 import pandas as pd
@@ -145,11 +147,12 @@ class Nat4:
         return f"{self._title()}\n{self.summary('site')}"
 
     def _repr_html_(self) -> str:
-        """Return tables of the cells by animal and by site, with bars for the percentages."""
+        """Return a map of the presentations and tables of the cells, by animal and by site."""
         title = f"<h4>{escape(self._title())}</h4>"
         if not set(self._ds.variables) >= _NEEDED_FOR_COUNTS:
             return title
-        return f"{title}{_table(self.summary('animal'))}{_table(self.summary('site'))}"
+        tables = f"{_table(self.summary('animal'))}{_table(self.summary('site'))}"
+        return f"{title}{_coverage(self._ds)}{tables}"
 
 
 class _Functions:
@@ -193,6 +196,22 @@ class _Label:
     def __repr__(self) -> str:
         counts = pd.Series(self._ds[self._name].values).value_counts(sort=False)
         return f"{self._name}: " + ", ".join(f"{label} ({n})" for label, n in counts.items())
+
+
+def _coverage(ds: xr.Dataset) -> str:
+    """Draw the map of presentations, if matplotlib is installed."""
+    from . import plot
+
+    try:
+        figure = plot.figure(figsize=(5, 3.5))
+    except ImportError:
+        return ""
+    plot.coverage(ds, ax=figure.subplots())
+    png = BytesIO()
+    figure.savefig(png, dpi=80)
+    data = b64encode(png.getvalue()).decode()
+    text = "Map of the number of presentations of each sound to each cell"
+    return f'<img src="data:image/png;base64,{data}" alt="{text}">'
 
 
 def _table(counts: pd.DataFrame) -> str:

@@ -120,6 +120,7 @@ def open_area(
     check_folder(path, area)
     file = cache.area_file(area, path, download=download, progressbar=progressbar)
     ds, defaults = _open(file), DASK_CHUNKS
+    ds.attrs.pop("simulation", None)  # too long to read here; it is in the release itself
     close = ds._close
     if dt_ms < schema.BIN_MS:
         spikes = open_spikes(area, path, download=download, progressbar=progressbar)

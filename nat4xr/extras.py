@@ -1,7 +1,13 @@
-"""Import the packages of the optional extras."""
+"""Import optional packages, and progress bars that do not need one."""
 
+import warnings
 from importlib import import_module
 from types import ModuleType
+
+with warnings.catch_warnings():
+    # In a notebook without ipywidgets, tqdm falls back on text. That needs no warning.
+    warnings.simplefilter("ignore")
+    from tqdm.auto import tqdm as tqdm
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -31,9 +31,9 @@ import netCDF4
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from tqdm.auto import tqdm
 
 from . import __version__
+from .extras import tqdm
 from .io.writing import unfinished
 from .schema import SILENCE_S, SOUND_S, time_axis
 

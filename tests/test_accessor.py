@@ -147,3 +147,33 @@ def test_xarray_alone_registers_nothing(ds, tmp_path):
         check=True,
     )
     assert done.stdout.strip() == "False ['nat4xr_engine']"
+
+
+def test_a_notebook_shows_the_map_of_presentations_where_matplotlib_is_installed(
+    ds: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 'src="data:image/png;base64,' in ds.nat4._repr_html_()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    without = ds.nat4._repr_html_()
+    assert "<img" not in without
+    assert "<table" in without
+
+
+def test_a_notebook_without_widgets_gets_bars_of_text_and_no_warning():
+    program = """
+import sys, types
+kernel = types.SimpleNamespace(config={"IPKernelApp": {}})
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: kernel)
+sys.modules["ipywidgets"] = None
+from nat4xr.extras import tqdm
+print(tqdm.__module__)
+"""
+    command = [sys.executable, "-W", "error:IProgress", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "notebook" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_attributes_of_a_dataset_are_short(ds):
+    assert "simulation" not in ds.attrs
+    assert max(len(str(value)) for value in ds.attrs.values()) < 150

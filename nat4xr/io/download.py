@@ -14,12 +14,12 @@ from urllib.parse import unquote, urljoin
 import pooch
 import requests
 from requests.adapters import HTTPAdapter
-from tqdm.auto import tqdm
 from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
 from urllib3.util import Retry
 
 from .. import __version__
 from ..errors import DownloadError
+from ..extras import tqdm
 from .registry import DOI, FILES, PIN, RECORD, Entry, command_of, data_dir, entries_of, flaw, pinned
 from .writing import locked, unfinished, written
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from ..errors import ReleaseError, explained
+from ..extras import tqdm
 from ..schema import BIN_S
 from . import labels, limits, nems, notes
 from .notes import Notes

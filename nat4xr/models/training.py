@@ -17,9 +17,9 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from .. import __version__
+from ..extras import tqdm
 from ..io.writing import written
 from .fitted import Fitted, as_input, bin_s, check, checksum, in_batches, network_of
 from .losses import LOSSES, Loss
