@@ -1,4 +1,4 @@
-"""Open one area, or both, at any bin width: the front door of the package."""
+"""Open one area or both, with bins of any width."""
 
 from __future__ import annotations
 

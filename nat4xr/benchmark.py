@@ -161,9 +161,9 @@ def evaluate(
     without variance scores 0. A cell without spikes has no score (NaN) for any model, and a cell
     whose estimated signal power is not above 0 has no CCnorm; the means leave such cells out.
 
-    The standard errors tell how much the scores would vary if as many other sounds had been
-    chosen. They are larger than most differences between models, because most of this variation
-    affects all models alike. Use :func:`compare` to test whether two models differ.
+    The standard errors estimate how much the scores would vary with another choice of the same
+    number of sounds. They are larger than most differences between models, because this variation
+    is similar for all models. Use :func:`compare` to test whether two models differ.
 
     The flag ``auditory`` probably depends on scores: in the lab's code, a cell has it if the
     predictions of three models correlate with its val responses by more than chance. The auditory
@@ -358,7 +358,7 @@ def compare(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
 
 
 def _sign_flips(contributions: xr.DataArray, flips: int) -> Any:
-    """Two-sided p-values that contributions of sounds (left_out, ...) have the mean 0."""
+    """Test by sign flips whether the mean contribution of sounds (left_out, ...) is 0."""
     test = require("scipy.stats", "analysis").permutation_test
     values = np.moveaxis(contributions.values, contributions.dims.index("left_out"), -1)
     p = test(

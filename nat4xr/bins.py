@@ -463,7 +463,7 @@ class TrialTable:
     ) -> NDArray[np.bool_]:
         """Return whether each repeat was presented to each cell, (stim, rep, neuron).
 
-        Of each sound and cell, only the first ``limit`` (stim, neuron) repeats count.
+        For each sound and cell, only the first ``limit`` (stim, neuron) repeats count.
         """
         n_reps = max(self.rep.max(initial=0), reps.max(initial=0)) + 1
         at_site = np.zeros((self.n_stims, n_reps, self.n_sites + 1), bool)

@@ -80,7 +80,7 @@ def set_labels(obj: T, *, like: xr.Dataset | xr.DataArray | None = None) -> T:
     (array([1., 1.]), ['DRX', 'DRX'])
     """
     source = None if like is None else set_labels(like)
-    new: Any = without_stale_encoding(obj)  # of the type of obj
+    new: Any = without_stale_encoding(obj)  # it has the type of obj
     for dim in LABELLED_DIMS:
         if not _has_names(obj, dim):
             continue
@@ -164,8 +164,8 @@ class LabelIndex(xr.Index):
 
     xarray cannot do everything with an index of several coordinates: it cannot ``reindex``, drop
     one label with ``drop_vars``, or ``groupby`` two labels. Call :func:`drop_label_index` first.
-    Do not align an object that has names but no longer its labels with one that has both: xarray
-    does not notice that they no longer correspond (xarray issue 10714).
+    Do not align an object from which the labels were dropped with one that has labels: xarray
+    does not notice that the two indexes differ (xarray issue 10714).
     """
 
     def __init__(self, names: NameIndex, labels: Mapping[Hashable, np.ndarray]):
@@ -229,7 +229,7 @@ class LabelIndex(xr.Index):
         if _is_mask(label):
             return self.names.mask(label)
         wanted = np.asarray(list(label) if isinstance(label, Set) else label)
-        if values.dtype == bool and wanted.dtype != bool:  # pandas would take 1 for True
+        if values.dtype == bool and wanted.dtype != bool:  # in pandas, 1 equals True
             wanted = wanted.astype(str)
         _check_known(name, wanted, pd.Index([False, True]) if values.dtype == bool else values)
         matches: np.ndarray = values.isin(wanted.ravel())
@@ -273,7 +273,7 @@ class LabelIndex(xr.Index):
         joined = cls(names, {k: np.concatenate([i.labels[k] for i in indexes]) for k in labels})
         if positions is None:
             return joined
-        # The i-th element of the sequence belongs at the i-th of the positions.
+        # Element i of the concatenation must be moved to positions[i].
         order = np.argsort(np.concatenate([list(p) for p in positions]))
         return joined._take(names[order], order)
 
@@ -401,7 +401,7 @@ def _is_mask(label: Any) -> bool:
         return False
     if pd.api.types.is_bool_dtype(getattr(label, "dtype", object)):
         return True
-    values = np.asarray(label)  # a table has no dtype, and joins in pandas make one of objects
+    values = np.asarray(label)  # a Series joined by pandas can have the dtype object
     return values.dtype == bool or (
         values.dtype == object
         and values.size > 0

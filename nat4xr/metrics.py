@@ -1064,14 +1064,14 @@ def _sums(response: xr.DataArray, pred: xr.DataArray | None = None, least: int =
 
 
 def _psth_sums(pred: xr.DataArray, psth: xr.DataArray) -> xr.Dataset:
-    """The same of a PSTH: one presentation."""
+    """Apply `sums.sums_by_sound` to a PSTH, which counts as a single presentation."""
     if "rep" in getattr(psth, "dims", ()):
         raise ValueError("psth has the dim 'rep': average it, as in response.mean('rep')")
     return _sums(_checked(psth, "psth", ("stim", "time"), ()).expand_dims("rep"), pred, least=1)
 
 
 def _moments(by_sound: xr.Dataset, sounds: str) -> xr.Dataset:
-    """Variances, covariance and powers: over all bins, or within sounds and averaged over them."""
+    """Compute variances, covariance and powers, over all bins or averaged over sounds."""
     if _is_pooled(sounds):
         return _moments_of(by_sound.sum("stim", skipna=False))
     n = by_sound["n"]
@@ -1079,7 +1079,7 @@ def _moments(by_sound: xr.Dataset, sounds: str) -> xr.Dataset:
 
 
 def _moments_of(s: xr.Dataset) -> xr.Dataset:
-    """Variances, covariance and powers over the bins that the sums are taken over."""
+    """Compute variances, covariance and powers from sums over bins."""
     n = s["n"].where(s["n"] > 1)
     variance = _spread(s["yy"], s["y"] ** 2 / n) / (n - 1)
     noise, noise_of_mean = (
@@ -1101,7 +1101,7 @@ def _moments_of(s: xr.Dataset) -> xr.Dataset:
 
 
 def _spread(squares: xr.DataArray, of_mean: xr.DataArray) -> xr.DataArray:
-    """Squares less those of the mean; 0 if the values differ only by rounding."""
+    """Subtract the squares of the mean from the squares; 0 if the rest is a rounding error."""
     spread = squares - of_mean
     return spread.where(~(spread <= sums.CANCELLED * squares), 0)
 
@@ -1117,7 +1117,7 @@ def _ceiling(moments: xr.Dataset) -> xr.DataArray:
 
 
 def _scored(response: xr.DataArray, pred: xr.DataArray) -> xr.DataArray:
-    """The response, NaN in the bins without a prediction."""
+    """Set the response to NaN in the bins without a prediction."""
     if not isinstance(response, xr.DataArray):
         return response
     return response.where(pred.notnull())

@@ -422,7 +422,7 @@ def _val(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _predict(fitted: Fitted, ds: xr.Dataset) -> xr.DataArray:
-    """Predict the val sounds. Of all labels, the result only has the names of sounds and cells."""
+    """Predict the val sounds. The result has the names of sounds and cells, but no other labels."""
     known = np.isin(ds["neuron"].values, fitted.config["neurons"])
     pred = models.predict(fitted, _val(ds).isel(neuron=known))
     coords = {dim: pred[dim].values for dim in pred.dims}

@@ -6,7 +6,7 @@ neuron (or frequency band) has its own scale, they are two coordinates along ``n
 ``freq``), which follow every selection, and the attrs hold their names. netCDF and zarr keep both.
 
 With dask-backed input, the result and these coordinates are lazy. Numbers in the attrs are computed
-at once, in one pass over the array (or over `reference`, which costs nothing if it is in memory).
+immediately, in one pass over the array, or over `reference` if it is given.
 
 Results have the float dtype of their input; integers become float64.
 """

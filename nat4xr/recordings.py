@@ -151,7 +151,7 @@ class _Signal:
     table : str
         The dim of its epochs.
     first, stop : int or None
-        The range of samples of the recording that a raster has.
+        For a raster, the range of samples of the recording that it contains.
     """
 
     variable: str

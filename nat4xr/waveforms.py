@@ -153,21 +153,21 @@ def open_waveforms(
 
 
 def _find(folder: Path) -> Path | None:
-    """``wav.zip``, or the folder that was unpacked from it."""
+    """Find ``wav.zip``, or the folder that was unpacked from it."""
     return next(
         (p for p in (folder / "wav.zip", folder / "wav") if p.is_file() or p.is_dir()), None
     )
 
 
 def _stem(name: str) -> str:
-    """The part that the epoch name and the file name of a sound have in common."""
+    """Return the part that the epoch name and the file name of a sound share."""
     match = _STEM.fullmatch(name)
     assert match  # it matches any string
     return match[1]
 
 
 class _File(NamedTuple):
-    """A sound file in a zip or folder, and a version that changes when it is replaced."""
+    """A sound file in a zip or folder, and a version by which a replacement is noticed."""
 
     path: str
     version: str
@@ -227,7 +227,7 @@ def _checked(name: Any) -> str:
 
 
 def _locate(stims: list[str], files: dict[str, _File], label: str) -> list[_File]:
-    """The file of each sound; an exact match goes before one that differs in letter case."""
+    """Find the file of each sound. An exact match takes precedence over another letter case."""
     folded: dict[str, list[str]] = {}
     for stem in files:
         folded.setdefault(stem.casefold(), []).append(stem)

@@ -1,4 +1,4 @@
-"""Fetching the release from Zenodo."""
+"""Download the release from Zenodo."""
 
 import os
 import shlex
@@ -26,15 +26,16 @@ from .writing import locked, unfinished, written
 LOCK = "nat4xr-download"
 
 USER_AGENT = f"nat4xr/{__version__} (+https://doi.org/{DOI})"
-CONNECT_TIMEOUT = 10.0  # s
-STALL_TIMEOUT = 30.0  # s without a byte
+CONNECT_TIMEOUT = 10.0  # in s
+STALL_TIMEOUT = 30.0  # longest time without data, in s
 RETRIES = 3
-BACKOFF = 0.5  # s, doubled from retry to retry
-RETRY_AFTER_MAX = 60  # s that a server may ask to wait before a retry
+BACKOFF = 0.5  # time before the first retry in s, doubled for each further retry
+RETRY_AFTER_MAX = 60  # longest time that a server can request before a retry, in s
 MAX_REDIRECTS = 5
-PATIENCE = 60.0  # s for a file in all its attempts, and as long again as it takes at this speed:
-MIN_SPEED = 10_000  # bytes/s
-MAX_RECORD = 2**20  # bytes of the record's JSON, which has about 10,000
+# All attempts for a file may take PATIENCE, plus the time for its size at MIN_SPEED.
+PATIENCE = 60.0  # in s
+MIN_SPEED = 10_000  # in bytes/s
+MAX_RECORD = 2**20  # largest size of the record in bytes; the real one has about 10,000
 
 
 def fetch(
@@ -138,7 +139,7 @@ def _record_url() -> str:
 def _fetch_record(
     session: requests.Session, folder: Path, wanted: tuple[str, ...]
 ) -> dict[str, Entry]:
-    """Download the record and keep it, if it holds what is wanted."""
+    """Download the record, and save it if it lists the files of the part."""
     try:
         with written(folder / PIN) as part:
             entries = _download_record(session, part)
@@ -246,14 +247,14 @@ def _stream(
     """Download one file for Pooch, which begins again on a ValueError or RequestException."""
     name = url.split("/")[-2]
     received = 0
-    os.unlink(output_file)  # only its owner can read it, but data folders are shared
+    os.unlink(output_file)  # Pooch made it readable for its owner only, but folders are shared
     with (
         _open(session, url) as response,
         open(output_file, "xb") as out,
         tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=not progressbar) as bar,
     ):
-        # Some servers call a .tgz gzip-encoded, and send it as it is. If they do not say its length
-        # either, every second attempt takes it so.
+        # Some servers declare a .tgz as gzip-encoded, although they send the file itself. If they
+        # do not declare its length either, every second attempt does not decode it.
         is_encoded = response.headers.get("Content-Length") != str(size) and next(attempts) % 2 == 0
         while chunk := _read(response, is_encoded):
             received += len(chunk)
@@ -338,7 +339,7 @@ def _session() -> requests.Session:
 
 
 def _reason(error: Exception) -> str:
-    """Put into words why a download failed."""
+    """Describe why a download failed."""
     cause = _innermost(error)
     match error:
         case DownloadError():
@@ -363,7 +364,7 @@ def _reason(error: Exception) -> str:
 
 
 def _failure(url: str, error: OSError, folder: Path, wanted: tuple[str, ...]) -> DownloadError:
-    """Say what failed, why, and what to try."""
+    """Make an error that says what failed, why, and what to try."""
     return DownloadError(
         f"{url} could not be downloaded: {error}.\n"
         "Try again; set NAT4XR_ZENODO_URL to the root of a mirror; choose another folder with "
@@ -373,7 +374,7 @@ def _failure(url: str, error: OSError, folder: Path, wanted: tuple[str, ...]) ->
 
 
 def _cause(error: OSError) -> BaseException | None:
-    """The error to show as the cause; a DownloadError is skipped, as another one replaces it."""
+    """Return the cause to show. A DownloadError is skipped, because a new one replaces it."""
     return error.__cause__ if isinstance(error, DownloadError) else error
 
 

@@ -1,8 +1,8 @@
-"""What the release consists of, where it is kept, and what the Zenodo record says of it.
+"""The files of the release, the data folder, and the entries of the Zenodo record.
 
-The sizes and checksums of the files are nowhere in this package: they are what the Zenodo record
-itself says on first contact, kept in the data folder as ``registry.json``. Every file is checked
-against them from then on.
+This package does not contain the sizes and checksums of the files. They are read from the Zenodo
+record on first contact, and saved in the data folder as ``registry.json``. From then on, every file
+is checked against them.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ PIN = "registry.json"
 
 
 class Entry(NamedTuple):
-    """What the record says of one file: its size in bytes and its md5 in hexadecimal."""
+    """The entry of the record for one file: its size in bytes and its md5 in hexadecimal."""
 
     size: int
     md5: str
@@ -193,7 +193,7 @@ def command_of(part: str, folder: Path) -> str:
 
 
 def entries_of(record: bytes) -> dict[str, Entry]:
-    """Read the release's files out of a record's JSON; a ValueError says what is wrong with it."""
+    """Read the entries of the files from the JSON of a record, or raise a ValueError."""
     try:
         listed = {file["key"]: file for file in json.loads(record)["files"]}
     except (ValueError, LookupError, TypeError, RecursionError) as error:

@@ -84,7 +84,9 @@ def read_sites(
         recording = nems.read(source, signals=("resp",), label=label, limit="site_bytes")
         resp = recording.signals["resp"]
         if resp.kind != "points":
-            raise ReleaseError(f"{label}: signal 'resp' holds no spike times")
+            raise ReleaseError(
+                f"{label}: signal 'resp' has no spike times: it is not a PointProcess"
+            )
         n_spikes += sum(times.size for times in resp.data.values())
         with explained(files.sites.name):
             limits.check("spikes", n_spikes)

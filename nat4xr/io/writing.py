@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and locking them."""
+"""Write files completely or not at all, and lock them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ABANDONED = 24 * 3600.0
 
 
 class WriteError(OSError):
-    """A file could not be written, or what was to be read for it."""
+    """A file could not be written, or a file that is needed for it could not be read."""
 
 
 NO_LOCKS = (
@@ -36,16 +36,17 @@ _UNFINISHED: set[str] = set()  # names of the temporary folders of this process
 
 @contextmanager
 def written(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a file or folder beside its final place, and move it there once it is whole.
+    """Write a file or folder under a temporary path, and move it to `target` when it is complete.
 
-    What stands at `target` stays as it was if anything goes wrong, Ctrl-C included. Two processes
-    or threads may write the same target at once: the one that ends last wins.
+    If there is an error or an interrupt (Ctrl-C), an existing `target` does not change. Two
+    processes or threads may write the same target at the same time: the last one to finish replaces
+    the file of the other.
 
     Parameters
     ----------
     target : path-like
-        The file or folder to write. ``~`` is the home folder. A file that is already there is
-        replaced; a folder, pipe or device is not.
+        The file or folder to write. ``~`` is the home folder. An existing file is replaced, but a
+        folder, pipe or device is not.
 
     Yields
     ------
@@ -57,10 +58,10 @@ def written(target: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     FileNotFoundError
-        If the folder that `target` should stand in does not exist.
+        If the folder of `target` does not exist.
     OSError
-        If something other than a file stands at `target`, or if it cannot be written; the message
-        says how much space is free.
+        If `target` exists and is not a file, or if it cannot be written. The message says how much
+        space is free.
 
     Examples
     --------
@@ -80,7 +81,7 @@ def written(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
-    """Lend a path in a temporary folder beside `target`, as `written` does, and remove it."""
+    """Provide a path in a temporary folder beside `target`, and remove this folder at the end."""
     if not target.parent.is_dir():
         raise FileNotFoundError(
             f"{target} cannot be written: there is no folder {target.parent}; make it first"
@@ -94,7 +95,7 @@ def unfinished(target: Path) -> Iterator[Path]:
         folder.mkdir(0o700)
         yield folder / target.name
     except (FileNotFoundError, DownloadError, WriteError):
-        raise  # what was to be read is missing; or it says already what is wrong
+        raise  # a source is missing, or the message already names the file
     except (OSError, RuntimeError) as error:  # HDF5 raises either on a full disk
         if not isinstance(error, OSError) and type(error) is not RuntimeError:
             raise
@@ -105,7 +106,7 @@ def unfinished(target: Path) -> Iterator[Path]:
 
 
 def _failure(error: OSError | RuntimeError, target: Path, folder: Path) -> WriteError:
-    """Put into words why a file could not be written, or read to be written."""
+    """Make an error that says why a file could not be written, or its source not be read."""
     if isinstance(error, OSError) and error.filename is not None:
         culprit = Path(os.fsdecode(error.filename))
         if folder not in (culprit, *culprit.parents) and culprit != target:
@@ -122,13 +123,13 @@ def _failure(error: OSError | RuntimeError, target: Path, folder: Path) -> Write
         )
     free = shutil.disk_usage(target.parent).free
     message = f"{target} could not be written ({free:,} bytes of space are free): {error}"
-    if isinstance(error, PermissionError):  # in a folder of our own: HDF5 says so of its locks
+    if isinstance(error, PermissionError):  # the folder is writable, so this is a lock of HDF5
         message += f"; {NO_LOCKS}"
     return WriteError(message)
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary folders in a folder whose writers are no longer at work."""
+    """Remove temporary folders that other processes have abandoned."""
     for leftover in folder.glob(".*.part"):
         with suppress(OSError):  # another process removes it, or it belongs to another user
             if _is_abandoned(leftover):
@@ -136,14 +137,16 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Whether a folder is a temporary one of this package whose writer no longer writes."""
+    """Whether a folder is a temporary folder of this package, and its process has ended."""
     writer = re.fullmatch(r"\..*\.[^.]{8}\.(.*)-([0-9]+)\.part", folder.name, re.DOTALL)
     if not writer or not folder.is_dir():
         return False
     host, pid = writer[1], int(writer[2])
     if host == socket.gethostname() and pid == os.getpid():
         return folder.name not in _UNFINISHED
-    if host == socket.gethostname() and os.name != "nt":  # where signal 0 would end the process
+    if (
+        host == socket.gethostname() and os.name != "nt"
+    ):  # on Windows, signal 0 would end the process
         return not _is_alive(pid)
     changed = max(file.lstat().st_mtime for file in (folder, *folder.rglob("*")))
     return time.time() - changed > ABANDONED
@@ -188,7 +191,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise OSError(
-            f"{os.fspath(path)!r} is in the home folder of nobody: write out the whole path"
+            f"the home folder in {os.fspath(path)!r} does not exist: write out the whole path"
         ) from None
 
 
@@ -196,21 +199,22 @@ _LOCKS: weakref.WeakSet[FileIO] = weakref.WeakSet()
 
 
 def locked(file: Path) -> FileIO:
-    """Wait for the lock of a file and take it; closing what is returned releases it.
+    """Wait for the lock of a file and acquire it. Close the returned file to release the lock.
 
-    The lock spares processes from doing the same work. It is not needed for right results, as
-    every file is written whole or not at all: where a file system has no locks, or the lock
-    cannot be opened, the work goes on without.
+    The lock prevents processes from doing the same work twice. Results are also right without it,
+    because every file is written completely or not at all. Therefore no error is raised if the file
+    system has no locks or the lock cannot be opened.
 
     Parameters
     ----------
     file : pathlib.Path
-        The file to write. The lock is a file beside it, which stays.
+        The file to write. The lock is another file beside it, which is not removed.
 
     Returns
     -------
     io.FileIO
-        An open file. (Not a context manager in Python: an interrupt could leave that held.)
+        An open file. (With a context manager written in Python, an interrupt could prevent the
+        release of the lock.)
 
     Examples
     --------
@@ -233,7 +237,7 @@ def locked(file: Path) -> FileIO:
 
 
 def _open_lock(file: Path) -> FileIO | None:
-    """Open the file of a lock, which another user may own or another process be making."""
+    """Open the file of a lock. Another user may own it, and another process may just make it."""
     for mode in ("r+", "x", "r+", "r"):
         with suppress(OSError):
             lock = FileIO(file, mode)
@@ -243,7 +247,7 @@ def _open_lock(file: Path) -> FileIO | None:
 
 
 def _close_locks() -> None:
-    """Close the locks of other threads in a child, which would hold them as long as it lives."""
+    """Close the locks of other threads in a child process, which would otherwise keep them."""
     for lock in list(_LOCKS):
         lock.close()
 
@@ -272,7 +276,7 @@ def crc32_of(file: Path) -> int:
 
 
 def status_of(file: Path) -> tuple[int, ...]:
-    """Return what changes when a file is changed or replaced: inode, size, time of change.
+    """Return properties by which a change of a file is noticed: inode, size, time of change.
 
     Parameters
     ----------
