@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["mse", "nmse", "poisson"]
 
@@ -34,7 +35,10 @@ def mse(rate: Tensor, counts: Tensor) -> Tensor:
     >>> mse(torch.tensor([1.0, 2.0]), torch.tensor([3.0, torch.nan]))
     tensor(4.)
     """
-    return _mean((rate - counts.nan_to_num(0)) ** 2, counts)
+    missing = counts.isnan()
+    target = torch.where(missing, rate.detach(), counts)
+    n_recorded = counts.numel() - missing.sum()
+    return functional.mse_loss(rate, target, reduction="sum") / n_recorded.clamp_min(1)
 
 
 def nmse(rate: Tensor, counts: Tensor) -> Tensor:

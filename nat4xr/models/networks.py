@@ -148,7 +148,8 @@ class GaussianWeights(nn.Module):
         weights = _gaussian(self.centre, self.log_width, self.n_freq)[:, None]
         if self.gain is not None:
             weights = self.gain[..., None] * weights
-        return functional.conv1d(x.flatten(1, 2), weights.flatten(1)[..., None])
+        bins = x.flatten(1, 2).transpose(1, 2)
+        return functional.linear(bins, weights.flatten(1)).transpose(1, 2)
 
 
 def _gaussian(centre: Tensor, log_width: Tensor, n_freq: int) -> Tensor:
@@ -165,14 +166,17 @@ class Lags(nn.Conv1d):
         super().__init__(n_channels, n_channels, n_lags, groups=n_channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(functional.pad(x, (self.kernel_size[0] - 1, 0)))
+        padded = functional.pad(x.transpose(1, 2), (0, 0, self.kernel_size[0] - 1, 0))
+        # As a 2-D convolution of one row, because only this has a fast path for channels last.
+        rows = padded.transpose(1, 2)[:, :, None]
+        return functional.conv2d(rows, self.weight[:, :, None], groups=self.groups)[:, :, 0]
 
 
-class Dense(nn.Conv1d):
+class Dense(nn.Linear):
     """A dense layer that is applied at each time bin of (batch, feature, time)."""
 
-    def __init__(self, n_inputs: int, n_outputs: int, *, bias: bool = True) -> None:
-        super().__init__(n_inputs, n_outputs, 1, bias=bias)
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
 class ChannelNorm(nn.LayerNorm):
