@@ -106,9 +106,9 @@ def fit(
     r"""Fit a linear (or linear-nonlinear) model to each cell by ridge regression.
 
     For each cell, the fit minimises the sum of squared errors over all time bins plus
-    :math:`\alpha \sum_{f, l} k(f, l)^2`. For each cell, the penalty :math:`\alpha` is chosen from
-    `penalties` by cross-validation: with the chosen penalty, a model that is fitted to all other
-    folds predicts each fold best.
+    :math:`\alpha \sum_{f, l} k(f, l)^2`. The penalty :math:`\alpha` of the cell is chosen from
+    `penalties` by cross-validation: it is the one with which models that are fitted to all folds
+    but one best predict the remaining fold.
 
     Parameters
     ----------

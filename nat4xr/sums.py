@@ -80,10 +80,10 @@ def _sums(x: Array, p: Array | None, least: int) -> list[Array]:
 
 
 def _used(x: Array, p: Array | None, least: int) -> tuple[Array, Array | None, Array, Array]:
-    """Set the bins of one sound to zero that are not used, in the response and the prediction.
+    """Set the unused bins of one sound to zero, in the response and the prediction.
 
-    Returns the response and the prediction as float64, which presentations are used, and the
-    number of bins that are used.
+    Returns the response and the prediction as float64, a mask of the presentations that are used,
+    and the number of bins that are used.
     """
     x = x.astype(np.float64, copy=False)
     p = None if p is None else p.astype(np.float64, copy=False)

@@ -445,7 +445,7 @@ def _snr(area: str, stored: xr.Dataset) -> Iterator[_Check]:
 
 
 def _repair(area: str, kind: str, folder: Path) -> str | None:
-    """Say why opening a converted file will convert it again; None if the file does not exist."""
+    """Return why a converted file will be converted again; None if the file does not exist."""
     existing = [file for file in converted_paths(area, kind, folder) if file.exists()]
     if not existing:
         return None

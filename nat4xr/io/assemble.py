@@ -272,7 +272,7 @@ def _count_val_trials(
         with explained(recording.label):
             for cell, site_cell in matches.items():
                 if trials_cell_id[cell]:
-                    raise ValueError(f"has trials of cell {cell}, which also has trials elsewhere")
+                    raise ValueError(f"has trials of cell {cell}, but so has another site")
                 trials_cell_id[cell] = site_cell
             columns = np.array([column[cell] for cell in matches])
             presented = np.bincount(trials.stim[trials.stim >= 0], minlength=len(is_val))

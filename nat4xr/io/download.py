@@ -244,7 +244,7 @@ def _stream(
     attempts: Iterator[int],
     progressbar: bool,
 ) -> None:
-    """Download one file for Pooch, which begins again on a ValueError or RequestException."""
+    """Download one file for Pooch, which tries again after a ValueError or RequestException."""
     name = url.split("/")[-2]
     received = 0
     os.unlink(output_file)  # Pooch made it readable for its owner only, but folders are shared

@@ -66,10 +66,9 @@ def gradient_strf(
 
     .. math:: k_i(f, l) = \left\langle \frac{\partial r_i(t)}{\partial s_f(t - l)} \right\rangle
 
-    The average is over one time bin :math:`t` of each sound, drawn at random from the bins that
-    have `n_lags` bins before them (including themselves). The receptive field at a given time can
-    differ from this average, because it changes with the sound, and opposite changes cancel: see
-    :func:`dynamic_strf`.
+    The average is over one time bin :math:`t` of each sound, which is drawn at random from the bins
+    whose lags all lie within the sound. The receptive field changes with the sound, and opposite
+    changes cancel in this average. :func:`dynamic_strf` returns the receptive field at each time.
 
     Parameters
     ----------
