@@ -5,11 +5,12 @@ python -m benchmarks peer    comparison with a script of pandas, tarfile and h5p
 python -m benchmarks scale   time and memory for different numbers of cells and sounds
 python -m benchmarks realism distributions over simulated cells, with their targets
 python -m benchmarks bias    bias of scores, ceilings and powers of cells with known rates
+python -m benchmarks analyses time and memory of the analyses of populations, on both areas
 """
 
 import click
 
-from . import bias, peer, realism, scale, table
+from . import analyses, bias, peer, realism, scale, table
 
 COMMANDS = {
     "table": table.run,
@@ -17,6 +18,7 @@ COMMANDS = {
     "scale": scale.run,
     "realism": realism.run,
     "bias": bias.run,
+    "analyses": analyses.run,
 }
 
 
