@@ -264,6 +264,7 @@ def polish(file: Path) -> None:
     """Repair what the theme and Sphinx write that readers of screens stumble over."""
     html = file.read_text(encoding="utf-8")
     html = html.replace('class="caption" role="heading"', 'class="caption"')
+    html = html.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     asides = {"announcement-content": "Note", "sidebar-drawer": "Site", "toc-drawer": "Page"}
     for name, label in asides.items():
         html = html.replace(f'<aside class="{name}', f'<aside aria-label="{label}" class="{name}')
