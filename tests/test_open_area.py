@@ -24,6 +24,7 @@ import nat4xr
 from nat4xr import ReleaseError
 from nat4xr.io import assemble as assembling
 from nat4xr.io import cache as converted_files
+from nat4xr.io.netcdf import open_with_labels
 
 from .support import skip_but_in_ci
 from .support.releases import (
@@ -283,6 +284,24 @@ def test_data_are_lazy_with_dask_and_without(nems0_folder: Path) -> None:
     lazy = opened(nems0_folder, chunks=None)
     assert not any(lazy[name].chunks or lazy[name].variable._in_memory for name in VARIABLES)
     xr.testing.assert_identical(lazy.compute(), opened(nems0_folder).compute())
+
+
+@pytest.mark.parametrize("dim", ["stim", "rep", "time", "neuron"])
+def test_missing_trials_are_nan_in_any_order_of_the_selection(dim: str, nems0_folder: Path) -> None:
+    order = {dim: [2, 0, 1, 1]}
+    lazy = opened(nems0_folder, chunks=None)["response"].isel(order)
+    xr.testing.assert_identical(lazy, opened(nems0_folder)["response"].compute().isel(order))
+
+
+def test_a_converted_file_is_written_again_with_its_missing_trials(
+    nems0_folder: Path, tmp_path: Path
+) -> None:
+    opened(nems0_folder)
+    (file,) = nems0_folder.glob("A1_nat4xr-v*.nc")
+    with open_with_labels(file) as ds:
+        ds.to_netcdf(tmp_path / "again.nc")
+        with xr.open_dataset(tmp_path / "again.nc") as again:
+            xr.testing.assert_equal(again["response"], ds["response"])
 
 
 def test_trials_are_stored_without_loss(tmp_path: Path) -> None:

@@ -153,11 +153,12 @@ class _Store(NetCDF4DataStore):
         variable: xr.Variable = super().open_store_variable(name, var)
         missing = variable.attrs.get("_FillValue")
         if name == "response" and variable.dtype == np.uint8 and missing == _MISSING:
-            del variable.attrs["_FillValue"]
+            variable.encoding["_FillValue"] = variable.attrs.pop("_FillValue")
             data = LazilyIndexedArray(_Counts(name, self))
             return xr.Variable(variable.dims, data, variable.attrs, variable.encoding)
         if variable.dtype.kind == "f" and missing is not None and np.isnan(missing):
-            del variable.attrs["_FillValue"]  # NaN already means missing
+            # NaN already means missing.
+            variable.encoding["_FillValue"] = variable.attrs.pop("_FillValue")
         return variable
 
 
@@ -170,7 +171,7 @@ class _Counts(NetCDF4ArrayWrapper):
 
     def __getitem__(self, key: Any) -> NDArray[np.float32]:
         stored = np.asarray(super().__getitem__(key))  # type: ignore[no-untyped-call]
-        counts = stored.astype(np.float32)
+        counts = stored.astype(np.float32, order="C")  # only then is the flat array a view
         flat, stored = counts.reshape(-1), stored.reshape(-1)
         for first in range(0, flat.size, 2**18):  # a few pages at a time, which is faster
             part = slice(first, first + 2**18)
