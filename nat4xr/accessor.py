@@ -199,9 +199,11 @@ class _Label:
 
 
 def _coverage(ds: xr.Dataset) -> str:
-    """Draw the map of presentations, if matplotlib is installed."""
+    """Draw the map of presentations, unless it is empty or matplotlib is missing."""
     from . import plot
 
+    if not ds["n_reps"].size:
+        return ""
     try:
         figure = plot.figure(figsize=(5, 3.5))
     except ImportError:

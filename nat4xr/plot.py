@@ -336,8 +336,8 @@ def cell_response(ds: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> NDAr
     _set_title(stack[0], _title(ds, _cell(response), _sound(response)))
     for ax in stack[1:]:
         ax.set_title("")
-        for text in list(ax.texts):  # the mark of the sound is named once
-            text.remove()
+        for text in [text for text in ax.texts if text.get_text() == "sound"]:
+            text.remove()  # the mark of the sound is named once
     for ax in stack[:2]:
         ax.set_xlabel("")
         ax.tick_params(labelbottom=False)
@@ -674,8 +674,8 @@ def scores(
     Returns
     -------
     list of matplotlib.collections.PathCollection
-        One collection per animal, in alphabetical order, with one circle per cell. On the dashed
-        line, the score equals the ceiling.
+        One collection per animal, with one circle per cell. The animals with the most cells come
+        first. On the dashed line, the score equals the ceiling.
 
     Raises
     ------

@@ -159,6 +159,11 @@ def test_a_notebook_shows_the_map_of_presentations_where_matplotlib_is_installed
     assert "<table" in without
 
 
+@pytest.mark.parametrize("dim", ["stim", "neuron"])
+def test_a_notebook_shows_an_empty_selection_without_a_map(ds: xr.Dataset, dim: str) -> None:
+    assert "<img" not in ds.isel({dim: []}).nat4._repr_html_()
+
+
 def test_a_notebook_without_widgets_gets_bars_of_text_and_no_warning():
     program = """
 import sys, types

@@ -427,6 +427,13 @@ def test_the_figure_of_a_cell_has_three_panels_over_one_time(one: xr.Dataset) ->
     assert top.get_xlim() == middle.get_xlim() == bottom.get_xlim() == (0, 1.5)
 
 
+def test_the_figure_of_a_cell_leaves_texts_that_were_in_its_axes(one: xr.Dataset) -> None:
+    axes = Figure().subplots(3)
+    note = axes[1].text(0, 0, "a note")
+    plot.cell_response(one, axes=axes)
+    assert list(axes[1].texts) == [note]
+
+
 def test_the_figure_of_a_cell_needs_three_axes(one: xr.Dataset) -> None:
     with pytest.raises(ValueError, match="three axes, not 2"):
         plot.cell_response(one, axes=Figure().subplots(2))
