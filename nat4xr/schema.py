@@ -226,7 +226,8 @@ def variable(name: str, data: Any, **attrs: Any) -> xr.Variable:
     field = FIELDS[name]
     values = np.asarray(data)
     if field.dtype != "str":
-        values = values.astype(_fitting(values, np.dtype(field.dtype)), copy=False)
+        dtype = _fitting(values, np.dtype(field.dtype))
+        values = values.astype(dtype, casting="same_kind", copy=False)
     return xr.Variable(field.dims, values, attrs_of(name) | attrs)
 
 

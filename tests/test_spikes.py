@@ -218,6 +218,17 @@ def test_opening_reads_no_spikes(release):
     assert lazy == ["spike_time", "spike_sample", "spike_neuron"]
 
 
+def test_plain_xarray_opens_the_converted_file_in_equal_chunks(
+    nems0_release, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("nat4xr.schema.SPIKES_PER_CHUNK", 100)
+    release = copy_of(nems0_release, tmp_path)
+    open_spikes("A1", release, progressbar=False)
+    (file,) = release.glob("A1_spikes_nat4xr-v*.nc")
+    with xr.open_dataset(file, chunks={}) as ds:
+        assert ds.chunks["spike"][0] == 100
+
+
 def test_other_areas_and_subsets_are_refused(release):
     with pytest.raises(ValueError, match=r"'A2'.*A1 and PEG"):
         open_spikes("A2", release)

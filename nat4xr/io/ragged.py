@@ -46,18 +46,14 @@ def write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressbar
     sites, left_out = _read_all_sites(header, files, progressbar)
     ds = _ragged_array(header, sites)
     ds.attrs["cells_left_out"] = ", ".join(left_out)
-    encoding: dict[Any, dict[str, Any]] = {
-        name: {"_FillValue": None} for name, v in ds.data_vars.items() if v.dims == ("spike",)
-    }
+    stored: dict[str, Any] = {"_FillValue": None}
     if ds.sizes["spike"]:
-        # Compressing the times too would save a quarter of the file and take four times as long.
-        chunk = min(schema.SPIKES_PER_CHUNK, ds.sizes["spike"])
-        encoding["spike_neuron"] |= {
-            "zlib": True,
-            "complevel": 1,
-            "shuffle": True,
-            "chunksizes": (chunk,),
-        }
+        stored["chunksizes"] = (min(schema.SPIKES_PER_CHUNK, ds.sizes["spike"]),)
+    encoding: dict[Any, dict[str, Any]] = {
+        name: dict(stored) for name, v in ds.data_vars.items() if v.dims == ("spike",)
+    }
+    # Compressing the times too would save a quarter of the file and take four times as long.
+    encoding["spike_neuron"] |= {"zlib": True, "complevel": 1, "shuffle": True}
     write_netcdf(ds, target, encoding | text_encoding(ds))
 
 

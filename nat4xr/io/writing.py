@@ -144,9 +144,8 @@ def _is_abandoned(folder: Path) -> bool:
     host, pid = writer[1], int(writer[2])
     if host == socket.gethostname() and pid == os.getpid():
         return folder.name not in _UNFINISHED
-    if (
-        host == socket.gethostname() and os.name != "nt"
-    ):  # on Windows, signal 0 would end the process
+    # On Windows, signal 0 would end the process.
+    if host == socket.gethostname() and os.name != "nt":
         return not _is_alive(pid)
     changed = max(file.lstat().st_mtime for file in (folder, *folder.rglob("*")))
     return time.time() - changed > ABANDONED
