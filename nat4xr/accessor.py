@@ -16,7 +16,14 @@ from .coverage import count_cells, drop_unrecorded
 
 _FIGURES = ("cell_response", "coverage", "population", "psth", "raster", "spectrogram")
 _METRICS = ("signal_power", "noise_power", "snr", "trial_snr", "ttrc", "cc_max", "response_p")
-_NEEDED_FOR_COUNTS = {"n_reps", "animal", "site", "auditory", "subset"}
+_NEEDED_FOR_COUNTS = {
+    "n_reps": {"stim", "neuron"},
+    "animal": {"neuron"},
+    "site": {"neuron"},
+    "auditory": {"neuron"},
+    "subset": {"stim"},
+}
+"""The variables that are needed to count presentations, and the dims that they can have."""
 
 
 @xr.register_dataset_accessor("nat4")
@@ -141,15 +148,22 @@ class Nat4:
     def _title(self) -> str:
         return str(self._ds.attrs.get("title", "NAT4"))
 
+    def _can_be_counted(self) -> bool:
+        variables = self._ds.variables
+        return all(
+            name in variables and set(variables[name].dims) <= dims
+            for name, dims in _NEEDED_FOR_COUNTS.items()
+        )
+
     def __repr__(self) -> str:
-        if not set(self._ds.variables) >= _NEEDED_FOR_COUNTS:
+        if not self._can_be_counted():
             return self._title()
         return f"{self._title()}\n{self.summary('site')}"
 
     def _repr_html_(self) -> str:
         """Return a map of the presentations and tables of the cells, by animal and by site."""
         title = f"<h4>{escape(self._title())}</h4>"
-        if not set(self._ds.variables) >= _NEEDED_FOR_COUNTS:
+        if not self._can_be_counted():
             return title
         tables = f"{_table(self.summary('animal'))}{_table(self.summary('site'))}"
         return f"{title}{_coverage(self._ds)}{tables}"

@@ -78,6 +78,27 @@ def test_one_cell_has_a_summary_too(ds):
     assert cell.site.item() in cell.nat4._repr_html_()
 
 
+@pytest.mark.parametrize(
+    "select",
+    [
+        lambda ds: ds.isel(neuron=[]),
+        lambda ds: ds.isel(stim=[]),
+        lambda ds: ds.isel(neuron=[], stim=[]),
+        lambda ds: ds.rename(neuron="cell"),
+        lambda ds: ds[["n_reps"]].stack(pair=["stim", "neuron"]),
+        lambda ds: ds.expand_dims(fold=2),
+        lambda ds: ds[["n_reps"]].mean("stim"),
+        lambda ds: ds[["n_reps"]].where(ds.auditory),
+        lambda ds: xr.Dataset(),
+    ],
+)
+def test_every_dataset_has_a_summary(ds, select):
+    obj = select(ds)
+    title = obj.attrs.get("title", "NAT4")
+    assert title in repr(obj.nat4)
+    assert title in obj.nat4._repr_html_()
+
+
 def test_names_of_subsets_are_shown_as_text(ds):
     hostile = ds.drop_indexes(ds.xindexes.get_all_coords("subset"))
     hostile["subset"] = ("stim", ["<script>"] * ds.sizes["stim"])
