@@ -506,6 +506,53 @@ def test_the_checkpoint_of_other_responses_to_the_same_sounds_is_refused(
             quick(later, checkpoint=tmp_path / "checkpoint")
 
 
+def test_the_checkpoint_of_another_loss_or_module_with_the_same_name_is_refused(
+    ds: xr.Dataset, tmp_path: Path
+) -> None:
+    losses: list[Any] = [
+        lambda predicted, counts: ((predicted - counts) ** 2).nanmean(),
+        lambda predicted, counts: (predicted - counts).abs().nanmean(),
+    ]
+
+    class Larger(Mine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.more = torch.nn.Parameter(torch.zeros(3))
+
+    Larger.__name__ = "Mine"
+    for name, fits in {
+        "loss": [{"loss": loss} for loss in losses],
+        "module": [{"model": Mine()}, {"model": Larger()}],
+    }.items():
+        file = tmp_path / name
+        quick(ds, **fits[0], checkpoint=file)
+        quick(ds, **fits[0], checkpoint=file)
+        with pytest.raises(ValueError, match=f"{file} .* other options or data"):
+            quick(ds, **fits[1], checkpoint=file)
+
+
+def test_a_checkpoint_in_the_home_folder_is_continued(
+    ds: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    epochs: list[int] = []
+    for _ in range(2):
+        quick(ds, checkpoint="~/checkpoint", monitor=lambda n, *_: epochs.append(n))
+    assert epochs == sorted(set(epochs))
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_a_fit_at_its_start(
+    ds: xr.Dataset, tmp_path: Path
+) -> None:
+    epochs: list[int] = []
+    for file in (tmp_path, tmp_path / "missing" / "checkpoint"):
+        with pytest.raises(OSError, match=str(file)):
+            quick(ds, checkpoint=file, monitor=lambda n, *_: epochs.append(n))
+    assert not epochs
+
+
 def test_a_damaged_checkpoint_is_named(ds: xr.Dataset, tmp_path: Path) -> None:
     file = tmp_path / "checkpoint"
     quick(ds, checkpoint=file)

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from ..io.writing import written
+from ..io.writing import expanded, written
 from .networks import Network
 
 __all__ = ["Fitted", "load", "predict"]
@@ -136,7 +135,7 @@ def load(path: str | os.PathLike[str], network: nn.Module | None = None) -> Fitt
     >>> nat4xr.models.predict(loaded, ds).equals(nat4xr.models.predict(fitted, ds))
     True
     """
-    content = Path(path).expanduser().read_bytes()
+    content = expanded(path).read_bytes()
     try:
         weights = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..extras import tqdm
-from ..io.writing import written
+from ..io.writing import expanded, written
 from .fitted import Fitted, as_input, bin_s, check, checksum, in_batches, network_of
 from .losses import LOSSES, Loss
 from .networks import MODELS, check_options
@@ -215,6 +215,7 @@ def fit(
     if is_module and options["n_init"] > 1:
         raise ValueError("n_init must be 1, because your own module comes with its initial weights")
     check(ds)
+    file = None if checkpoint is None else _checkpoint_file(checkpoint)
     est = ds[["spectrogram", "psth"]].isel(stim=ds["subset"].values == "est").compute()
     if est.sizes["stim"] < 2:
         raise ValueError(f"a fit needs at least two est sounds, but ds has {est.sizes['stim']}")
@@ -272,8 +273,8 @@ def fit(
     with torch.random.fork_rng([where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
         training = new_training()
-        if checkpoint is not None and Path(checkpoint).exists():
-            training.resume(Path(checkpoint))
+        if file is not None and file.exists():
+            training.resume(file)
         elif options["n_init"] > 1:
             tries = [training, *(new_training() for _ in range(options["n_init"] - 1))]
             training = _best_start(tries, min(_INIT_EPOCHS, max_epochs))
@@ -289,8 +290,8 @@ def fit(
                 training.run_epoch()
                 n_epochs, (fit_loss, stop_loss) = len(training.losses), training.losses[-1]
                 continues = training.continues(max_epochs, options["patience"])
-                if checkpoint is not None and (n_epochs % _CHECKPOINT_EPOCHS == 0 or not continues):
-                    training.save(Path(checkpoint))
+                if file is not None and (n_epochs % _CHECKPOINT_EPOCHS == 0 or not continues):
+                    training.save(file)
                 if monitor is not None:
                     monitor(n_epochs, fit_loss, stop_loss, training.network)
                 bar.set_postfix_str(f"loss {stop_loss:.4f}", refresh=False)
@@ -307,6 +308,16 @@ def _options(recipe: str, **given: Any) -> dict[str, Any]:
     if not callable(options["loss"]) and options["loss"] not in LOSSES:
         raise ValueError(f"loss must be one of {list(LOSSES)} or callable, not {options['loss']!r}")
     return options
+
+
+def _checkpoint_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a checkpoint. If it cannot be written, the fit should not start."""
+    file = expanded(path)
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"{file}: there is no folder {file.parent}; make it first")
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder: choose the name of a file for a checkpoint")
+    return file
 
 
 def _best_start(tries: list[_Training], n_epochs: int) -> _Training:
@@ -478,13 +489,21 @@ class _Training:
             )
         device = self.data.fit_sounds.device
         state = torch.load(io.BytesIO(content), device, weights_only=True)
-        if state["config"] != json.dumps(self.config):
-            raise ValueError(
-                f"{file} is the checkpoint of a fit with other options or data: remove it, or "
-                "choose another file"
-            )
+        of_another_fit = (
+            f"{file} is the checkpoint of a fit with other options or data: remove it, or "
+            "choose another file"
+        )
+        shapes, saved_shapes = (
+            {name: weights.shape for name, weights in of.items()}
+            for of in (self.network.state_dict(), state["best"])
+        )
+        if state["config"] != json.dumps(self.config) or shapes != saved_shapes:
+            raise ValueError(of_another_fit)
         self.best = state["best"]
         self.start(state["stage"])
+        # The configuration contains only the names of a user's own module and loss.
+        if not torch.allclose(self.best_loss, state["best_loss"], rtol=0.01, equal_nan=True):
+            raise ValueError(of_another_fit)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name in self._SAVED:
