@@ -462,6 +462,8 @@ def check_complete(ds: xr.Dataset) -> None:
         raise ValueError(
             "ds.attrs['simulated'] is missing: set it to 0 for recordings, 1 for simulated data"
         )
+    if not ((ds["n_reps"] > 1) & (ds["subset"] == "val")).any():
+        raise ValueError("ds has no val sound with repeated trials, so nothing can be scored")
 
 
 def _val_trials(ds: xr.Dataset, cells: str) -> tuple[xr.Dataset, NDArray[np.bool_]]:
@@ -471,11 +473,8 @@ def _val_trials(ds: xr.Dataset, cells: str) -> tuple[xr.Dataset, NDArray[np.bool
     if areas.size > 1:
         raise ValueError(f"ds holds cells of {' and '.join(areas)}: evaluate one area at a time")
     val = set_labels(ds[["response", "n_reps"]])
-    # If there are val sounds, .sel makes a slice of them, which reads less than a mask does.
-    val = val.sel(subset="val") if (ds["subset"] == "val").any() else val.isel(stim=slice(0))
+    val = val.sel(subset="val")  # which makes a slice: it reads less than a mask does
     recorded = (val["n_reps"] > 1).any("stim").values
-    if not recorded.any():
-        raise ValueError("ds has no val sound with repeated trials, so nothing can be scored")
     if cells == "auditory":
         recorded = recorded & val["auditory"].values
     return val, recorded

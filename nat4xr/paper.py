@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,7 @@ from . import metrics, models, plot
 from .benchmark import check_complete
 from .extras import require
 from .index import set_labels
+from .io.writing import made_folder
 from .runs import save_results
 
 if TYPE_CHECKING:
@@ -172,11 +174,12 @@ def reproduce(
         raise ValueError(f"figure {figure!r} compares two areas: give the second one as other=")
     for area in areas:
         check_complete(area)
+    if other is not None and np.isin(other["neuron"].values, ds["neuron"].values).any():
+        raise ValueError("other has cells of ds: give two different areas")
     simulated = any(area.attrs["simulated"] for area in areas)
     names = "-".join(str(area["area"].values.flat[0]) for area in areas)
     prefix = f"{'SIMULATED-' if simulated else ''}{names}-{figure}{'-quick' if quick else ''}"
-    folder = Path(out).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(out)
     fits = _Fits(folder / f"{prefix}-fits", quick, options)
     fits.folder.mkdir(exist_ok=True)
 
@@ -187,8 +190,9 @@ def reproduce(
     results = {".nc": scores, ".csv": _as_table(scores), ".png": drawing, ".txt": scores.claim}
     save_results(results, folder, prefix)
     for file in fits.folder.glob("*.checkpoint"):
-        file.unlink()
-    fits.folder.rmdir()
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # it contains other files
+        fits.folder.rmdir()
     return scores
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,7 +13,7 @@ import xarray as xr
 from . import metrics, models, plot, preprocess, strf
 from .benchmark import check_complete, evaluate, leaderboard
 from .io.netcdf import write_locked
-from .io.writing import written
+from .io.writing import made_folder, written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -156,8 +155,9 @@ def run(
     """
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, not {seeds}")
+    check_complete(ds)
     name = "+".join(filter(None, [model, prefilter]))
-    out, prefix = _folder(out), _prefix(ds, name)
+    out, prefix = made_folder(out), _prefix(ds, name)
     val = ds.isel(stim=ds["subset"].values == "val")
     checkpoints = [out / f"{prefix}seed{seed}.checkpoint" for seed in range(seeds)]
     fits, scored = [], []
@@ -193,15 +193,9 @@ def _prefix(ds: xr.Dataset, model: str) -> str:
     return f"{mark}{ds['area'].values.flat[0]}-{model}-"
 
 
-def _folder(out: str | os.PathLike[str]) -> Path:
-    folder = Path(out).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def save_results(results: Mapping[str, Any], out: str | os.PathLike[str], prefix: str) -> None:
     """Write results to files. Older results are replaced after all new ones have been written."""
-    folder = _folder(out)
+    folder = made_folder(out)
     with ExitStack() as stack:
         for name, result in results.items():
             part = stack.enter_context(written(folder / f"{prefix}{name}"))

@@ -34,7 +34,7 @@ import xarray as xr
 
 from . import __version__
 from .extras import tqdm
-from .io.writing import unfinished
+from .io.writing import made_folder, unfinished
 from .schema import SILENCE_S, SOUND_S, time_axis
 
 __all__ = ["simulate"]
@@ -995,8 +995,7 @@ def simulate(
             raise ValueError(f"{name} must be 0 or more, not {value}")
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, not {seed}")
-    path = Path(path).expanduser()
-    path.mkdir(parents=True, exist_ok=True)
+    path = made_folder(path)
     release_names = ("A1_", "PEG_", "wav.zip", "truth.nc")
     existing = sorted(f.name for f in path.iterdir() if f.name.startswith(release_names))
     if existing:

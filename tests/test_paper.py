@@ -100,6 +100,7 @@ def test_an_interrupted_figure_goes_on_from_the_last_fit(
     monkeypatch.undo()
     assert all(checkpoint.exists() for checkpoint in begun)
 
+    (begun[0].parent / ".DS_Store").touch()  # such a file does not make the analysis fail
     epochs: list[int] = []
     options["monitor"] = lambda n, *_: epochs.append(n)
     resumed = reproduce("heldout", ds, tmp_path / "resumed", **options)
@@ -117,6 +118,10 @@ def test_an_unknown_figure_and_a_missing_area_are_refused(
         reproduce("transfer", two_sites, tmp_path)
     with pytest.raises(ValueError, match="two sites"):
         reproduce("heldout", two_sites.sel(site="DRX"), tmp_path)
+    with pytest.raises(ValueError, match="two different areas"):
+        reproduce("areas", two_sites, tmp_path, other=two_sites)
+    with pytest.raises(ValueError, match="no val sound"):
+        reproduce("heldout", two_sites.sel(subset="est"), tmp_path)
 
 
 def test_a_core_fitted_without_a_site_serves_it_as_well_as_the_full_fit(

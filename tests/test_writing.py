@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nat4xr.io import writing
-from nat4xr.io.writing import locked, written
+from nat4xr.io.writing import locked, made_folder, written
 
 
 def listing(folder: Path) -> set[str]:
@@ -160,6 +160,24 @@ def test_a_source_that_cannot_be_read_is_named_and_not_the_target(tmp_path: Path
         written(tmp_path / "a.txt"),
     ):
         (tmp_path / "source").read_bytes()
+
+
+def test_a_copy_that_fills_the_disk_is_not_put_down_to_its_source(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"/a\.nc could not be written .*free") as caught,
+        written(tmp_path / "a.nc") as part,
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", "source.nc", None, str(part))
+    assert "source" not in str(caught.value)
+
+
+def test_a_file_where_a_folder_belongs_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "inside"):
+        with pytest.raises(NotADirectoryError, match=f"{folder} is not a folder"):
+            made_folder(folder)
+    assert made_folder(tmp_path / "new" / "folder").is_dir()
 
 
 def test_an_error_of_one_file_is_not_put_down_to_another_that_is_written_around_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -30,6 +31,8 @@ NO_LOCKS = (
     "if the file system has no locks, set the environment variable HDF5_USE_FILE_LOCKING to FALSE "
     "before Python starts"
 )
+
+_DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 _UNFINISHED: set[str] = set()  # names of the temporary folders of this process
 
@@ -107,7 +110,9 @@ def unfinished(target: Path) -> Iterator[Path]:
 
 def _failure(error: OSError | RuntimeError, target: Path, folder: Path) -> WriteError:
     """Make an error that says why a file could not be written, or its source not be read."""
-    if isinstance(error, OSError) and error.filename is not None:
+    disk_full = isinstance(error, OSError) and error.errno in _DISK_FULL
+    # If a copy fills the disk, the error names the source.
+    if isinstance(error, OSError) and error.filename is not None and not disk_full:
         culprit = Path(os.fsdecode(error.filename))
         if folder not in (culprit, *culprit.parents) and culprit != target:
             return WriteError(f"{culprit} could not be read: {error.strerror}")
@@ -122,7 +127,8 @@ def _failure(error: OSError | RuntimeError, target: Path, folder: Path) -> Write
             f"{target.parent}, or choose another folder"
         )
     free = shutil.disk_usage(target.parent).free
-    message = f"{target} could not be written ({free:,} bytes of space are free): {error}"
+    reason = error.strerror if isinstance(error, OSError) and disk_full else error
+    message = f"{target} could not be written ({free:,} bytes of space are free): {reason}"
     if isinstance(error, PermissionError):  # the folder is writable, so this is a lock of HDF5
         message += f"; {NO_LOCKS}"
     return WriteError(message)
@@ -192,6 +198,33 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         raise OSError(
             f"the home folder in {os.fspath(path)!r} does not exist: write out the whole path"
         ) from None
+
+
+def made_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder, unless it exists, and return its path.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder. ``~`` is the home folder.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made, for instance because there is a file with this name.
+    """
+    folder = expanded(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(
+            f"{folder} is not a folder, or not in one: remove the file or choose another name"
+        ) from None
+    return folder
 
 
 _LOCKS: weakref.WeakSet[FileIO] = weakref.WeakSet()
