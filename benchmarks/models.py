@@ -5,10 +5,10 @@
     python benchmarks/models.py scores --truth linear
 
 ``scores`` fits all models, with and without AdapTrans, to a simulated PEG release of 64 cells and
-305 est sounds, and compares them with the ridge STRF and the true rates. ``--jobs`` is the number
-of fits that run in parallel. Fits are saved in benchmarks/data, and continue after an interruption.
-``speed`` measures forward and backward passes of 16 sounds of 150 bins for the 849 cells of A1. If
-deepSTRF is installed, its modules are measured too.
+305 est sounds (``--sound-scale`` times 575), and compares them with the ridge STRF and the true
+rates. ``--jobs`` is the number of fits that run in parallel. Fits are saved in benchmarks/data, and
+continue after an interruption. ``speed`` measures forward and backward passes of 16 sounds of 150
+bins for the 849 cells of A1. If deepSTRF is installed, its modules are measured too.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import pandas as pd
 import torch
@@ -31,35 +32,39 @@ DATA = Path(__file__).parent / "data"
 FRONTS = (None, "adaptrans")
 
 
-def release(area: str, **options: object) -> xr.Dataset:
-    """Open a simulated release, which is made on first use."""
-    folder = DATA / "-".join([area, *map(str, options.values())])
-    if not folder.exists():
-        nat4xr.simulate(folder, areas=[area], **options)
-    return nat4xr.open_area(area, folder)
+COLUMNS = ["params_per_neuron"]
+for name in ("cc_norm", "r_ceiling", "cc_raw"):
+    COLUMNS += [name, f"{name}_se"]
 
 
-def small_release(truth: str) -> xr.Dataset:
-    return release("PEG", scale=0.16, sound_scale=0.53, model=truth, seed=0)
+def release(truth: str, sound_scale: float) -> Path:
+    """Return the folder of a simulated release, which is made on first use."""
+    path = DATA / f"PEG-0.16-{sound_scale}-{truth}-0"
+    if not path.exists():
+        options = {"scale": 0.16, "sound_scale": sound_scale, "model": truth, "seed": 0}
+        nat4xr.simulate(path, areas=["PEG"], progressbar=False, **options)
+    return path
 
 
-def score(job: tuple[str, str, str | None, int]) -> dict[str, object]:
+def score(
+    model: str, front: str | None, *, truth: str, sound_scale: float, seeds: int, epochs: int
+) -> pd.DataFrame:
     """Fit a model with several seeds. Each job runs in a separate process."""
-    truth, model, front, seeds = job
     torch.set_num_threads(1)
     start = perf_counter()
-    out = DATA / f"results-{truth}"
-    table = run(small_release(truth), model, front, seeds=seeds, out=out, progressbar=False)
-    row = table[table["n_seeds"].notna()].iloc[0]
-    print(f"{row['backbone']}: {perf_counter() - start:.0f} s", flush=True)
-    columns = ["backbone", "params_per_neuron", "cc_raw", "cc_raw_sd", "cc_norm", "cc_norm_sd"]
-    return row[columns].to_dict()
+    ds = nat4xr.open_area("PEG", release(truth, sound_scale), progressbar=False)
+    out = DATA / f"results-{truth}-{sound_scale}-{epochs}"
+    table = run(ds, model, front, seeds=seeds, out=out, max_epochs=epochs, progressbar=False)
+    row = table[table["n_seeds"].notna()]
+    print(f"{row['backbone'].item()}: {perf_counter() - start:.0f} s", flush=True)
+    return row
 
 
-def references(truth: str) -> list[dict[str, object]]:
+def references(*, truth: str, sound_scale: float) -> pd.DataFrame:
     """Score the ridge STRF, and the true rates, which a model can only exceed by chance."""
-    ds = small_release(truth)
-    with xr.open_dataset(DATA / f"PEG-0.16-0.53-{truth}-0" / "truth.nc") as file:
+    path = release(truth, sound_scale)
+    ds = nat4xr.open_area("PEG", path, progressbar=False)
+    with xr.open_dataset(path / "truth.nc") as file:
         predictions = {"the true rates": file["rate"].load()}
     spectrogram = nat4xr.preprocess.log_minmax(ds["spectrogram"])
     est, val = ds.sel(subset="est"), spectrogram.sel(subset="val")
@@ -68,24 +73,23 @@ def references(truth: str) -> list[dict[str, object]]:
             spectrogram.sel(subset="est"), est["psth"], nonlinearity=nonlinearity
         )
         predictions[name] = nat4xr.strf.predict(strf, val)
-    rows = []
-    for name, prediction in predictions.items():
-        result = nat4xr.benchmark.evaluate(prediction, ds)
-        scores = {s: round(100 * result.attrs[f"{s}_mean"], 1) for s in ("cc_raw", "cc_norm")}
-        rows.append({"backbone": name, **scores})
-    rows[1]["params_per_neuron"] = 18 * 25 + 1
-    return rows
+    results = {name: nat4xr.benchmark.evaluate(pred, ds) for name, pred in predictions.items()}
+    table = nat4xr.benchmark.leaderboard(results)
+    table.loc[table["backbone"] == "ridge STRF", "params_per_neuron"] = 18 * 25 + 1
+    return table[table["simulated"]]
 
 
-def scores(truth: str, seeds: int, jobs: int) -> None:
-    rows = references(truth)
-    todo = [(truth, model, front, seeds) for model, front in product(MODELS, FRONTS)]
+def scores(truth: str, sound_scale: float, seeds: int, epochs: int, jobs: int) -> None:
+    options: dict[str, Any] = {"truth": truth, "sound_scale": sound_scale}
+    fit = partial(score, seeds=seeds, epochs=epochs, **options)
+    fronts, models = zip(*product(FRONTS, MODELS), strict=True)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        rows += pool.map(score, todo)
-    table = pd.DataFrame(rows)
-    table["of_ceiling"] = (table["cc_norm"] / table["cc_norm"][0]).round(3)
-    print(f"\nSIMULATED data, {truth} truth; {seeds} seeds; scores and spreads in percent\n")
-    print(table.to_string(index=False))
+        rows = [references(**options), *pool.map(fit, models, fronts)]
+    columns = [*COLUMNS, "cc_norm_sd"] if seeds > 1 else COLUMNS
+    table = pd.concat(rows).set_index("backbone")[columns]
+    print(f"\nSIMULATED data: {options}, {seeds} seeds, at most {epochs} epochs")
+    print("Scores, standard errors over sounds (_se) and deviations over seeds (_sd) in percent\n")
+    print(table.to_string())
 
 
 def speed(device: str | None, threads: int | None) -> None:
@@ -172,12 +176,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["scores", "speed"])
     parser.add_argument("--truth", choices=["adaptive", "linear"], default="adaptive")
+    parser.add_argument("--sound-scale", type=float, default=0.53)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device")
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     if arguments.what == "scores":
-        scores(arguments.truth, arguments.seeds, arguments.jobs)
+        sizes = (arguments.sound_scale, arguments.seeds, arguments.epochs)
+        scores(arguments.truth, *sizes, arguments.jobs)
     else:
         speed(arguments.device, arguments.threads)

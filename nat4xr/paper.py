@@ -136,8 +136,9 @@ def reproduce(
     Returns
     -------
     xarray.Dataset
-        Scores of those cells that all models predict significantly, which means that the
-        correlation with the trial average is more than two standard errors:
+        Scores of those cells that all models (in ``"data-limited"``, both fits to all sounds)
+        predict significantly, which means that the correlation with the trial average is more than
+        two standard errors:
 
         - ``r_ceiling`` (model, neuron), float64: :func:`nat4xr.metrics.r_ceiling` over the val
           sounds;
@@ -321,7 +322,7 @@ def _transfer(fits: _Fits, ds: xr.Dataset, other: xr.Dataset) -> Outcome:
 
 
 def _data_limited(fits: _Fits, ds: xr.Dataset) -> Outcome:
-    sites = fits.sites(ds)[:1] if fits.quick else fits.sites(ds)
+    sites = fits.sites(ds)
     est = ds["stim"].values[ds["subset"].values == "est"]
     order = np.random.default_rng(0).permutation(np.sort(est))
     predictions: dict[str, list[xr.DataArray]] = {}
@@ -342,6 +343,7 @@ def _data_limited(fits: _Fits, ds: xr.Dataset) -> Outcome:
     scores = _scores(
         {name: xr.concat(parts, "neuron") for name, parts in predictions.items()},
         ds.sel(site=sites),
+        chosen_by=("standard 100 %", "pre-trained 100 %"),
     )
     kinds, percents = zip(*(name.split()[:2] for name in scores["model"].values), strict=True)
     percent = np.array(percents, float)
@@ -433,8 +435,16 @@ def _predict(fitted: Fitted, ds: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(pred.values, coords, pred.dims)
 
 
-def _scores(predictions: Mapping[str, xr.DataArray], *areas: xr.Dataset) -> xr.Dataset:
-    """Score the predictions for those cells that all models predict significantly."""
+def _scores(
+    predictions: Mapping[str, xr.DataArray],
+    *areas: xr.Dataset,
+    chosen_by: Iterable[str] | None = None,
+) -> xr.Dataset:
+    """Score the predictions for those cells that all models predict significantly.
+
+    If `chosen_by` names some of the models, the cells only have to be predicted significantly by
+    these. All models must have a score.
+    """
     trials = [_val(area)["response"].load() for area in areas]
     labels = [
         {str(name): c.values for name, c in t.coords.items() if c.dims == ("neuron",)}
@@ -448,12 +458,12 @@ def _scores(predictions: Mapping[str, xr.DataArray], *areas: xr.Dataset) -> xr.D
     pred = pred.assign_coords(model=list(predictions))
     correlation = metrics.jackknife(metrics.corrcoef, pred, response.mean("rep"))
     significant = correlation["value"] > 2 * correlation["standard_error"]
-    significant &= metrics.r_ceiling(pred, response).notnull()
-    kept = significant.all("model").values
+    significant = significant.sel(model=list(chosen_by or predictions)).all("model")
+    kept = (significant & metrics.r_ceiling(pred, response).notnull().all("model")).values
     if not kept.any():
         raise ValueError(
             f"none of {kept.size} cells is predicted significantly by all models "
-            f"({', '.join(predictions)}): fit them for more epochs or to more sounds"
+            f"({', '.join(chosen_by or predictions)}): fit them for more epochs or to more sounds"
         )
     pred, response = pred.isel(neuron=kept), response.isel(neuron=kept)
     median = metrics.jackknife(_median_r_ceiling, pred, response)

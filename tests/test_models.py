@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import xarray as xr
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
+
+from torch.nn import functional  # noqa: E402
 
 import nat4xr.cli  # noqa: E402
 from nat4xr.models import (  # noqa: E402
@@ -34,6 +36,7 @@ from nat4xr.models import (  # noqa: E402
     strf_subspace,
     training,
 )
+from nat4xr.models.networks import CausalConv2d, Dense, Lags, Readout  # noqa: E402
 
 N_EST, N_VAL, N_FREQ, N_TIME, N_NEURONS = 12, 3, 8, 40, 4
 
@@ -323,6 +326,51 @@ def test_the_2d_cnn_of_deepstrf_is_the_authors(reference: dict[str, "torch.Tenso
     load_weights(ours, {name: reference[f"cnn_deepstrf/{other}"] for name, other in names.items()})
     theirs = reference["cnn_deepstrf/output"][:, :, 0]
     torch.testing.assert_close(ours(reference["input"]), theirs, atol=1e-5, rtol=0)
+
+
+def causal_filter(layer: Lags, x: "torch.Tensor") -> "torch.Tensor":
+    padded = functional.pad(x, (layer.kernel_size[0] - 1, 0))
+    return functional.conv1d(padded, layer.weight, groups=len(layer.weight))
+
+
+def dense(layer: Dense | Readout, x: "torch.Tensor") -> "torch.Tensor":
+    return torch.einsum("of,bft->bot", layer.weight, x) + layer.bias[:, None]
+
+
+def convolution(layer: CausalConv2d, x: "torch.Tensor") -> "torch.Tensor":
+    """The bands are padded by one on both sides, and the time by seven bins of the past."""
+    return functional.conv2d(functional.pad(x, (7, 0, 1, 1)), layer.weight, layer.bias)
+
+
+@pytest.mark.parametrize(
+    ("make", "plain", "shape"),
+    [
+        (lambda: Lags(6, 15), causal_filter, (4, 6, 40)),
+        (lambda: Dense(6, 5), dense, (4, 6, 40)),
+        (lambda: Readout(6, 5), dense, (4, 6, 40)),
+        (lambda: CausalConv2d(2, 3, 3, 8), convolution, (4, 2, 18, 40)),
+    ],
+    ids=["Lags", "Dense", "Readout", "CausalConv2d"],
+)
+def test_a_layer_in_its_fast_layout_equals_the_plain_one(
+    make: Callable[[], Any], plain: Callable[..., Any], shape: tuple[int, ...]
+) -> None:
+    layer = make().double()
+    x = torch.rand(shape, dtype=torch.float64, requires_grad=True)
+    learnt = [x, *layer.parameters()]
+    outputs = layer(x), plain(layer, x)
+    torch.testing.assert_close(*outputs)
+    gradients = (torch.autograd.grad(output.square().sum(), learnt) for output in outputs)
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_gradient_of_the_squared_error_is_the_closed_form() -> None:
+    rate = torch.rand(3, 4, 20, dtype=torch.float64, requires_grad=True)
+    counts = torch.rand_like(rate)
+    counts[0, 1] = torch.nan
+    (gradient,) = torch.autograd.grad(3 * mse(rate, counts), rate)
+    expected = 3 * 2 * (rate.detach() - counts).nan_to_num(0) / (11 * 20)
+    torch.testing.assert_close(gradient, expected)
 
 
 def test_adaptrans_responds_to_a_step_as_the_closed_form_says() -> None:
