@@ -12,7 +12,7 @@ bins for the 849 cells of A1. If deepSTRF is installed, its modules are measured
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
@@ -79,12 +79,15 @@ def references(*, truth: str, sound_scale: float) -> pd.DataFrame:
     return table[table["simulated"]]
 
 
-def scores(truth: str, sound_scale: float, seeds: int, epochs: int, jobs: int) -> None:
+def scores(
+    truth: str, sound_scale: float, seeds: int, epochs: int, fronts: Sequence[str | None], jobs: int
+) -> None:
     options: dict[str, Any] = {"truth": truth, "sound_scale": sound_scale}
     fit = partial(score, seeds=seeds, epochs=epochs, **options)
-    fronts, models = zip(*product(FRONTS, MODELS), strict=True)
+    fits = list(product(fronts, MODELS))
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        rows = [references(**options), *pool.map(fit, models, fronts)]
+        ours = pool.map(fit, [model for _, model in fits], [front for front, _ in fits])
+        rows = [references(**options), *ours]
     columns = [*COLUMNS, "cc_norm_sd"] if seeds > 1 else COLUMNS
     table = pd.concat(rows).set_index("backbone")[columns]
     print(f"\nSIMULATED data: {options}, {seeds} seeds, at most {epochs} epochs")
@@ -179,12 +182,14 @@ if __name__ == "__main__":
     parser.add_argument("--sound-scale", type=float, default=0.53)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--no-adaptrans", action="store_true")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device")
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     if arguments.what == "scores":
         sizes = (arguments.sound_scale, arguments.seeds, arguments.epochs)
-        scores(arguments.truth, *sizes, arguments.jobs)
+        fronts = FRONTS[:1] if arguments.no_adaptrans else FRONTS
+        scores(arguments.truth, *sizes, fronts, arguments.jobs)
     else:
         speed(arguments.device, arguments.threads)

@@ -229,6 +229,10 @@ def _pareto(fits: _Fits, ds: xr.Dataset) -> Outcome:
             label=family,
         )
     ax.set(xscale="log", xlabel="parameters per cell", ylabel="median r_ceiling")
+    ticker = require("matplotlib.ticker", "plot")
+    ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+    ax.xaxis.set_minor_formatter(ticker.NullFormatter())
     ax.legend(frameon=False, fontsize="small")
     best = scores["median"].groupby("family").max()
     ranked = ", ".join(
@@ -272,7 +276,8 @@ def _equivalence(fits: _Fits, ds: xr.Dataset) -> Outcome:
     ax.set_xticks(range(len(beyond)), list(beyond))
     ax.set_yticks(range(len(beyond)), list(beyond))
     for (row, column), value in np.ndenumerate(medians.values):
-        ax.text(column, row, f"{value:.2f}", ha="center", va="center", color="white")
+        colour = "white" if value < 0.6 else "black"
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
     figure.colorbar(image, ax=ax, label="median correlation beyond LN")
     pairs = medians.values[np.triu_indices(len(beyond), 1)]
     claim = (
