@@ -35,7 +35,7 @@ def mse(rate: Tensor, counts: Tensor) -> Tensor:
     >>> mse(torch.tensor([1.0, 2.0]), torch.tensor([3.0, torch.nan]))
     tensor(4.)
     """
-    loss: Tensor = _MeanSquaredError.apply(rate, counts)
+    loss: Tensor = _MeanSquaredError.apply(rate, counts)  # type: ignore[no-untyped-call]
     return loss
 
 
