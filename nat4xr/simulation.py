@@ -34,6 +34,7 @@ import xarray as xr
 
 from . import __version__
 from .extras import tqdm
+from .io.netcdf import text_encoding
 from .io.writing import made_folder, unfinished
 from .schema import SILENCE_S, SOUND_S, time_axis
 
@@ -750,7 +751,8 @@ def _open_truth(
             "simulated": json.dumps(release.about),
         },
     )
-    parameters.to_netcdf(path, mode="a", engine="netcdf4")
+    encoding = text_encoding(parameters)
+    parameters.to_netcdf(path, mode="a", engine="netcdf4", encoding=encoding)
 
 
 def _correlation(rate: npt.NDArray[np.float32], counts: Ints) -> str:

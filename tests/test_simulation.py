@@ -369,6 +369,13 @@ def test_the_truth_is_labelled_by_the_releases_own_cells_and_sounds(release, tru
     assert truth.kernel.dims == ("neuron", "freq", "lag")
 
 
+def test_the_truth_may_be_opened_several_times_at_once(release):
+    # Strings of variable length would crash Python: https://github.com/Unidata/netcdf-c/issues/2510
+    with h5py.File(release / "truth.nc") as file:
+        texts = {name: h5py.check_string_dtype(file[name].dtype) for name in file}
+    assert [name for name, text in texts.items() if text and text.length is None] == []
+
+
 def test_linear_rates_follow_from_the_kernels_and_the_published_spectrogram(release, truth):
     x = np.log1p(population(release, "PEG").stim.reshape(30, 150, 18))
     for neuron in truth.neuron[truth.area == "PEG"].values:

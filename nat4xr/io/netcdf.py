@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import RLock
@@ -240,35 +240,50 @@ def write_locked(obj: xr.Dataset | xr.DataArray, file: Path, **options: Any) -> 
     chunks.compute(scheduler="threads")
 
 
-def write_netcdf(ds: xr.Dataset, target: Path, encoding: dict[Hashable, dict[str, Any]]) -> None:
-    """Write a Dataset without dask arrays, safely while other threads use the netCDF library."""
-    alone(_write_netcdf, ds, target, encoding)
+def write_netcdf(
+    ds: xr.Dataset,
+    target: Path,
+    encoding: dict[Hashable, dict[str, Any]],
+    empty: Mapping[str, tuple[str, Any]] = {},
+) -> None:
+    """Write a Dataset without dask arrays, safely while other threads use the netCDF library.
+
+    The file is made in memory first: on a full disk, the netCDF library would keep the incomplete
+    file open, and crash later.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+    target : pathlib.Path
+    encoding : dict
+        As for :py:meth:`xarray.Dataset.to_netcdf`.
+    empty : mapping of str to (str, object), optional
+        The dtype and fill value of variables of the schema whose values are written later.
+    """
+    target.write_bytes(alone(_netcdf_bytes, ds, encoding, empty))
 
 
-def _write_netcdf(ds: xr.Dataset, target: Path, encoding: dict[Hashable, dict[str, Any]]) -> None:
-    store = NetCDF4DataStore.open(target, "w", lock=NETCDF_LOCK)
-    try:
-        ds.dump_to_store(store, encoding=encoding)
-    finally:
-        store.close()
+def _netcdf_bytes(
+    ds: xr.Dataset,
+    encoding: dict[Hashable, dict[str, Any]],
+    empty: Mapping[str, tuple[str, Any]],
+) -> memoryview:
+    file = netCDF4.Dataset("in memory", "w", memory=0)
+    ds.dump_to_store(NetCDF4DataStore(file, lock=NETCDF_LOCK), encoding=encoding)
+    for name, (dtype, fill_value) in empty.items():
+        _add_variable(file, name, dtype, fill_value, simulated_attr(ds))
+    return file.close()
 
 
 def write_area(data: AreaData, target: Path) -> None:
     """Write the converted file of an area."""
     compression = {"zlib": True, "complevel": 1, "shuffle": True}
     encoding = text_encoding(data.header) | dict.fromkeys(["spectrogram", "n_reps"], compression)
-    write_netcdf(data.header, target, encoding)
     # Counts are stored as bytes, which take a quarter of the space, and read as float32.
     rate: tuple[str, Any] = ("f4", np.float32(np.nan))
     count = ("u1", _MISSING) if data.counts_fit_a_byte() else rate
-    alone(_add_variables, target, simulated_attr(data.header), {"response": count, "psth": rate})
+    write_netcdf(data.header, target, encoding, empty={"response": count, "psth": rate})
     _write_chunks(data, target)
-
-
-def _add_variables(target: Path, attrs: dict[str, Any], kinds: dict[str, tuple[str, Any]]) -> None:
-    with netCDF4.Dataset(target, "a") as file:
-        for name, (dtype, fill_value) in kinds.items():
-            _add_variable(file, name, dtype, fill_value, attrs)
 
 
 def _add_variable(
