@@ -355,6 +355,7 @@ import threading
 def read():
     while not done.is_set():
         {area}["psth"].isel(stim=0).values
+{area}  # a child cannot import what another thread is importing at the time of the fork
 done, threads = threading.Event(), [threading.Thread(target=read) for _ in range(2)]
 for thread in threads:
     thread.start()
