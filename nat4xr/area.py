@@ -171,7 +171,7 @@ def open_areas(
     --------
     >>> import nat4xr
     >>> both = nat4xr.open_areas(subset="val")
-    >>> nat4xr.rate(both.psth).groupby("area").mean(...).sizes
+    >>> nat4xr.rate(both.psth).mean(["stim", "time"]).groupby("area").mean().sizes
     Frozen({'area': 2})
     """
     if chunks is None:
