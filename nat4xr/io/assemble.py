@@ -7,12 +7,8 @@ The grid stim x rep is mostly empty, and would take 6 GB for A1 as a dense array
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
-from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,41 +158,18 @@ def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaD
         If a file is broken, or two of them contradict each other.
     """
     noted = Notes()
-    population, sites = _read(area, files, progressbar, noted)
+    population = nems.read(
+        files.population, signals=("stim", "resp"), label=files.population.name, dtype=np.float32
+    )
     resp = population.signals["resp"]
     sounds = _find_sounds(population, noted)
+    title = f"Reading the sites of {area}"
+    sites = read_sites(files, title, progressbar=progressbar, noted=noted)
     coverage = _count_val_trials(files.sites.name, resp, sounds, sites, noted)
     header = _header(area, files, population, sounds, coverage)
     return AreaData(
         header, resp.data, sounds.onsets, coverage.val_counts, sounds.lengths, coverage.cuts, noted
     )
-
-
-def _read(
-    area: str, files: AreaFiles, progressbar: bool, noted: Notes
-) -> tuple[nems.Recording, deque[nems.Recording]]:
-    """Read the population recording, and the sites on another core."""
-    failed = Event()
-
-    def read_all_sites() -> deque[nems.Recording]:
-        title = f"Reading the sites of {area}"
-        recordings = read_sites(files, title, progressbar=progressbar, noted=noted)
-        sites = deque(takewhile(lambda _: not failed.is_set(), recordings))
-        import dask.array  # noqa: F401  (xarray needs it next; importing it takes 0.3 s)
-
-        return sites
-
-    with ThreadPoolExecutor(1) as other_core:
-        sites = other_core.submit(read_all_sites)
-        try:
-            name = files.population.name
-            population = nems.read(
-                files.population, signals=("stim", "resp"), label=name, dtype=np.float32
-            )
-        except BaseException:
-            failed.set()  # the remaining sites are not read
-            raise
-    return population, sites.result()
 
 
 def _find_sounds(population: nems.Recording, noted: Notes) -> _Sounds:
@@ -246,10 +219,10 @@ def _count_val_trials(
     label: str,
     resp: nems.Signal,
     sounds: _Sounds,
-    sites: deque[nems.Recording],
+    sites: Iterable[nems.Recording],
     noted: Notes,
 ) -> _Coverage:
-    """Count the spikes in the val trials of all sites. `sites` is emptied to free memory."""
+    """Count the spikes in the val trials of all sites."""
     cells, n_time, is_val = resp.channels, sounds.n_time, sounds.is_val
     val_number, n_val = np.cumsum(is_val) - 1, int(is_val.sum())
     recorded = _recorded(resp.data, sounds)
@@ -259,8 +232,7 @@ def _count_val_trials(
     column = {cell: number for number, cell in enumerate(cells)}
     positions = []
     cuts: list[Cut] = []
-    while sites:
-        recording = sites.popleft()
+    for recording in sites:
         site = recording.signals["resp"]
         with explained(recording.label):
             matches = labels.match_cells(cells, site.channels)

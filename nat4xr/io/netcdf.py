@@ -248,9 +248,6 @@ def write_netcdf(
 ) -> None:
     """Write a Dataset without dask arrays, safely while other threads use the netCDF library.
 
-    The file is made in memory first: on a full disk, the netCDF library would keep the incomplete
-    file open, and crash later.
-
     Parameters
     ----------
     ds : xarray.Dataset
@@ -260,19 +257,34 @@ def write_netcdf(
     empty : mapping of str to (str, object), optional
         The dtype and fill value of variables of the schema whose values are written later.
     """
-    target.write_bytes(alone(_netcdf_bytes, ds, encoding, empty))
+    alone(_write_netcdf, ds, target, encoding, empty)
 
 
-def _netcdf_bytes(
+def _write_netcdf(
     ds: xr.Dataset,
+    target: Path,
     encoding: dict[Hashable, dict[str, Any]],
     empty: Mapping[str, tuple[str, Any]],
-) -> memoryview:
-    file = netCDF4.Dataset("in memory", "w", memory=0)
-    ds.dump_to_store(NetCDF4DataStore(file, lock=NETCDF_LOCK), encoding=encoding)
-    for name, (dtype, fill_value) in empty.items():
-        _add_variable(file, name, dtype, fill_value, simulated_attr(ds))
-    return file.close()
+) -> None:
+    file = netCDF4.Dataset(target, "w")
+    try:
+        try:
+            ds.dump_to_store(NetCDF4DataStore(file, lock=NETCDF_LOCK), encoding=encoding)
+            for name, (dtype, fill_value) in empty.items():
+                _add_variable(file, name, dtype, fill_value, simulated_attr(ds))
+        finally:
+            file.close()
+    except BaseException:
+        _failed.append(file)
+        raise
+
+
+_failed: list[netCDF4.Dataset] = []
+"""Files that could not be written, for example because the disk is full.
+
+If Python collected one that could not be closed, the netCDF library would write to it again, and
+could crash.
+"""
 
 
 def write_area(data: AreaData, target: Path) -> None:

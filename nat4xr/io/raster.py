@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -111,9 +113,9 @@ def read_raster(stream: Stream, size: int, dtype: Any = np.float64) -> Raster:
         return _joined([], 0, blank_lines, dtype)
     n_channels = _n_columns(head)
     _check_shape(0, n_channels)
-    blocks = _whole_lines(stream, head, n_channels)
-    parts = (_parse(block, n_channels, dtype) for block in blocks)
-    return _joined(parts, n_channels, 0, dtype)
+    with closing(_whole_lines(stream, head, n_channels)) as blocks:
+        parts = (_parse(block, n_channels, dtype) for block in blocks)
+        return _joined(parts, n_channels, 0, dtype)
 
 
 def _parse(block: bytearray, n_channels: int, dtype: np.dtype[Any]) -> Raster:
@@ -229,14 +231,15 @@ def measure_raster(stream: Stream, size: int, dtype: Any = np.float64) -> Raster
     if not head:
         return RasterShape(n_samples, 0, dtype)
     n_channels, n_samples = _n_columns(head), 0
-    for block in _whole_lines(stream, head, n_channels):
-        width = _VALUE.itemsize * n_channels
-        n_lines = block.count(b"\n")
-        if len(block) == n_lines * width and block[width - 1 :: width] == b"\n" * n_lines:
-            n_samples += n_lines  # all lines have the fixed width, so none is blank
-        else:
-            n_samples += len(_lines(block))
-        _check_shape(n_samples, n_channels)
+    with closing(_whole_lines(stream, head, n_channels)) as blocks:
+        for block in blocks:
+            width = _VALUE.itemsize * n_channels
+            n_lines = block.count(b"\n")
+            if len(block) == n_lines * width and block[width - 1 :: width] == b"\n" * n_lines:
+                n_samples += n_lines  # all lines have the fixed width, so none is blank
+            else:
+                n_samples += len(_lines(block))
+            _check_shape(n_samples, n_channels)
     return RasterShape(n_samples, n_channels, dtype)
 
 
@@ -254,27 +257,35 @@ def _check_line(n_bytes: int) -> None:
     limits.check("line_bytes", n_bytes)
 
 
-def _whole_lines(stream: Stream, head: bytes, n_channels: int) -> Iterator[bytearray]:
-    """Yield blocks of whole lines. A block is only valid until the next one is read.
+def _whole_lines(stream: Stream, head: bytes, n_channels: int) -> Generator[bytearray]:
+    """Yield blocks of whole lines, and read the next block on another core meanwhile.
 
-    All blocks of fixed-width text share one buffer, which then stays in the processor's cache.
+    A block is only valid until the next one is asked for: two buffers serve all blocks, and stay in
+    the processor's cache.
     """
     line_bytes = _VALUE.itemsize * n_channels
-    buffer = bytearray(max(1, _BLOCK // line_bytes) * line_bytes)
-    rest = head
-    while True:
+    size = max(1, _BLOCK // line_bytes) * line_bytes
+
+    def read(buffer: bytearray, rest: bytes) -> tuple[bytearray, int]:
         if len(rest) > len(buffer) // 2:
-            buffer = bytearray(max(2 * len(rest), len(buffer)))
+            buffer = bytearray(2 * len(rest))
         buffer[: len(rest)] = rest
-        n_bytes = len(rest) + fill(stream, memoryview(buffer)[len(rest) :])
-        full = n_bytes == len(buffer)
-        end = buffer.rfind(b"\n", 0, n_bytes) + 1 if full else n_bytes
-        rest = bytes(buffer[end:n_bytes])
-        _check_line(len(rest))
-        if end:
-            yield buffer if end == len(buffer) else buffer[:end]
-        if not full:
-            return
+        return buffer, len(rest) + fill(stream, memoryview(buffer)[len(rest) :])
+
+    with ThreadPoolExecutor(1) as other_core:
+        spare = bytearray(size)
+        buffer, n_bytes = read(bytearray(size), head)
+        while True:
+            full = n_bytes == len(buffer)
+            end = buffer.rfind(b"\n", 0, n_bytes) + 1 if full else n_bytes
+            rest = bytes(buffer[end:n_bytes])
+            _check_line(len(rest))
+            following = other_core.submit(read, spare, rest) if full else None
+            if end:
+                yield buffer if end == len(buffer) else buffer[:end]
+            if following is None:
+                return
+            spare, (buffer, n_bytes) = buffer, following.result()
 
 
 def fill(stream: Stream, buffer: memoryview) -> int:

@@ -98,8 +98,6 @@ def read_sites(
         digests.add(digest)
         of_no_time = sum((~_is_time(times)).sum() for times in resp.data.values())
         noted.add(notes.NO_TIME, label, of_no_time)
-        # All sites are in memory together. Megabytes of meta data could take a hundred times as
-        # much as Python objects.
         yield replace(recording, meta={}, signals={"resp": replace(resp, meta={})})
 
 
