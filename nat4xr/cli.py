@@ -9,7 +9,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -192,12 +192,19 @@ def export(area: str, file: Path, subset: Any, spikes: bool, char: bool, path: P
 @click.option(
     "--scale", default=0.02, show_default=True, help="Size as a fraction of the real release."
 )
+@click.option(
+    "--model",
+    type=click.Choice(["linear", "adaptive"]),
+    default="linear",
+    show_default=True,
+    help="Encoding model. The cells of adaptive have a core in common, as reproduce needs it.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the random numbers.")
-def simulate(path: Path, scale: float, seed: int) -> None:
+def simulate(path: Path, scale: float, model: Literal["linear", "adaptive"], seed: int) -> None:
     """Write a simulated release into the folder PATH, in the layout of the real one."""
     from .simulation import simulate
 
-    click.echo(simulate(path, scale=scale, seed=seed))
+    click.echo(simulate(path, scale=scale, model=model, seed=seed))
 
 
 _MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("-", None)}

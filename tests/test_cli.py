@@ -160,6 +160,12 @@ def test_simulate_writes_a_release_that_info_reads(tmp_path):
     assert "SIMULATED" in result.output
 
 
+def test_simulate_takes_the_encoding_model(tmp_path):
+    assert run("simulate", tmp_path / "sim", "--model", "adaptive").exit_code == 0
+    with xr.open_dataset(tmp_path / "sim" / "truth.nc") as truth:
+        assert json.loads(truth.attrs["simulated"])["model"] == "adaptive"
+
+
 def test_demo_prints_three_lines_and_leaves_a_selection_and_a_figure(tmp_path):
     result = run("demo", tmp_path / "demo")
     assert result.exit_code == 0
