@@ -86,7 +86,8 @@ def where(path: Path | None) -> None:
     folder = data_dir(path)
     variable = os.environ.get("NAT4XR_DATA_DIR")
     named = "--path" if path else "$NAT4XR_DATA_DIR" if variable else "the user's cache folder"
-    click.echo(f"{folder.absolute()} ({named})")
+    simulated = ": a SIMULATED release" if (folder / "truth.nc").exists() else ""
+    click.echo(f"{folder.absolute()} ({named}){simulated}")
     missing = []
     for area in ("A1", "PEG"):
         files = find_area(area, folder)
@@ -298,6 +299,7 @@ def benchmark(
         return
     if table["simulated"].any():
         click.echo("Rows marked SIMULATED cannot be compared with the published rows.\n")
+    click.echo("Scores in %: means over cells ± standard errors over sounds.\n")
     click.echo(_leaderboard_text(table))
     click.echo(f"\nModels, predictions, scores of each cell and figures: {out}")
 

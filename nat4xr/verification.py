@@ -196,7 +196,7 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
 
 def _checksums(area: str, files: AreaFiles, folder: Path) -> Iterator[_Check]:
     pin = registry.pinned(folder)
-    unknown = "nat4xr did not download the files, so it did not ask the record for the md5"
+    unknown = f"the record was not asked yet: nat4xr fetch {area} checks the files against its md5"
     if (folder / registry.PIN).exists() and not pin.keys() >= set(registry.FILES[area]):
         unknown = f"{registry.PIN} does not list the file"
         remedy = f"it is damaged or cannot be read: nat4xr fetch {area} asks the record again"
