@@ -1,8 +1,13 @@
 """Fixtures of all tests, the examples in the docstrings among them."""
 
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes with threads of BLAS each would compete for the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import dask
 import pytest

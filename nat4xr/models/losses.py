@@ -35,7 +35,8 @@ def mse(rate: Tensor, counts: Tensor) -> Tensor:
     >>> mse(torch.tensor([1.0, 2.0]), torch.tensor([3.0, torch.nan]))
     tensor(4.)
     """
-    loss: Tensor = _MeanSquaredError.apply(rate, counts)  # type: ignore[no-untyped-call]
+    squared_error: Any = _MeanSquaredError.apply
+    loss: Tensor = squared_error(rate, counts)
     return loss
 
 
