@@ -191,6 +191,7 @@ def test_layers_of_a_network_are_compared_as_the_page_says(run: Run) -> None:
     quick = 'fit(est, "cnn1dx2", max_epochs=1, progressbar=False)'
     assert 'fit(est, "cnn1dx2")' in snippet
     names = vars(part) | {"est": part.est.sel(site="ARM029a"), "val": part.val.sel(site="ARM029a")}
+    assert 'fit(est, "cnn1dx2")' in snippet
     exec(snippet.replace('fit(est, "cnn1dx2")', quick), names)
     assert len(names["layers"]) == len(names["fitted"].network.core)
     for i in names["layers"]:
