@@ -267,20 +267,18 @@ def _write_netcdf(
     empty: Mapping[str, tuple[str, Any]],
 ) -> None:
     file = netCDF4.Dataset(target, "w")
+    _unclosed.append(file)
     try:
-        try:
-            ds.dump_to_store(NetCDF4DataStore(file, lock=NETCDF_LOCK), encoding=encoding)
-            for name, (dtype, fill_value) in empty.items():
-                _add_variable(file, name, dtype, fill_value, simulated_attr(ds))
-        finally:
-            file.close()
-    except BaseException:
-        _failed.append(file)
-        raise
+        ds.dump_to_store(NetCDF4DataStore(file, lock=NETCDF_LOCK), encoding=encoding)
+        for name, (dtype, fill_value) in empty.items():
+            _add_variable(file, name, dtype, fill_value, simulated_attr(ds))
+    finally:
+        file.close()
+    _unclosed.remove(file)
 
 
-_failed: list[netCDF4.Dataset] = []
-"""Files that could not be written, for example because the disk is full.
+_unclosed: list[netCDF4.Dataset] = []
+"""Files that are being written, or could not be, for example because the disk is full.
 
 If Python collected one that could not be closed, the netCDF library would write to it again, and
 could crash.
