@@ -14,7 +14,8 @@ from . import bins, schema
 from .index import set_labels
 from .io import cache
 from .io.netcdf import open_with_labels
-from .io.release import AREAS, check_folder, check_options
+from .io.registry import AREAS, part_named
+from .io.release import check_folder, check_subset
 from .schema import DASK_CHUNKS, FINE_CHUNKS
 from .spikes import open_spikes
 
@@ -39,7 +40,7 @@ def open_area(
     Parameters
     ----------
     area : {"A1", "PEG"}
-        Primary or secondary auditory cortex.
+        Primary or secondary auditory cortex. ``"a1"`` and ``"peg"`` are the same.
     path : path-like, optional
         The data folder: files are downloaded to it, unless you have placed them there by hand.
         It must exist. Default: the folder in the environment variable ``NAT4XR_DATA_DIR`` or,
@@ -115,7 +116,8 @@ def open_area(
     >>> dict(val.response.mean("rep").sizes)
     {'stim': 18, 'time': 150, 'neuron': 5}
     """
-    check_options(area, subset)
+    area = part_named(area)
+    check_subset(subset)
     bins.check_width(dt_ms, schema.BIN_WIDTHS_MS)
     check_folder(path, area)
     file = cache.area_file(area, path, download=download, progressbar=progressbar)

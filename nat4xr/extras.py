@@ -1,5 +1,7 @@
 """Import optional packages, and progress bars that do not need one."""
 
+import shlex
+import sys
 import warnings
 from importlib import import_module
 from types import ModuleType
@@ -36,7 +38,7 @@ def require(module: str, extra: str) -> ModuleType:
     >>> require("no_such_package", "plot")
     Traceback (most recent call last):
         ...
-    ImportError: no_such_package is not installed: pip install "nat4xr[plot]"
+    ImportError: no_such_package is not installed: ...python... -m pip install "nat4xr[plot]"
     """
     try:
         return import_module(module)
@@ -44,6 +46,7 @@ def require(module: str, extra: str) -> ModuleType:
         package = module.partition(".")[0]
         if (error.name or "").partition(".")[0] != package:
             raise
+        python = shlex.quote(sys.executable or "python")
         raise ImportError(
-            f'{package} is not installed: pip install "nat4xr[{extra}]"', name=package
+            f'{package} is not installed: {python} -m pip install "nat4xr[{extra}]"', name=package
         ) from error

@@ -14,7 +14,7 @@ from .errors import explained
 from .index import set_labels
 from .io import limits, registry
 from .io.assemble import cell_coords, dataset_attrs
-from .io.release import auditory_flags, check_folder, check_options
+from .io.release import auditory_flags, check_folder
 from .io.tables import read_header, read_table
 
 __all__ = ["open_table"]
@@ -77,7 +77,7 @@ def open_table(
     >>> table.sel(animal="TNC", auditory=True).sizes["neuron"]
     5
     """
-    check_options(area)
+    area = registry.part_named(area)
     check_folder(path, area)
     folder = registry.data_dir(path)
     name = f"{area}_pred_correlation.csv"

@@ -35,6 +35,7 @@ import xarray as xr
 from . import __version__
 from .extras import tqdm
 from .io.netcdf import text_encoding
+from .io.registry import part_named
 from .io.writing import made_folder, unfinished
 from .schema import SILENCE_S, SOUND_S, time_axis
 
@@ -975,10 +976,9 @@ def simulate(
     truth.nc
     wav.zip
     """
-    areas = [areas] if isinstance(areas, str) else list(dict.fromkeys(areas))
-    unknown = [area for area in areas if area not in _SITES]
-    if unknown or not areas:
-        raise ValueError(f"areas must be some of {list(_SITES)}, not {unknown or areas}")
+    areas = list(dict.fromkeys(map(part_named, [areas] if isinstance(areas, str) else areas)))
+    if not areas:
+        raise ValueError("areas is empty: choose 'A1', 'PEG' or both")
     if model not in _MODELS:
         raise ValueError(f"model must be one of {list(_MODELS)}, not {model!r}")
     if sound_scale is None:

@@ -18,7 +18,8 @@ from .bins import TrialTable, bin_spikes
 from .index import set_labels
 from .io import cache
 from .io.netcdf import open_with_labels
-from .io.release import check_folder, check_options
+from .io.registry import part_named
+from .io.release import check_folder, check_subset
 from .schema import TRIAL_COORDS
 
 __all__ = ["bin_spikes", "open_spikes", "session_trials", "spike_trains", "spikes_by_site"]
@@ -111,7 +112,8 @@ def open_spikes(
     >>> set(cells.site.values) == {trial.trial_site.item()}
     True
     """
-    check_options(area, subset)
+    area = part_named(area)
+    check_subset(subset)
     check_folder(path, area)
     file = cache.spikes_file(area, path, download=download, progressbar=progressbar)
     spikes = set_labels(open_with_labels(*file))

@@ -23,7 +23,7 @@ from .io.cache import checksum_if_whole, converted_paths, path_to_write
 from .io.labels import match_cells
 from .io.netcdf import open_with_labels
 from .io.ragged import write_spikes
-from .io.release import AreaFiles, check_options, find_area, fingerprints
+from .io.release import AreaFiles, find_area, fingerprints
 from .io.tables import read_table
 from .io.trials import find_trials, read_sites, spike_samples, spike_times
 from .io.writing import unfinished
@@ -164,7 +164,7 @@ def verify(area: str, path: str | os.PathLike[str] | None = None) -> pd.DataFram
     >>> bool((checks.ok == False).any())
     False
     """
-    check_options(area)
+    area = registry.part_named(area)
     folder = registry.data_dir(path)
     files = find_area(area, folder)
     if isinstance(files, list):

@@ -267,6 +267,10 @@ def test_files_have_the_permissions_of_any_new_file(
     assert len(modes) == 1
 
 
+def test_a_part_can_be_given_in_any_case(release_server: ReleaseServer, folder: Path) -> None:
+    assert fetch("WAV") == [folder / "wav.zip"]
+
+
 def test_an_unknown_part_lists_the_valid_ones(folder: Path) -> None:
     with pytest.raises(ValueError, match="no part 'V1': choose one of 'A1', 'PEG', 'wav'"):
         fetch("V1")
@@ -749,6 +753,7 @@ def test_the_error_says_what_failed_and_what_to_try(
         "NAT4XR_ZENODO_URL",
         "wav.zip by hand from https://doi.org/10.5281/zenodo.8044773",
         str(folder),
+        "nat4xr demo",
     ):
         assert part in str(caught.value)
 

@@ -444,6 +444,11 @@ def test_a_missing_file_is_an_error_that_says_how_to_fetch_it(tmp_path: Path) ->
         verify(release, tmp_path)
 
 
+def test_the_area_can_be_given_in_any_case(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nat4xr fetch PEG"):
+        verify_area("peg", tmp_path)
+
+
 def test_another_area_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no area 'V1'"):
         verify_area("V1", tmp_path)

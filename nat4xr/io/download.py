@@ -20,7 +20,19 @@ from urllib3.util import Retry
 from .. import __version__
 from ..errors import DownloadError
 from ..extras import tqdm
-from .registry import DOI, FILES, PIN, RECORD, Entry, command_of, data_dir, entries_of, flaw, pinned
+from .registry import (
+    DOI,
+    FILES,
+    PIN,
+    RECORD,
+    Entry,
+    command_of,
+    data_dir,
+    entries_of,
+    flaw,
+    part_named,
+    pinned,
+)
 from .writing import locked, unfinished, written
 
 LOCK = "nat4xr-download"
@@ -86,11 +98,9 @@ def fetch(
     >>> nat4xr.fetch("V1")
     Traceback (most recent call last):
     ...
-    ValueError: The release has no part 'V1': choose one of 'A1', 'PEG', 'wav'.
+    ValueError: there is no part 'V1': choose one of 'A1', 'PEG', 'wav'
     """
-    if part not in FILES:
-        valid = ", ".join(map(repr, FILES))
-        raise ValueError(f"The release has no part {part!r}: choose one of {valid}.")
+    part = part_named(part, "part")
     folder = data_dir(path)
     files = {name: folder / name for name in FILES[part]}
 
@@ -369,7 +379,8 @@ def _failure(url: str, error: OSError, folder: Path, wanted: tuple[str, ...]) ->
         f"{url} could not be downloaded: {error}.\n"
         "Try again; set NAT4XR_ZENODO_URL to the root of a mirror; choose another folder with "
         f"path= or NAT4XR_DATA_DIR; or download {', '.join(wanted)} by hand from "
-        f"https://doi.org/{DOI} into {folder}"
+        f"https://doi.org/{DOI} into {folder}.\n"
+        "To try nat4xr without the data, simulate some: nat4xr demo, or nat4xr.simulate"
     )
 
 

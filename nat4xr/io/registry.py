@@ -12,7 +12,7 @@ import re
 import shlex
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from .writing import expanded
 
@@ -26,6 +26,8 @@ REFERENCES = (
     "https://doi.org/10.1371/journal.pcbi.1011110"
 )
 
+AREAS = ("A1", "PEG")
+
 FILES: dict[str, tuple[str, ...]] = {
     "A1": ("A1_NAT4_ozgf.fs100.ch18.tgz", "A1_single_sites.zip", "A1_pred_correlation.csv"),
     "PEG": ("PEG_NAT4_ozgf.fs100.ch18.tgz", "PEG_single_sites.zip", "PEG_pred_correlation.csv"),
@@ -34,6 +36,35 @@ FILES: dict[str, tuple[str, ...]] = {
 """The file names of the release, by the part of it that they make up."""
 
 PIN = "registry.json"
+
+
+def part_named(name: str, kind: Literal["area", "part"] = "area") -> str:
+    """Return the name of an area, or of any part of the release, that was given in any case.
+
+    Parameters
+    ----------
+    name : str
+    kind : {"area", "part"}, default: "area"
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If there is no such area or part.
+
+    Examples
+    --------
+    >>> part_named("peg"), part_named("WAV", "part")
+    ('PEG', 'wav')
+    """
+    names = AREAS if kind == "area" else tuple(FILES)
+    for known in names:
+        if str(name).lower() == known.lower():
+            return known
+    raise ValueError(f"there is no {kind} {name!r}: choose one of {', '.join(map(repr, names))}")
 
 
 class Entry(NamedTuple):

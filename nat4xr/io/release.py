@@ -18,7 +18,6 @@ from .nems import is_archive_name
 from .registry import FILES, data_dir, missing_error
 from .tables import read_table
 
-AREAS = ("A1", "PEG")
 SUBSETS = ("all", "est", "val")
 
 
@@ -73,10 +72,8 @@ def _fingerprint(*parts: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_options(area: str, subset: str = "all") -> None:
-    """Raise an error for an area or subset that does not exist."""
-    if area not in AREAS:
-        raise ValueError(f"there is no area {area!r}: the areas are {' and '.join(AREAS)}")
+def check_subset(subset: str) -> None:
+    """Raise an error for a subset that does not exist."""
     if subset not in SUBSETS:
         raise ValueError(f"subset must be 'all', 'est' or 'val', not {subset!r}")
 
