@@ -1,8 +1,8 @@
 """Bridges to other tools. Each test uses the tool, and is skipped if it is not installed."""
 
 import pickle
-import shutil
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
