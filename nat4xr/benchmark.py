@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from . import metrics
 from .extras import require
 from .index import set_labels
-from .schema import simulated_attr
+from .schema import check_not_empty, simulated_attr
 
 __all__ = ["compare", "evaluate", "leaderboard", "published"]
 
@@ -462,6 +462,7 @@ def check_complete(ds: xr.Dataset) -> None:
         raise ValueError(
             "ds.attrs['simulated'] is missing: set it to 0 for recordings, 1 for simulated data"
         )
+    check_not_empty(ds["response"], "ds")
     if not ((ds["n_reps"] > 1) & (ds["subset"] == "val")).any():
         raise ValueError("ds has no val sound with repeated trials, so nothing can be scored")
 

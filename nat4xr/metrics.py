@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from . import sums
 from .chunks import single_chunk
 from .extras import require
-from .schema import simulated_attr
+from .schema import check_array, simulated_attr
 from .shifts import shift_p_values
 
 __all__ = [
@@ -991,16 +991,7 @@ def _scores(of_bins: xr.Dataset) -> xr.Dataset:
 
 def _checked(array: xr.DataArray, name: str, dims: tuple[str, ...], whole: tuple[str, ...]) -> Any:
     """Return `array` with ``stim`` first and one chunk along the dims in `whole`, or raise."""
-    if not isinstance(array, xr.DataArray):
-        raise TypeError(f"{name} must be an xarray.DataArray, not {type(array).__name__}")
-    for dim in dims:
-        if dim not in array.dims:
-            raise ValueError(
-                f"{name} needs the dims {dims}, but has {array.dims}: {dim!r} is missing. "
-                "(Selecting with a list, as in .isel(stim=[0]), keeps a dim of length one.)"
-            )
-        if array.sizes[dim] == 0:
-            raise ValueError(f"{name} is empty: its dim {dim!r} has length 0")
+    check_array(array, name, *dims)
     return single_chunk(array, *whole).transpose("stim", ...)
 
 

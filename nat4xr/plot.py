@@ -28,6 +28,7 @@ from . import metrics
 from .bins import bin_edges, bin_width
 from .extras import require
 from .population import latency
+from .schema import check_not_empty, noun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -777,11 +778,10 @@ def _variable(obj: xr.Dataset | xr.DataArray, name: str) -> xr.DataArray:
 def _selected(obj: xr.Dataset | xr.DataArray, name: str, dims: tuple[str, ...]) -> xr.DataArray:
     """Return the variable with the given dims, without computing it."""
     array = _variable(obj, name)
-    if empty := [dim for dim in array.dims if array.sizes[dim] == 0]:
-        raise ValueError(f"there is nothing to draw: the selection has no {_word(empty[0])}s")
+    check_not_empty(array, "the selection")
     if many := [dim for dim in array.dims if dim not in dims and array.sizes[dim] > 1]:
-        one = " and ".join(f"one {_word(dim)}" for dim in many)
-        all_of_them = " and ".join(_count(array.sizes[dim], _word(dim)) for dim in many)
+        one = " and ".join(f"one {noun(dim)}" for dim in many)
+        all_of_them = " and ".join(_count(array.sizes[dim], noun(dim)) for dim in many)
         names = [f"{dim}={array[dim].values[0].item()!r}" for dim in many if dim in array.coords]
         positions = [f"{dim}=0" for dim in many]
         raise ValueError(
@@ -802,10 +802,6 @@ def _selected(obj: xr.Dataset | xr.DataArray, name: str, dims: tuple[str, ...]) 
     return array.transpose(*dims)
 
 
-def _word(dim: Any) -> str:
-    return {"stim": "sound", "neuron": "cell", "rep": "repeat"}.get(dim, str(dim))
-
-
 def _check_recorded(array: xr.DataArray) -> None:
     if array.isnull().all():
         selection = ", ".join(filter(None, (_cell(array), _sound(array)))) or "this selection"
@@ -820,7 +816,7 @@ def _check_same(pred: xr.DataArray, psth: xr.DataArray) -> None:
     for dim in ("neuron", "stim"):
         if dim in pred.coords and dim in psth.coords and pred[dim].item() != psth[dim].item():
             raise ValueError(
-                f"pred is for the {_word(dim)} {pred[dim].item()!r}, but psth is for "
+                f"pred is for the {noun(dim)} {pred[dim].item()!r}, but psth is for "
                 f"{psth[dim].item()!r}"
             )
     if not np.array_equal(pred["time"], psth["time"]):

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .schema import simulated_attr
+from .schema import check_array, simulated_attr
 
 __all__ = ["latency", "pairs"]
 
@@ -57,7 +57,7 @@ def pairs(response: xr.DataArray) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If a dim is missing or unknown, or if there is no coordinate ``site``.
+        If a dim is missing, unknown or empty, or if there is no coordinate ``site``.
 
     Notes
     -----
@@ -132,8 +132,7 @@ _LONG_NAMES = {
 
 def _with_dims(response: xr.DataArray) -> xr.DataArray:
     """Add the dims ``stim`` and ``time`` if they are missing, and check the others."""
-    if not isinstance(response, xr.DataArray):
-        raise TypeError(f"response must be an xarray.DataArray, not {type(response).__name__}")
+    check_array(response, "response", "rep", "neuron")
     single = [dim for dim in ("stim", "time") if dim not in response.dims]
     response = response.expand_dims(single)
     dims = ("stim", "rep", "time", "neuron")
@@ -240,7 +239,8 @@ def latency(response: xr.DataArray, *, window_s: float = 0.1) -> xr.DataArray:
     Raises
     ------
     ValueError
-        If there is no coordinate ``time``, or there are no bins before or after sound onset.
+        If there is no coordinate ``time``, there are no bins before or after sound onset, or a dim
+        is empty.
 
     Notes
     -----
@@ -255,9 +255,8 @@ def latency(response: xr.DataArray, *, window_s: float = 0.1) -> xr.DataArray:
     >>> bool(0.01 <= latency.median() <= 0.05)
     True
     """
-    if not isinstance(response, xr.DataArray):
-        raise TypeError(f"response must be an xarray.DataArray, not {type(response).__name__}")
-    if "time" not in response.dims or "time" not in response.coords:
+    check_array(response, "response", "time")
+    if "time" not in response.coords:
         raise ValueError("latency needs a dim 'time' that has a coordinate")
     averaged = [dim for dim in ("stim", "rep") if dim in response.dims]
     n_trials = response.count(averaged)

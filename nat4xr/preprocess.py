@@ -19,6 +19,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from .schema import check_array, check_not_empty
+
 __all__ = ["invert", "log_minmax", "minmax", "smooth", "zscore"]
 
 
@@ -63,8 +65,8 @@ def log_minmax(
     TypeError
         If `spectrogram` or `reference` is not a DataArray.
     ValueError
-        If an array is already scaled, if `gain` is not above 0, or if `per_band` is True and
-        there is no dim ``freq`` or `reference` has other bands.
+        If an array is already scaled or is empty, if `gain` is not above 0, or if `per_band` is
+        True and there is no dim ``freq`` or `reference` has other bands.
 
     References
     ----------
@@ -86,7 +88,7 @@ def log_minmax(
     """
     if not gain > 0:
         raise ValueError(f"gain must be above 0, not {gain}")
-    source = _unscaled(spectrogram if reference is None else reference)
+    source = _source(spectrogram, reference)
     if per_band and "freq" not in source.dims:
         raise ValueError(f"per_band=True needs the dim 'freq', which is missing from {source.dims}")
     compressed, source = (
@@ -122,7 +124,7 @@ def minmax(response: xr.DataArray, *, reference: xr.DataArray | None = None) -> 
     TypeError
         If `response` or `reference` is not a DataArray.
     ValueError
-        If an array is already scaled, or `reference` has other neurons.
+        If an array is already scaled or is empty, or `reference` has other neurons.
 
     Examples
     --------
@@ -133,7 +135,7 @@ def minmax(response: xr.DataArray, *, reference: xr.DataArray | None = None) -> 
     array([[0. , 0.5, 1. ],
            [0. , 0. , 1. ]])
     """
-    source = _unscaled(response if reference is None else reference)
+    source = _source(response, reference)
     dims = _all_but_neuron(source)
     # Fill NaN with infinities: numpy warns about the minimum of a neuron that is all NaN.
     empty = source.isnull().all(dims)
@@ -165,7 +167,7 @@ def zscore(array: xr.DataArray, *, reference: xr.DataArray | None = None) -> xr.
     TypeError
         If `array` or `reference` is not a DataArray.
     ValueError
-        If an array is already scaled, or `reference` has other neurons.
+        If an array is already scaled or is empty, or `reference` has other neurons.
 
     Examples
     --------
@@ -176,7 +178,7 @@ def zscore(array: xr.DataArray, *, reference: xr.DataArray | None = None) -> xr.
     array([[-1.,  1.],
            [-1.,  1.]])
     """
-    source = _unscaled(array if reference is None else reference)
+    source = _source(array, reference)
     dims = _all_but_neuron(source)
     mean = source.mean(dims, dtype=np.float64)
     return _scaled(_unscaled(array), "zscore", mean, source.std(dims, dtype=np.float64))
@@ -273,10 +275,7 @@ def smooth(response: xr.DataArray, *, window_ms: float = 21) -> xr.DataArray:
     >>> smooth(response).values
     array([0., 1., 2., 1., 0.])
     """
-    if not isinstance(response, xr.DataArray):
-        raise TypeError(
-            f"response must be a DataArray, such as ds.psth, not a {type(response).__name__}"
-        )
+    check_array(response, "response", "time")
     if window_ms <= 0:
         raise ValueError(f"window_ms must be above 0, not {window_ms}")
     half_width = max(round((window_ms / _bin_width_ms(response) - 1) / 2), 0)
@@ -322,8 +321,6 @@ def _convolved(x: NDArray[Any], window: NDArray[Any]) -> NDArray[Any]:
 
 
 def _bin_width_ms(response: xr.DataArray) -> float:
-    if "time" not in response.dims:
-        raise ValueError(f"the dim 'time' is missing from {response.dims}")
     if "time" not in response.coords or response.sizes["time"] < 2:
         raise ValueError(
             "the bin width is unknown: 'time' needs a coordinate (s) of two bins or more"
@@ -341,6 +338,13 @@ def _apply(ufunc: np.ufunc, array: xr.DataArray) -> xr.DataArray:
 
 def _floating(array: xr.DataArray) -> xr.DataArray:
     return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
+
+
+def _source(array: xr.DataArray, reference: xr.DataArray | None) -> xr.DataArray:
+    """Return the array whose values set the scale."""
+    source = _unscaled(array if reference is None else reference)
+    check_not_empty(source, "the array" if reference is None else "reference")
+    return source
 
 
 def _unscaled(array: xr.DataArray) -> xr.DataArray:

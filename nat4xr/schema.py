@@ -7,7 +7,7 @@ chunks on disk and in memory, and the design of the experiment. `variable` build
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -266,6 +266,67 @@ def time_axis(n_bins: int, width_ms: int, sound_times: Mapping[str, Any]) -> xr.
     known = {key: sound_times[key] for key in ("sound_on", "sound_off") if key in sound_times}
     edges = np.arange(n_bins) * width_ms / 1000
     return variable("time", edges, bin_width=width_ms / 1000, **known)
+
+
+def noun(dim: Hashable) -> str:
+    """Return the word for an element of a dim, such as "sound" for ``stim``."""
+    nouns = {"stim": "sound", "neuron": "cell", "rep": "repeat", "time": "time bin", "freq": "band"}
+    return nouns.get(str(dim), str(dim))
+
+
+def check_not_empty(obj: xr.Dataset | xr.DataArray, name: str) -> None:
+    """Raise an error if an input has no elements along a dim.
+
+    Parameters
+    ----------
+    obj : Dataset or DataArray
+    name : str
+        What the message calls the input.
+
+    Raises
+    ------
+    ValueError
+        If a dim has length 0.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> check_not_empty(xr.DataArray([], dims="neuron"), "psth")
+    Traceback (most recent call last):
+    ...
+    ValueError: psth is empty: it has no cells
+    """
+    for dim, n in obj.sizes.items():
+        if n == 0:
+            raise ValueError(f"{name} is empty: it has no {noun(dim)}s")
+
+
+def check_array(array: xr.DataArray, name: str, *dims: str) -> None:
+    """Raise an error if an input is not a DataArray with some dims, or is empty.
+
+    Parameters
+    ----------
+    array : DataArray
+    name : str
+        What the message calls the input.
+    *dims : str
+        The dims that it needs. It may have others.
+
+    Raises
+    ------
+    TypeError
+        If `array` is not a DataArray.
+    ValueError
+        If a dim is missing, or any dim has length 0.
+    """
+    if not isinstance(array, xr.DataArray):
+        raise TypeError(f"{name} must be an xarray.DataArray, not {type(array).__name__}")
+    if missing := [dim for dim in dims if dim not in array.dims]:
+        raise ValueError(
+            f"{name} needs the dims {dims}, but has {array.dims}: {missing[0]!r} is missing. "
+            "(Selecting with a list, as in .isel(stim=[0]), keeps a dim of length one.)"
+        )
+    check_not_empty(array, name)
 
 
 def simulated_attr(source: xr.Dataset | xr.DataArray) -> dict[str, int]:

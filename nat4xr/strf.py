@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from .chunks import single_chunk
 from .extras import require
-from .schema import simulated_attr
+from .schema import check_array, simulated_attr
 
 __all__ = ["fit", "lagged", "predict"]
 
@@ -83,7 +83,7 @@ def lagged(spectrogram: xr.DataArray, n_lags: int = 25) -> xr.DataArray:
            [3., 2.]])
     Dimensions without coordinates: time, lag
     """
-    _check(spectrogram, "spectrogram", ("freq", "time"))
+    check_array(spectrogram, "spectrogram", "freq", "time")
     if n_lags < 1:
         raise ValueError(f"n_lags must be at least 1, not {n_lags}")
     windows = spectrogram.rolling(time=n_lags).construct("lag", fill_value=0, keep_attrs=True)
@@ -195,8 +195,8 @@ def fit(
     >>> bool(abs(error).max() < 0.01)
     True
     """
-    _check(spectrogram, "spectrogram", ("stim", "freq", "time"))
-    _check(psth, "psth", ("stim", "time"))
+    check_array(spectrogram, "spectrogram", "stim", "freq", "time")
+    check_array(psth, "psth", "stim", "time")
     if nonlinearity not in (None, "isotonic"):
         raise ValueError(f"nonlinearity must be None or 'isotonic', not {nonlinearity!r}")
     candidates = np.asarray(penalties, dtype=np.float64)
@@ -292,7 +292,7 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
     >>> predict(model, click).values.squeeze()
     array([0.5, 0.5, 2.5, 0.5])
     """
-    _check(spectrogram, "spectrogram", ("freq", "time"))
+    check_array(spectrogram, "spectrogram", "freq", "time")
     model = model.compute()
     if "lag" in model.coords:
         lags = _lag_coord(spectrogram, model.sizes["lag"]).get("lag")
@@ -323,16 +323,6 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
 
 
 # --- labelled arrays ---------------------------------------------------------------------------
-
-
-def _check(array: xr.DataArray, name: str, dims: tuple[str, ...]) -> None:
-    if not isinstance(array, xr.DataArray):
-        raise TypeError(f"{name} must be an xarray.DataArray, not {type(array).__name__}")
-    for dim in dims:
-        if dim not in array.dims:
-            raise ValueError(f"{name} needs the dims {dims}, but has {array.dims}")
-    if not array.size:
-        raise ValueError(f"{name} is empty: its sizes are {dict(array.sizes)}")
 
 
 def _aligned(

@@ -1071,11 +1071,6 @@ def test_a_missing_dim_of_the_response_is_named(response, metric, dim: str) -> N
         metric(response.isel({dim: 0}))
 
 
-def test_an_empty_selection_is_named(rate, response) -> None:
-    with pytest.raises(ValueError, match="response is empty: its dim 'stim'"):
-        metrics.cc_norm(rate, response.isel(stim=[]))
-
-
 def test_predictions_of_other_cells_are_refused(rate, response) -> None:
     with pytest.raises(ValueError, match="neuron"):
         metrics.cc_norm(rate.isel(neuron=[1, 0, 2, 3]), response)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..schema import check_not_empty
 from .learning import drop_empty_repeats
 from .tables import check_dims
 
@@ -77,8 +78,7 @@ class SoundDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __init__(self, ds: xr.Dataset, stimulus: xr.DataArray) -> None:
         check_dims(ds["response"], "stim", "rep", "time", "neuron")
         response = drop_empty_repeats(ds)["response"]
-        if not response.size:
-            raise ValueError(f"ds has no sounds or no cells: its sizes are {dict(ds.sizes)}")
+        check_not_empty(response, "ds")
         if not isinstance(stimulus, xr.DataArray):
             raise TypeError(f"stimulus must be a DataArray, not {type(stimulus).__name__}")
         if "stim" not in stimulus.dims:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..extras import tqdm
 from ..io.writing import expanded, written
+from ..schema import check_not_empty
 from .fitted import Fitted, as_input, bin_s, check, checksum, in_batches, network_of
 from .losses import LOSSES, Loss
 from .networks import MODELS, check_options
@@ -219,6 +220,7 @@ def fit(
     est = ds[["spectrogram", "psth"]].isel(stim=ds["subset"].values == "est").compute()
     if est.sizes["stim"] < 2:
         raise ValueError(f"a fit needs at least two est sounds, but ds has {est.sizes['stim']}")
+    check_not_empty(est, "ds")
 
     config = {
         **architecture,
