@@ -425,7 +425,7 @@ def coverage(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> list[A
     ax.tick_params(axis="x", length=0)
     ax.set_xlabel("sounds")
     ax.spines[:].set_visible(False)
-    _cell_axis(ax, n_reps)
+    _cell_axis(ax, len(n_reps), _sites(n_reps))
     bar = _colour_bar(
         ax, images[0], "presentations", ticks=range(len(counts)), shrink=0.5, anchor=(0, 1)
     )
@@ -451,7 +451,7 @@ def population(
     sort : {"site", "latency"}, default: "site"
         The order of the cells. ``"site"`` groups them by site, in the order of the data.
         ``"latency"`` draws the cells with the shortest latency (`nat4xr.latency`) on top, and those
-        without a response to the onset of the sound at the bottom.
+        without a response to the onset of the sound below a line, as ``no onset``.
     ax : matplotlib.axes.Axes, optional
         Axes to draw into. Default: the current axes, or those of a new figure.
 
@@ -495,7 +495,13 @@ def population(
         response = response.mean("stim", keep_attrs=True)
     response = _selected(response, "psth", ("neuron", "time")).compute()
     _check_recorded(response)
-    response = _by_latency(response) if sort == "latency" else _by_site(response)
+    if sort == "site":
+        response = _by_site(response)
+        groups = _sites(response)
+    else:
+        onset = latency(response).values
+        response = response.isel(neuron=np.argsort(onset, kind="stable"))  # NaN comes last
+        groups = np.where(np.isfinite(np.sort(onset)), "onset", "no onset")
     edges = bin_edges(response)
     rate, label = _rate(response)
     top = float(np.nanpercentile(abs(rate), 99.5)) or 1.0
@@ -515,11 +521,9 @@ def population(
     )
     bar = _colour_bar(ax, image, label, extend="both" if signed else "max")
     bar.locator = MaxNLocator(5, steps=[1, 2, 5, 10])
-    if sort == "site":
-        _cell_axis(ax, response)
-    else:
-        ax.set_ylabel(f"{_count(len(rate), 'cell')}, fastest on top")
-        ax.set_yticks([])
+    _cell_axis(ax, len(rate), groups, "black" if signed else "white")
+    if sort == "latency":
+        ax.set_ylabel(f"{ax.get_ylabel()}, fastest on top")
     _time_axis(ax, response, edges, over_image=True)
     sounds = f"mean over {n_sounds} sounds" if n_sounds > 1 else _sound(response)
     _set_title(ax, _title(ds, _shared(response, "area"), sounds))
@@ -890,11 +894,6 @@ def _sites(array: xr.DataArray) -> NDArray[Any] | None:
     return None
 
 
-def _by_latency(response: xr.DataArray) -> xr.DataArray:
-    fastest_first = np.argsort(latency(response).values, kind="stable")  # NaN comes last
-    return response.isel(neuron=fastest_first)
-
-
 # Axes.
 
 
@@ -1006,21 +1005,20 @@ def _rate_axis(ax: Any, label: str, *responses: xr.DataArray) -> None:
         ax.set_ylim(bottom=0)
 
 
-def _cell_axis(ax: Any, array: xr.DataArray) -> None:
-    """Label the sites along the axis of cells, with lines between them."""
-    n_cells = array.sizes["neuron"]
+def _cell_axis(ax: Any, n_cells: int, groups: NDArray[Any] | None, line: str = "white") -> None:
+    """Label the groups of cells, such as sites, along their axis, with lines between them."""
     ax.set_ylabel(_count(n_cells, "cell"))
-    if (sites := _sites(array)) is None:
+    if groups is None:
         return
-    first = np.flatnonzero(np.append(True, sites[1:] != sites[:-1]))
+    first = np.flatnonzero(np.append(True, groups[1:] != groups[:-1]))
     for edge in first[1:]:
-        ax.axhline(edge, color="white", linewidth=0.5)
+        ax.axhline(edge, color=line, linewidth=0.5)
     centres = (first + np.append(first[1:], n_cells)) / 2
-    # The names of small sites would overlap if they were at the centres of their sites.
+    # The names of small groups would overlap if they were at the centres of their groups.
     points = ax.get_window_extent().height / ax.figure.dpi * 72
     size = float(np.clip(points / len(first) / 1.2, 4, 9))
     heights = _spread_out(centres, 1.2 * size / points * n_cells, n_cells)
-    ax.set_yticks(heights, sites[first], fontsize=size)
+    ax.set_yticks(heights, groups[first], fontsize=size)
     ax.tick_params(axis="y", length=0, pad=10)
     width = ax.get_window_extent().width / ax.figure.dpi * 72
     ax.plot(

@@ -535,6 +535,8 @@ def test_a_population_by_latency_has_the_fastest_cell_on_top_and_the_silent_belo
     psth[3] = np.nan
     image = plot.population(psth, sort="latency", ax=ax)
     np.testing.assert_allclose(image.get_array(), 100 * psth[[2, 1, 0, 3]])
+    assert [name.get_text() for name in ax.get_yticklabels()] == ["onset", "no onset"]
+    assert 2 in [line.get_ydata()[0] for line in ax.lines]  # the line between the two groups
 
 
 def test_latency_needs_to_know_when_the_sound_began(area: xr.Dataset) -> None:
