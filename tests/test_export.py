@@ -1,5 +1,6 @@
 """Exports of whole areas and of selections, read by plain xarray; files of earlier versions."""
 
+import math
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,14 @@ def test_an_exported_selection_keeps_chunks_of_one_repeat(ds: xr.Dataset, tmp_pa
     ds.sel(subset="val").to_netcdf(tmp_path / "val.nc")
     with netCDF4.Dataset(tmp_path / "val.nc") as file:
         assert file["response"].chunking()[1] == 1
+
+
+def test_an_export_has_chunks_that_zlib_compresses_in_one_window(
+    ds: xr.Dataset, tmp_path: Path
+) -> None:
+    ds.to_netcdf(tmp_path / "export.nc")
+    with netCDF4.Dataset(tmp_path / "export.nc") as file:
+        assert 4 * math.prod(file["response"].chunking()) < 2**16
 
 
 @pytest.mark.parametrize("form", ["netcdf", "zarr"])

@@ -21,7 +21,7 @@ from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, SerializableLock
 from xarray.backends.netCDF4_ import NetCDF4ArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
 
-from ..schema import DISK_CHUNKS, FIELDS, attrs_of, simulated_attr
+from ..schema import DISK_CHUNKS, EXPORT_CHUNKS, FIELDS, attrs_of, simulated_attr
 from .writing import NO_LOCKS, crc32_of, status_of, written
 
 if TYPE_CHECKING:
@@ -152,6 +152,8 @@ class _Store(NetCDF4DataStore):
     def open_store_variable(self, name: str, var: Any) -> xr.Variable:
         variable: xr.Variable = super().open_store_variable(name, var)
         missing = variable.attrs.get("_FillValue")
+        if name == "response":
+            variable.encoding["chunksizes"] = _chunk_sizes(variable.sizes, EXPORT_CHUNKS)
         if name == "response" and variable.dtype == np.uint8 and missing == _MISSING:
             variable.encoding["_FillValue"] = variable.attrs.pop("_FillValue")
             data = LazilyIndexedArray(_Counts(name, self))
@@ -300,7 +302,7 @@ def _add_variable(
     file: netCDF4.Dataset, name: str, dtype: str, fill_value: Any, attrs: dict[str, Any]
 ) -> None:
     dims = FIELDS[name].dims
-    sizes = [len(file.dimensions[dim]) for dim in dims]
+    sizes = {dim: len(file.dimensions[dim]) for dim in dims}
     variable = file.createVariable(
         name,
         dtype,
@@ -308,10 +310,15 @@ def _add_variable(
         zlib=True,
         complevel=1,  # exports inherit it; higher levels only take longer over zeros and NaN
         shuffle=False,  # shuffling would make counts larger: psth by a quarter
-        chunksizes=[min(DISK_CHUNKS.get(d, n), n) for d, n in zip(dims, sizes, strict=True)],
+        chunksizes=_chunk_sizes(sizes, DISK_CHUNKS),
         fill_value=fill_value,
     )
     variable.setncatts(attrs_of(name) | attrs)
+
+
+def _chunk_sizes(sizes: Mapping[Any, int], chunks: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the sizes of chunks, which span the dims that `chunks` does not name."""
+    return tuple(min(chunks.get(dim, size), size) for dim, size in sizes.items())
 
 
 def _write_chunks(data: AreaData, target: Path) -> None:
