@@ -302,9 +302,8 @@ def check_not_empty(obj: xr.Dataset | xr.DataArray, name: str) -> None:
     ...
     ValueError: psth is empty: it has no cells
     """
-    for dim, n in obj.sizes.items():
-        if n == 0:
-            raise ValueError(f"{name} is empty: it has no {noun(dim)}s")
+    if lacking := [f"no {noun(dim)}s" for dim, n in obj.sizes.items() if n == 0]:
+        raise ValueError(f"{name} is empty: it has {', '.join(lacking)}")
 
 
 def check_array(array: xr.DataArray, name: str, *dims: str) -> None:

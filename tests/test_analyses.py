@@ -115,6 +115,14 @@ def test_cross_validated_dimensionality_is_that_of_the_true_rates(run: Run) -> N
     assert biased.sum() ** 2 / (biased**2).sum() > 1.2 * part.true_dimensionality
 
 
+@pytest.mark.usefixtures("run")  # which sets the data folder
+def test_cells_that_ignore_the_sounds_have_no_dimensionality() -> None:
+    code = recipes(truth=False)["Dimensionality"]
+    names: dict[str, Any] = {}
+    exec(code.replace("auditory=True", "auditory=False"), names)
+    assert np.isnan(names["dimensionality"])
+
+
 def test_ceilings_in_parts_of_the_trial_are_true(run: Run) -> None:
     part = run("Ceilings over the trial")
     measured = {name: values.fillna(0).median("neuron") for name, values in part.measured.items()}

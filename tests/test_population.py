@@ -158,6 +158,14 @@ def test_cells_that_do_not_rise_out_of_their_scatter_have_no_latency() -> None:
     assert np.isnan(latency).all()
 
 
+def test_few_cells_that_ignore_the_sounds_have_a_latency() -> None:
+    # The mean over 360 trials of cells that fire 3 spikes/s, in bins of 10 ms.
+    rates = np.random.default_rng(0).poisson(0.03 * 360, (1000, 150)) / 360
+    time = ("time", np.arange(150) / 100, {"sound_on": 0.25})
+    response = xr.DataArray(rates, dims=("neuron", "time"), coords={"time": time})
+    assert nat4xr.latency(response).notnull().mean() < 0.02
+
+
 def test_a_response_after_the_window_is_not_one_to_the_onset() -> None:
     late = rate_of([0, 0, 0, 0, 0, 7, 7, 7])
     assert np.isnan(nat4xr.latency(late, window_s=0.03)).all()
