@@ -266,6 +266,14 @@ def test_numbers_may_be_rounded_to_float32(table: np.ndarray) -> None:
     np.testing.assert_array_equal(found, table.astype(np.float32))
 
 
+def test_numbers_between_two_of_float32_are_rounded_like_float64() -> None:
+    single = np.random.default_rng(0).gamma(1, 1, 500).astype(np.float32) * np.float32(1e-20)
+    halfway = (single.astype(float) + np.nextafter(single, np.float32(1))) / 2
+    for table in (halfway, np.nextafter(halfway, 0), np.nextafter(halfway, 1)):
+        found = parsed(csv(table.reshape(-1, 5)), dtype=np.float32)
+        np.testing.assert_array_equal(found.reshape(-1), table.astype(np.float32))
+
+
 @given(tables())
 def test_text_of_any_width_holds_the_same_numbers(table: np.ndarray) -> None:
     shortest = "".join(",".join(map(repr, row)) + "\n" for row in table.tolist())
@@ -316,19 +324,21 @@ def test_a_raster_of_many_blocks_is_read_in_order(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(raster.dense(695, 705), table[695:705])
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @given(tables(st.sampled_from([0.0, 1.0, 0.05, np.nan])), st.data())
 def test_a_changed_byte_gives_the_number_that_it_says_or_an_error(
-    table: np.ndarray, data: st.DataObject
+    dtype: Any, table: np.ndarray, data: st.DataObject
 ) -> None:
     text = bytearray(csv(table))
     at = data.draw(st.integers(0, len(text) - 1))
     text[at] = data.draw(st.sampled_from(b"0123456789.,-+e \nnax\0\xff"))
     try:
-        found = parsed(bytes(text))
+        found = parsed(bytes(text), dtype=dtype)
     except ValueError:
         return
     rows = [row for row in bytes(text).split(b"\n") if row.strip(b"\r")]
-    np.testing.assert_array_equal(found, [[float(v) for v in r.split(b",")] for r in rows])
+    written = np.array([[float(v) for v in r.split(b",")] for r in rows])
+    np.testing.assert_array_equal(found, written.astype(dtype))
 
 
 @pytest.mark.parametrize("end", ["\n", "", "\r\n"])

@@ -17,15 +17,15 @@ from . import limits
 
 _BLOCK = 2 * 2**20
 _FLOAT64 = np.dtype(np.float64)
-_WORDS = ("head", "middle", "tail")
-# A value in the format "%.18e" has 24 characters, which are read as three 64-bit words. It is
-# followed by a comma or a newline.
-_VALUE = np.dtype({"names": _WORDS, "formats": ["<u8"] * 3, "offsets": [0, 8, 16], "itemsize": 25})
+# A value in the format "%.18e" has 24 characters, and is followed by a comma or a newline.
 _ZERO = b"0.000000000000000000e+00"
+_VALUE_BYTES = len(_ZERO) + 1
+_TEXT = np.dtype((np.void, len(_ZERO)))  # numpy copies it faster than bytes or words
+_WORDS = np.dtype(("<u8", 3))
 _ZERO_WORDS = np.frombuffer(_ZERO, "<u8")
 _NAN = b"nan".ljust(len(_ZERO))
 _NAN_WORDS = np.frombuffer(_NAN, "<u8")
-_DIGITS = [0, *range(2, 20), 22, 23]
+_POWERS_OF_10 = np.array([float(f"1e{exponent - 18}") for exponent in range(-99, 100)])
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -233,7 +233,7 @@ def measure_raster(stream: Stream, size: int, dtype: Any = np.float64) -> Raster
     n_channels, n_samples = _n_columns(head), 0
     with closing(_whole_lines(stream, head, n_channels)) as blocks:
         for block in blocks:
-            width = _VALUE.itemsize * n_channels
+            width = _VALUE_BYTES * n_channels
             n_lines = block.count(b"\n")
             if len(block) == n_lines * width and block[width - 1 :: width] == b"\n" * n_lines:
                 n_samples += n_lines  # all lines have the fixed width, so none is blank
@@ -263,7 +263,7 @@ def _whole_lines(stream: Stream, head: bytes, n_channels: int) -> Generator[byte
     A block is only valid until the next one is asked for: two buffers serve all blocks, and stay in
     the processor's cache.
     """
-    line_bytes = _VALUE.itemsize * n_channels
+    line_bytes = _VALUE_BYTES * n_channels
     size = max(1, _BLOCK // line_bytes) * line_bytes
 
     def read(buffer: bytearray, rest: bytes) -> tuple[bytearray, int]:
@@ -314,25 +314,24 @@ def parse_fixed_width(
     Raster or None
         None if a value has another width or is not a number. In this case, ``block`` is unchanged.
     """
-    line_bytes = _VALUE.itemsize * n_channels
+    line_bytes = _VALUE_BYTES * n_channels
     if len(block) % line_bytes:
         block = block.replace(b"nan", _NAN)
         if len(block) % line_bytes:
             return None
     n_samples = len(block) // line_bytes
-    text: Any = np.frombuffer(block, _VALUE)
     # In the format "%.18e", only zero begins with the digit 0.
-    positions = np.flatnonzero(np.frombuffer(block, np.uint8)[:: _VALUE.itemsize] != ord("0"))
-    words = head, middle, tail = tuple(text[word][positions] for word in _WORDS)
-    values = _parse_words(head, middle, tail, dtype)
+    first = np.frombuffer(block, np.uint8)[::_VALUE_BYTES].copy()
+    positions = np.flatnonzero(first != ord("0"))
+    texts: Any = np.ndarray(len(first), _TEXT, block, strides=(_VALUE_BYTES,))
+    originals = texts[positions]
+    values = _parse_words(originals.view(_WORDS), dtype)
     if values is None:
         return None
     # After all other values are replaced by zeros, the text must be that of a table of zeros.
-    for word, zero in zip(_WORDS, _ZERO_WORDS, strict=True):
-        text[word][positions] = zero
+    texts[positions] = np.void(_ZERO)
     if block != _zero_lines(n_samples, n_channels):
-        for word, original in zip(_WORDS, words, strict=True):
-            text[word][positions] = original
+        texts[positions] = originals
         return None
     return _raster(n_samples, n_channels, positions, values)
 
@@ -342,35 +341,54 @@ def _zero_lines(n_samples: int, n_channels: int) -> bytes:
     return (b",".join([_ZERO] * n_channels) + b"\n") * n_samples
 
 
-def _parse_words(
-    head: NDArray[np.uint64],
-    middle: NDArray[np.uint64],
-    tail: NDArray[np.uint64],
-    dtype: np.dtype[Any],
-) -> NDArray[Any] | None:
-    """Parse values of 24 characters, given as three words. Returns None if one is not a number."""
-    zero_head, zero_middle, zero_tail = _ZERO_WORDS
-    digit = head - zero_head
+def _parse_words(words: NDArray[np.uint64], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """Parse values of 24 characters, (value, word). Returns None if one is not a number."""
+    head, middle, tail = words.T
+    digit = head - _ZERO_WORDS[0]
     values: NDArray[Any] = digit.astype(dtype)
-    others = np.flatnonzero((digit > 9) | (middle != zero_middle) | (tail != zero_tail))
+    is_digit = (digit <= 9) & (middle == _ZERO_WORDS[1]) & (tail == _ZERO_WORDS[2])
+    others = np.flatnonzero(~is_digit)
     if not others.size:
         return values
-    texts = np.stack([head[others], middle[others], tail[others]], axis=1)
-    # There are often few distinct values (val averages are multiples of 1/20). Each is parsed once.
-    hashes = texts @ np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 1], np.uint64)
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    if (texts[first][inverse] != texts).any():  # two values have the same hash
-        first = inverse = np.arange(len(texts))
-    distinct = texts[first]
-    characters = distinct.view(np.uint8)
-    is_nan = (distinct == _NAN_WORDS).all(axis=1)
-    is_number = (characters[:, _DIGITS] - ord("0") <= 9).all(axis=1)
-    is_number &= (characters[:, [1, 20]] == (ord("."), ord("e"))).all(axis=1)
-    is_number &= np.isin(characters[:, 21], (ord("+"), ord("-")))
-    if not (is_number | is_nan).all():
+    head, middle, tail = (word[others] for word in (head, middle, tail))
+    # The characters of each word, in the order of a text, are its bytes from the lowest on.
+    first_digits = (head & 0xFF) | (head >> 8 & ~np.uint64(0xFF)) | ord("0") << 56
+    last_digits = (tail & 0xFFFFFFFF) | (tail >> 16 & 0xFFFF << 32) | 0x3030 << 48
+    sign = tail >> 40 & 0xFF
+    is_number = _are_digits(first_digits) & _are_digits(middle) & _are_digits(last_digits)
+    is_number &= ((head >> 8 & 0xFF) == ord(".")) & ((tail >> 32 & 0xFF) == ord("e"))
+    is_number &= (sign == ord("+")) | (sign == ord("-"))
+    if not (is_number.all() or (words[others[~is_number]] == _NAN_WORDS).all()):
         return None
-    values[others] = _as_type(distinct.view("S24").reshape(-1).astype(np.float64), dtype)[inverse]
+    exact = np.ones(others.size, bool)
+    if dtype == np.float32:
+        # The integer of all 19 digits fits into 64 bits.
+        last, exponent = np.divmod(_eight_digits(last_digits) // 100, 100)
+        integer = _eight_digits(first_digits) // 10 * 10**12 + _eight_digits(middle) * 10**4 + last
+        power = np.where(sign == ord("-"), -exponent.astype(np.int64), exponent.astype(np.int64))
+        # Three roundings, by less than 2**-52 together.
+        number = integer * _POWERS_OF_10[99 + np.where(is_number, power, 0)]
+        lowest, highest = (_as_type(number * (1 + e), dtype) for e in (-(2**-50), 2**-50))
+        values[others] = lowest
+        exact = (lowest != highest) | ~is_number
+    texts = words[others[exact]].view("S24").reshape(-1)
+    values[others[exact]] = _as_type(texts.astype(np.float64), dtype)
     return values
+
+
+def _are_digits(word: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether all eight characters of each word are digits."""
+    above = word + np.uint64(0x4646464646464646)  # sets the highest bit of bytes above "9"
+    below = word - np.uint64(0x3030303030303030)  # sets it in bytes below "0"
+    result: NDArray[np.bool_] = ((word | above | below) & np.uint64(0x8080808080808080)) == 0
+    return result
+
+
+def _eight_digits(word: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the integers whose eight digits are the characters of each word."""
+    word = (word & np.uint64(0x0F0F0F0F0F0F0F0F)) * np.uint64(2561) >> np.uint64(8)
+    word = (word & np.uint64(0x00FF00FF00FF00FF)) * np.uint64(6553601) >> np.uint64(16)
+    return (word & np.uint64(0x0000FFFF0000FFFF)) * np.uint64(42949672960001) >> np.uint64(32)
 
 
 def _as_type(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
