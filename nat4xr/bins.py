@@ -335,7 +335,7 @@ def finer(ds: xr.Dataset, spikes: xr.Dataset, width: int) -> xr.Dataset:
     }
     for variable in (response, psth):
         variable.attrs |= simulated_attr(ds)
-    spectrogram = _rebin(ds["spectrogram"].variable, _repeat, BIN_MS // width)
+    spectrogram = _rebin(ds["spectrogram"].variable, "repeat", BIN_MS // width)
     spectrogram.attrs["comment"] = "the published value of 10 ms, held over the finer bins in it"
     n_reps = ds["n_reps"].variable.copy(data=presented.sum(axis=1, dtype=np.int8))
     return _with_variables(ds, width, response, psth, spectrogram, n_reps)
@@ -346,9 +346,9 @@ def coarser(ds: xr.Dataset, width: int) -> xr.Dataset:
     _check_divides(ds, width)
     variables = {}
     for name, method, comment in (
-        ("response", _sum, "sum of the bins of 10 ms"),
-        ("psth", _sum, "sum of the published bins of 10 ms"),
-        ("spectrogram", _mean, "mean of the published values of 10 ms"),
+        ("response", "sum", "sum of the bins of 10 ms"),
+        ("psth", "sum", "sum of the published bins of 10 ms"),
+        ("spectrogram", "mean", "mean of the published values of 10 ms"),
     ):
         variables[name] = _rebin(ds[name].variable, method, width // BIN_MS)
         variables[name].attrs["comment"] = comment
@@ -594,42 +594,29 @@ def _histogram(indices: tuple[Ints, ...], shape: tuple[int, ...]) -> Floats:
     return counts
 
 
-def _rebin(source: xr.Variable, method: Callable[..., Floats], factor: int) -> xr.Variable:
-    """Change the bins of a variable, lazily, by `_sum`, `_mean` or `_repeat`."""
+def _rebin(source: xr.Variable, method: str, factor: int) -> xr.Variable:
+    """Change the bins of a variable, lazily, by their "sum", "mean" or "repeat"."""
     n_time = source.sizes["time"]
-    n_time = n_time * factor if method is _repeat else n_time // factor
+    n_time = n_time * factor if method == "repeat" else n_time // factor
     shape = tuple((dict(source.sizes) | {"time": n_time}).values())
     variable = _on_demand(source.dims, shape, partial(_rebinned_values, source, method, factor))
     variable.attrs = dict(source.attrs)
     return variable
 
 
-def _rebinned_values(
-    source: xr.Variable, method: Callable[..., Floats], factor: int, *positions: Ints
-) -> Floats:
+def _rebinned_values(source: xr.Variable, method: str, factor: int, *positions: Ints) -> Floats:
     indexers = dict(zip(source.dims, positions, strict=True))
     times = indexers.pop("time")
     axis = source.dims.index("time")
-    return method(source.isel(indexers).values, factor, axis).take(times, axis)
-
-
-def _sum(values: Floats, factor: int, axis: int) -> Floats:
-    total: Floats = _folded(values, factor, axis).sum(axis + 1)
-    return total
-
-
-def _mean(values: Floats, factor: int, axis: int) -> Floats:
-    mean: Floats = _folded(values, factor, axis).mean(axis + 1)
-    return mean
-
-
-def _repeat(values: Floats, factor: int, axis: int) -> Floats:
-    return values.repeat(factor, axis)
-
-
-def _folded(values: Floats, factor: int, axis: int) -> Floats:
-    n_time = values.shape[axis] // factor
-    return values.reshape(*values.shape[:axis], n_time, factor, *values.shape[axis + 1 :])
+    values = source.isel(indexers).values
+    if method == "repeat":
+        values = values.repeat(factor, axis)
+    else:
+        n_time = values.shape[axis] // factor
+        folded = values.reshape(*values.shape[:axis], n_time, factor, *values.shape[axis + 1 :])
+        values = getattr(folded, method)(axis + 1)
+    rebinned: Floats = values.take(times, axis)
+    return rebinned
 
 
 def _on_demand(

@@ -648,7 +648,8 @@ def cc_norm(
     _check_method(method)
     moments = _moments(_sums(response, pred), sounds)
     if method == "hsu":
-        ceiling = cc_max(_scored(response, pred), method=method, sounds=sounds)
+        scored = response.where(pred.notnull())
+        ceiling = cc_max(scored, method=method, sounds=sounds)
     else:
         ceiling = _ceiling(moments)
     return _named(
@@ -1105,13 +1106,6 @@ def _correlation(moments: xr.Dataset) -> xr.DataArray:
 def _ceiling(moments: xr.Dataset) -> xr.DataArray:
     signal = moments["signal"]
     return (signal.where(signal > 0) / moments["variance"]) ** 0.5
-
-
-def _scored(response: xr.DataArray, pred: xr.DataArray) -> xr.DataArray:
-    """Set the response to NaN in the bins without a prediction."""
-    if not isinstance(response, xr.DataArray):
-        return response
-    return response.where(pred.notnull())
 
 
 def _of_products(kernel: Callable[..., Array], response: xr.DataArray) -> xr.DataArray:

@@ -19,6 +19,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from .bins import bin_width
+from .chunks import single_chunk
 from .schema import check_array, check_not_empty
 
 __all__ = ["invert", "log_minmax", "minmax", "smooth", "zscore"]
@@ -278,17 +280,14 @@ def smooth(response: xr.DataArray, *, window_ms: float = 21) -> xr.DataArray:
     check_array(response, "response", "time")
     if window_ms <= 0:
         raise ValueError(f"window_ms must be above 0, not {window_ms}")
-    half_width = max(round((window_ms / _bin_width_ms(response) - 1) / 2), 0)
+    half_width = max(round((window_ms / (1000 * bin_width(response)) - 1) / 2), 0)
     # np.hanning is zero at both ends; these are cut off.
     window = np.hanning(2 * half_width + 3)[1:-1]
 
-    response = _floating(response)
-    whole = response
-    if len(response.chunksizes.get("time", ())) > 1:
-        whole = response.chunk({**dict.fromkeys(response.dims, "auto"), "time": -1})
+    response = floating(response)
     smoothed: xr.DataArray = xr.apply_ufunc(
         _smoothed,
-        whole,
+        single_chunk(response, "time"),
         kwargs={"window": window},
         input_core_dims=[["time"]],
         output_core_dims=[["time"]],
@@ -320,23 +319,13 @@ def _convolved(x: NDArray[Any], window: NDArray[Any]) -> NDArray[Any]:
     return total
 
 
-def _bin_width_ms(response: xr.DataArray) -> float:
-    if "time" not in response.coords or response.sizes["time"] < 2:
-        raise ValueError(
-            "the bin width is unknown: 'time' needs a coordinate (s) of two bins or more"
-        )
-    steps = np.diff(response["time"].values)
-    if not np.allclose(steps, steps[0], rtol=1e-3) or steps[0] <= 0:
-        raise ValueError("the time bins are not evenly spaced, so they cannot be smoothed")
-    return float(steps.mean() * 1000)
-
-
 def _apply(ufunc: np.ufunc, array: xr.DataArray) -> xr.DataArray:
     applied: xr.DataArray = xr.apply_ufunc(ufunc, array, dask="allowed", keep_attrs=True)
     return applied
 
 
-def _floating(array: xr.DataArray) -> xr.DataArray:
+def floating(array: xr.DataArray) -> xr.DataArray:
+    """Return the array, with integers as float64."""
     return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
 
 
@@ -361,7 +350,7 @@ def _unscaled(array: xr.DataArray) -> xr.DataArray:
         array = array.drop_attrs(deep=False).assign_attrs(
             {name: value for name, value in array.attrs.items() if name not in notes}
         )
-    return _floating(array)
+    return floating(array)
 
 
 def _lost(array: xr.DataArray) -> str:

@@ -19,8 +19,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from .bins import bin_width
 from .chunks import single_chunk
 from .extras import require
+from .preprocess import floating
 from .schema import check_array, simulated_attr
 
 __all__ = ["fit", "lagged", "predict"]
@@ -209,7 +211,7 @@ def fit(
     spectrogram, psth = _aligned(
         spectrogram, psth, "spectrogram and psth differ in their sounds or time bins, or the order"
     )
-    x = _floating(spectrogram).transpose("stim", "freq", "time").compute()
+    x = floating(spectrogram).transpose("stim", "freq", "time").compute()
     if x.isnull().any():
         raise ValueError("the spectrogram contains NaN: select sounds for which it has values")
     design = _design(x, np.ones((x.sizes["stim"], x.sizes["time"]), bool), n_lags, folds)
@@ -299,7 +301,7 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
         if lags is not None and not np.allclose(lags, model["lag"], rtol=1e-3):
             raise ValueError("the time bins of the spectrogram are not as wide as the model's lags")
     spectrogram, kernel = _aligned(
-        _floating(spectrogram), model["kernel"], "spectrogram and model differ in frequencies"
+        floating(spectrogram), model["kernel"], "spectrogram and model differ in frequencies"
     )
     cells = [dim for dim in kernel.dims if dim not in ("freq", "lag")]
     arrays = [kernel, model["intercept"]]
@@ -334,21 +336,14 @@ def _aligned(
         raise ValueError(f"{difference}: {error}") from error
 
 
-def _floating(array: xr.DataArray) -> xr.DataArray:
-    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
-
-
 def _lag_coord(spectrogram: xr.DataArray, n_lags: int) -> dict[str, xr.Variable]:
     """Make the coordinate of the lags, in the unit of time, if time has a coordinate."""
     if "time" not in spectrogram.coords or spectrogram.sizes["time"] < 2:
         return {}
-    steps = np.diff(spectrogram["time"].values)
-    if not np.allclose(steps, steps[0], rtol=1e-3) or steps[0] <= 0:
-        raise ValueError("the time bins of the spectrogram are not evenly spaced")
     attrs = {"long_name": "time since the input"}
     if "units" in spectrogram["time"].attrs:
         attrs["units"] = spectrogram["time"].attrs["units"]
-    return {"lag": xr.Variable("lag", (np.arange(n_lags) * steps.mean()).round(9), attrs)}
+    return {"lag": xr.Variable("lag", (np.arange(n_lags) * bin_width(spectrogram)).round(9), attrs)}
 
 
 def _described(model: xr.Dataset, response: xr.DataArray) -> xr.Dataset:
