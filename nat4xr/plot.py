@@ -972,31 +972,20 @@ def _time_axis(
             solid_capstyle="butt",
             clip_on=False,
         )
-        ax.annotate(
-            "sound",
-            (on, 1),
-            xycoords=ax.get_xaxis_transform(),
-            xytext=(-3, 4),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize="x-small",
-            color="0.3",
-            annotation_clip=False,
-        )
+        beside = {"xytext": (-3, 4), "ha": "right", "va": "center"}
     else:
         ax.axvspan(on, off, color=SOUND_SHADE, linewidth=0, zorder=0)
-        ax.annotate(
-            "sound",
-            (on, 1),
-            xycoords=ax.get_xaxis_transform(),
-            xytext=(0, 1),
-            textcoords="offset points",
-            va="bottom",
-            fontsize="x-small",
-            color="0.3",
-            annotation_clip=False,
-        )
+        beside = {"xytext": (0, 1), "va": "bottom"}
+    ax.annotate(
+        "sound",
+        (on, 1),
+        xycoords=ax.get_xaxis_transform(),
+        textcoords="offset points",
+        fontsize="x-small",
+        color="0.3",
+        annotation_clip=False,
+        **beside,
+    )
 
 
 def _rate_axis(ax: Any, label: str, *responses: xr.DataArray) -> None:
@@ -1061,8 +1050,7 @@ def _shades(counts: NDArray[Any]) -> list[Any]:
 
 
 def _colour_bar(ax: Any, mappable: Any, label: str, **options: Any) -> Any:
-    options = options if "cax" in options else {"ax": ax} | options
-    bar = ax.figure.colorbar(mappable, label=label, **options)
+    bar = ax.figure.colorbar(mappable, ax=ax, label=label, **options)
     bar.outline.set_visible(False)
     return bar
 

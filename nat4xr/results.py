@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -92,22 +93,20 @@ def open_table(
         limits.check("table_bytes", file.stat().st_size)
         content = file.read_bytes()
         columns = read_table(content, [column for column in read_header(content) if column])
-        cells = [name.strip() for name in columns.pop("cellid", [])]
-        if not cells:
+        table = pd.DataFrame(columns)
+        if "cellid" not in table or table.empty:
             raise ValueError("has no column cellid, or no rows")
-        rows = dict(zip(cells, zip(*columns.values(), strict=True), strict=True))
-        for cell, row in zip(cells, zip(*columns.values(), strict=True), strict=True):
-            if row != rows[cell]:
-                raise ValueError(f"has two rows for {cell}, which differ")
-    flags = dict(zip(rows, auditory_flags(file, list(rows)), strict=True))
-    columns = dict(zip(columns, map(list, zip(*rows.values(), strict=True)), strict=True))
-    simulated = "truth_test" in columns  # a column that nat4xr.simulate writes
+        table = table.assign(cellid=table["cellid"].str.strip()).drop_duplicates()
+        if (twice := table["cellid"].duplicated()).any():
+            raise ValueError(f"has two rows for {table['cellid'][twice].iloc[0]}, which differ")
+    cells = table.pop("cellid").to_list()
+    simulated = "truth_test" in table  # a column that nat4xr.simulate writes
     variables = {
-        column: ("neuron", _values(fields))
-        for column, fields in columns.items()
+        column: ("neuron", _values(fields.to_list()))
+        for column, fields in table.items()
         if column != "sig_auditory"
     }
-    coords = cell_coords(area, list(rows), [flags[cell] for cell in rows], [""] * len(rows))
+    coords = cell_coords(area, cells, auditory_flags(file, cells), [""] * len(cells))
     del coords["trials_cell_id"]
     attrs = dataset_attrs(area, {})
     attrs["title"] = f"Results of the authors for each cell ({area})"

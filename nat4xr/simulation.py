@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple
 
 import h5py
 import netCDF4
@@ -286,29 +286,19 @@ def _spread(drive: Floats) -> float:
     return float(drive[:_N_VAL, _SOUND].std())
 
 
-class _Model(Protocol):
+class _Linear:
     """An encoding model, which determines how the sounds drive a cell."""
 
-    weights_name: str
-    weights_dims: tuple[str, ...]
-    shared: dict[str, xr.Variable]  # parameters that all cells share
-
-    n_tuning: int
-
-    def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
-        """Draw the weights of a cell, its drive (stim, time), and its tuning, a unit vector."""
-
-
-class _Linear(_Model):
     weights_name = "kernel"
-    weights_dims = ("freq", "lag")
+    weights_dims: tuple[str, ...] = ("freq", "lag")
     n_tuning = _N_FREQ
 
     def __init__(self, spectrograms: Floats, seed: int) -> None:
         self.x = np.log1p(spectrograms)
-        self.shared = {}
+        self.shared: dict[str, xr.Variable] = {}  # parameters that all cells share
 
     def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+        """Draw the weights of a cell, its drive (stim, time), and its tuning, a unit vector."""
         spectral, temporal = _draw_tuning(rng)
         drive = _filter(self.x, spectral, temporal)
         size = rng.uniform(1.2, 3.0) / _spread(drive)
@@ -316,7 +306,9 @@ class _Linear(_Model):
         return size * np.outer(spectral, temporal), size * drive, tuning
 
 
-class _Adaptive(_Model):
+class _Adaptive:
+    """An encoding model in which cells read out features of adapted sounds."""
+
     weights_name = "readout"
     weights_dims = ("hidden",)
     n_hidden = n_tuning = 24
@@ -359,6 +351,7 @@ class _Adaptive(_Model):
         return size * readout, size * drive, readout / np.linalg.norm(readout)
 
 
+_Model = _Linear | _Adaptive
 _MODELS: dict[str, Callable[[Floats, int], _Model]] = {"linear": _Linear, "adaptive": _Adaptive}
 
 
@@ -425,11 +418,6 @@ _CAUSES = {
 }
 
 
-def _shared_noise(tuning: Floats, site_noise: Floats) -> Floats:
-    """Weight the noise of the site (trial, 1 + tuning). Half of it is the same for all cells."""
-    return np.asarray(site_noise @ (np.sqrt(0.5) * np.array([1, *tuning])))
-
-
 def _slow_drift(trials: _Trials, rng: np.random.Generator) -> Floats:
     """Draw a slow drift over the session: a sum of cosines of one, two and three half periods."""
     session = (trials.onset_ms + _TRIAL_MS / 2) / (trials.onset_ms[-1] + _TRIAL_MS)
@@ -455,13 +443,13 @@ def _draw_gains(
     sizes: Mapping[str, float],
     rng: np.random.Generator,
 ) -> _Gains:
-    private = rng.standard_normal(trials.stim.size)
-    logs = _Gains(
-        shared_gain=_shared_noise(encoding.tuning, site_noise),
-        private_gain=private,
-        drift=_slow_drift(trials, rng),
-        adaptation=-_fatigue(encoding.rate, trials),
-    )._asdict()
+    logs = {
+        # Half of the noise of the site (trial, 1 + tuning) is the same for all cells.
+        "shared_gain": site_noise @ (np.sqrt(0.5) * np.array([1, *encoding.tuning])),
+        "private_gain": rng.standard_normal(trials.stim.size),
+        "drift": _slow_drift(trials, rng),
+        "adaptation": -_fatigue(encoding.rate, trials),
+    }
     gains = {cause: np.exp(sizes[cause] * log) for cause, log in logs.items()}
     return _Gains(**{cause: gain / gain.mean() for cause, gain in gains.items()})
 
