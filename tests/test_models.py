@@ -33,6 +33,7 @@ from nat4xr.models import (  # noqa: E402
     poisson,
     predict,
     run,
+    steps,
     strf_subspace,
     training,
 )
@@ -1107,6 +1108,88 @@ def test_run_keeps_all_results_and_marks_them_as_simulated(
     with xr.open_dataarray(tmp_path / f"{prefix}-seed1.nc") as pred:
         assert pred.attrs["simulated"] == 1
         np.testing.assert_array_equal(pred, predict(fitted, ds.sel(subset="val")))
+
+
+# --- on a GPU ----------------------------------------------------------------------------------
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@on_a_gpu
+@pytest.mark.parametrize("loss", ["mse", "nmse", "poisson"])
+@every_network
+def test_recorded_steps_fit_the_same_weights_as_plain_steps(
+    ds: xr.Dataset,
+    model: str,
+    prefilter: str | None,
+    loss: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: dict[str, Any] = {"output": "softplus"}
+    if model == "transformer":
+        sizes["dropout"] = 0  # recorded steps draw other random numbers
+    options = {"sizes": sizes, "loss": loss, "device": "cuda", "batch_size": 3, "max_epochs": 6}
+    recorded = quick(ds, model, prefilter, **options)
+    monkeypatch.setattr(training, "GraphedStep", lambda step, batch_size: step)
+    plain = quick(ds, model, prefilter, **options)
+    for name, weights in plain.network.state_dict().items():
+        torch.testing.assert_close(
+            recorded.network.state_dict()[name], weights, rtol=0.01, atol=1e-3
+        )
+    for curve in ("fit_loss", "stop_loss"):
+        np.testing.assert_allclose(recorded.history[curve], plain.history[curve], rtol=1e-3)
+
+
+@on_a_gpu
+def test_all_but_the_first_full_batches_are_recorded(
+    ds: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_sounds = []
+
+    def counted(network: Any, objective: Any, optimizer: Any, *others: Any) -> Any:
+        step = steps.plain_step(network, objective, optimizer, *others)
+        return lambda batch: n_sounds.append(len(batch)) or step(batch)
+
+    monkeypatch.setattr(training, "plain_step", counted)
+    quick(ds, "cnn1d", device="cuda", batch_size=3, max_epochs=4)
+    # Eleven sounds: three full batches and one of two. The fourth full batch is recorded.
+    assert n_sounds == [3, 3, 3, 2, 3, 2, 2, 2]
+
+
+@on_a_gpu
+def test_a_fit_on_a_gpu_continues_and_transfers(ds: xr.Dataset, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"device": "cuda", "batch_size": 3, "learning_rate": [1e-2, 1e-3]}
+    whole = quick(ds, "cnn1d", max_epochs=15, **options)
+
+    def interrupt(epoch: int, *_: Any) -> None:
+        if epoch == 12:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        quick(ds, "cnn1d", max_epochs=15, checkpoint=file, monitor=interrupt, **options)
+    continued = quick(ds, "cnn1d", max_epochs=15, checkpoint=file, **options)
+    np.testing.assert_allclose(
+        continued.history["stop_loss"], whole.history["stop_loss"], rtol=0.01
+    )
+    transferred = quick(ds, init=continued, freeze="core", max_epochs=15, **options)
+    assert transferred.history["stop_loss"][-1] <= continued.history["stop_loss"].min() * 1.01
+
+
+@on_a_gpu
+def test_networks_and_losses_of_your_own_are_not_recorded(
+    ds: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NotRecorded:
+        def __init__(self, *_: Any) -> None:
+            raise AssertionError("recorded")
+
+    monkeypatch.setattr(training, "GraphedStep", NotRecorded)
+    module = torch.nn.Sequential(network("cnn1d"))
+    quick(ds, module, device="cuda", max_epochs=1)
+    quick(ds, "cnn1d", loss=lambda rate, counts: mse(rate, counts), device="cuda", max_epochs=1)
+    with pytest.raises(AssertionError, match="recorded"):
+        quick(ds, "cnn1d", device="cuda", max_epochs=1)
 
 
 # --- torch is optional -------------------------------------------------------------------------

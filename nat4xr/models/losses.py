@@ -36,23 +36,30 @@ def mse(rate: Tensor, counts: Tensor) -> Tensor:
     tensor(4.)
     """
     squared_error: Any = _MeanSquaredError.apply
-    loss: Tensor = squared_error(rate, counts)
+    loss: Tensor = squared_error(rate, counts)[0]
     return loss
 
 
 class _MeanSquaredError(torch.autograd.Function):
     """The squared error, in few passes over memory: these take longer than the arithmetic."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, rate: Tensor, counts: Tensor) -> Tensor:
+    def forward(rate: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         missing = counts.isnan()
         error = (rate - counts).masked_fill_(missing, 0)
         n_recorded = (counts.numel() - missing.sum()).clamp_min(1)
-        ctx.save_for_backward(error, n_recorded)
-        return error.square().sum() / n_recorded
+        return torch.linalg.vector_norm(error) ** 2 / n_recorded, error, n_recorded
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
+    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:
+        _, error, n_recorded = output
+        ctx.mark_non_differentiable(error, n_recorded)
+        ctx.save_for_backward(error, n_recorded)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *others: Tensor) -> Any:
         error, n_recorded = ctx.saved_tensors
         return error * (2 * gradient / n_recorded), None
 

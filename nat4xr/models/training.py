@@ -24,7 +24,8 @@ from ..io.writing import expanded, written
 from ..schema import check_not_empty
 from .fitted import Fitted, as_input, bin_s, check, checksum, in_batches, network_of
 from .losses import LOSSES, Loss
-from .networks import MODELS, check_options
+from .networks import MODELS, Network, check_options
+from .steps import GraphedStep, Step, adam, plain_step
 
 __all__ = ["RECIPES", "fit"]
 
@@ -376,9 +377,20 @@ class _Training:
             self.learning = nn.Sequential(network.readout, network.output)
             self.fit_inputs = in_batches(core, self.fit_inputs)
             self.stop_inputs = in_batches(core, self.stop_inputs)
-        self.optimizer = torch.optim.Adam(
-            self.learning.parameters(), lr=learning_rate, fused=self.fit_inputs.is_cuda
+        on_gpu = self.fit_inputs.is_cuda
+        self.optimizer = adam(self.learning, learning_rate, on_gpu=on_gpu)
+        max_gradient = _MAX_GRADIENT if self.part == "all" else None
+        self.step: Step = plain_step(
+            self.learning,
+            self.objective,
+            self.optimizer,
+            self.fit_inputs,
+            self.data.fit_counts,
+            max_gradient,
         )
+        # Your own module or loss may do other operations in each step.
+        if on_gpu and type(self.network) is Network and self.objective in LOSSES.values():
+            self.step = GraphedStep(self.step, self.config["batch_size"])
         self.smallest, self.best_loss = self.stop_loss()
         self.n_waited = 0
 
@@ -391,20 +403,14 @@ class _Training:
         return True
 
     def run_epoch(self) -> None:
-        inputs, counts = self.fit_inputs, self.data.fit_counts
-        order = torch.randperm(len(inputs), generator=self.shuffle).to(inputs.device)
-        total = torch.zeros((), device=inputs.device)
+        n_sounds, device = len(self.fit_inputs), self.fit_inputs.device
+        order = torch.randperm(n_sounds, generator=self.shuffle).to(device)
+        total = torch.zeros((), device=device)
         self.learning.train()
         for batch in torch.split(order, self.config["batch_size"]):
-            loss = self.objective(self.learning(inputs[batch]), counts[batch])
-            self.optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            if self.part == "all":
-                nn.utils.clip_grad_norm_(self.learning.parameters(), _MAX_GRADIENT)
-            self.optimizer.step()
-            total += loss.detach() * len(batch)
+            total += self.step(batch) * len(batch)
         stop_loss, losses_to_compare = self.stop_loss()
-        self.losses.append((float(total) / len(inputs), stop_loss))
+        self.losses.append((float(total) / n_sounds, stop_loss))
         self.stage_of_epoch.append(self.stage)
         if not np.isfinite(self.losses[-1]).all():
             raise ValueError(
@@ -425,7 +431,9 @@ class _Training:
         loss = self.objective(rates, counts)
         if self.part == "all":
             return float(loss), loss
-        cells = range(counts.shape[1])
+        if self.objective in LOSSES.values():
+            return float(loss), torch.func.vmap(self.objective, in_dims=1)(rates, counts)
+        cells = range(counts.shape[1])  # your own loss may not work with vmap
         losses = [self.objective(rates[:, [i]], counts[:, [i]]) for i in cells]
         return float(loss), torch.stack(losses)
 
