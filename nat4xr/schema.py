@@ -177,6 +177,9 @@ FIELDS = {
     **TRIAL_DURATION,
 }
 
+MISSING_COUNT = 255
+"""Missing counts in a converted file that stores counts as bytes."""
+
 DISK_CHUNKS = {"stim": N_VAL, "rep": 1, "neuron": 128}
 """Chunks on disk. They have one repeat, so that missing repeats of est sounds are not written."""
 

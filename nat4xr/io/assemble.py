@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from .. import __version__, schema
 from ..errors import ReleaseError, explained
-from ..schema import BIN_S, N_REPEATS, N_VAL
+from ..schema import BIN_S, MISSING_COUNT, N_REPEATS, N_VAL
 from . import labels, limits, nems, notes, registry
 from .notes import Notes
 from .raster import Raster
@@ -71,40 +72,47 @@ class AreaData:
         """Return spikes per bin averaged over presentations, (stim, time, neuron)."""
         sounds = range(len(self.onsets))[stims]
         n_time = self.header.sizes["time"]
-        block = np.empty((len(sounds), n_time, self.rates.n_channels), np.float32)
+        block = np.zeros((len(sounds), n_time, self.rates.n_channels), np.float32)
         for values, sound in zip(block, sounds, strict=True):
-            values[:] = self._rates_of(sound)
+            _samples(self.rates, *self._bounds(sound), values)
         return block
-
-    def _rates_of(self, sound: int) -> NDArray[np.float32]:
-        return _samples(self.rates, *self._bounds(sound), self.header.sizes["time"])
 
     def _bounds(self, sound: int) -> tuple[int, int]:
         length = self.header.sizes["time"] if self.lengths is None else self.lengths[sound]
         return self.onsets[sound], self.onsets[sound] + length
 
-    def response(self, stims: slice, rep: int) -> NDArray[np.float32] | None:
+    @cached_property
+    def _bytes(self) -> Raster:
+        """The signal ``resp`` in bytes, which only fit the counts of est sounds."""
+        values = np.where(np.isnan(self.rates.values), MISSING_COUNT, self.rates.values)
+        with np.errstate(invalid="ignore"):
+            return replace(self.rates, values=values.astype(np.uint8))
+
+    def response(self, stims: slice, rep: int, dtype: Any = np.float32) -> NDArray[Any] | None:
         """Return spikes per bin of one repeat, (stim, time, neuron), or None if there are none.
 
-        NaN where nothing was presented. Est sounds were presented once, so their PSTH in the
-        population recording is their only trial.
+        NaN (in bytes: `MISSING_COUNT`) where nothing was presented. Est sounds were presented once,
+        so their PSTH in the population recording is their only trial.
         """
+        missing, rates = (
+            (np.nan, self.rates) if dtype == np.float32 else (MISSING_COUNT, self._bytes)
+        )
         n_reps = self.header.variables["n_reps"].values[stims]
         if not (n_reps > rep).any():
             return None
         is_val = self.header.variables["subset"].values == "val"
         number = np.cumsum(is_val) - 1
         n_time = self.header.sizes["time"]
-        block = np.empty((len(n_reps), n_time, self.rates.n_channels), np.float32)
+        block = np.zeros((len(n_reps), n_time, self.rates.n_channels), dtype)
         for values, sound in zip(block, range(stims.start, stims.stop), strict=False):
             if is_val[sound]:
                 values[:] = self.val_counts[rep, number[sound]]
             elif rep == 0:
-                values[:] = self._rates_of(sound)
-        np.moveaxis(block, 1, 2)[n_reps <= rep] = np.nan
+                _samples(rates, *self._bounds(sound), values, missing)
+        np.moveaxis(block, 1, 2)[n_reps <= rep] = missing
         for cut in self.cuts:
             if cut.rep == rep and stims.start <= cut.stim < stims.stop:
-                block[cut.stim - stims.start, cut.first_bin :, cut.neurons] = np.nan
+                block[cut.stim - stims.start, cut.first_bin :, cut.neurons] = missing
         return block
 
 
@@ -309,17 +317,15 @@ def _header(
     """Make the labels, the attributes and the two small variables."""
     stim, resp = population.signals["stim"], population.signals["resp"]
     n_time = sounds.n_time
-    spectrogram = np.stack(
-        [
-            _samples(stim.data, onset, onset + length, n_time).T
-            for onset, length in zip(sounds.stim_onsets, sounds.stim_lengths, strict=True)
-        ]
-    )
+    spectrogram = np.zeros((len(sounds.names), n_time, len(stim.channels)), stim.data.dtype)
+    ends = sounds.stim_onsets + sounds.stim_lengths
+    for values, start, stop in zip(spectrogram, sounds.stim_onsets, ends, strict=True):
+        _samples(stim.data, start, stop, values)
     flags = auditory_flags(files.table, resp.channels)
     n_rep = max(N_REPEATS, coverage.n_reps.max(initial=0))
     header = xr.Dataset(
         {
-            "spectrogram": schema.variable("spectrogram", spectrogram),
+            "spectrogram": schema.variable("spectrogram", spectrogram.swapaxes(1, 2)),
             "n_reps": schema.variable("n_reps", coverage.n_reps),
         },
         {
@@ -422,13 +428,15 @@ def _check_grid(label: str, n_reps: int, n_stims: int, n_time: int, n_channels: 
         limits.check("val_bins", n_reps * max(N_VAL, n_stims) * n_time * n_channels)
 
 
-def _samples(raster: Raster, start: int, stop: int, n_time: int) -> NDArray[np.float32]:
-    """Return the samples of a sound, (time, channel), with NaN where it was cut short."""
-    samples = raster.dense(start, stop)
-    lacking = n_time - len(samples)
-    if not lacking:
-        return samples
-    return np.pad(samples, ((0, lacking), (0, 0)), constant_values=np.nan)
+def _samples(
+    raster: Raster, start: int, stop: int, out: NDArray[Any], missing: float = np.nan
+) -> None:
+    """Write the samples of a sound to a table of zeros, (time, channel).
+
+    Where the sound was cut short, they are missing.
+    """
+    raster.dense(start, stop, out[: stop - start])
+    out[stop - start :] = missing
 
 
 def _recorded(raster: Raster, sounds: _Sounds) -> NDArray[np.bool_]:

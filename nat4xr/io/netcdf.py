@@ -21,7 +21,7 @@ from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, SerializableLock
 from xarray.backends.netCDF4_ import NetCDF4ArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
 
-from ..schema import DISK_CHUNKS, EXPORT_CHUNKS, FIELDS, attrs_of, simulated_attr
+from ..schema import DISK_CHUNKS, EXPORT_CHUNKS, FIELDS, MISSING_COUNT, attrs_of, simulated_attr
 from .writing import NO_LOCKS, crc32_of, status_of, written
 
 if TYPE_CHECKING:
@@ -49,9 +49,6 @@ NETCDF_LOCK = _NetcdfLock()
 for _lock in (NETCDFC_LOCK, HDF5_LOCK):
     with _lock.lock:
         _lock.lock = SerializableLock._locks[_lock.token] = NETCDF_LOCK
-
-_MISSING = 255
-"""Missing counts on disk."""
 
 _held: list[Any] = []
 
@@ -154,7 +151,7 @@ class _Store(NetCDF4DataStore):
         missing = variable.attrs.get("_FillValue")
         if name == "response":
             variable.encoding["chunksizes"] = _chunk_sizes(variable.sizes, EXPORT_CHUNKS)
-        if name == "response" and variable.dtype == np.uint8 and missing == _MISSING:
+        if name == "response" and variable.dtype == np.uint8 and missing == MISSING_COUNT:
             variable.encoding["_FillValue"] = variable.attrs.pop("_FillValue")
             data = LazilyIndexedArray(_Counts(name, self))
             return xr.Variable(variable.dims, data, variable.attrs, variable.encoding)
@@ -177,7 +174,7 @@ class _Counts(NetCDF4ArrayWrapper):
         flat, stored = counts.reshape(-1), stored.reshape(-1)
         for first in range(0, flat.size, 2**18):  # a few pages at a time, which is faster
             part = slice(first, first + 2**18)
-            np.copyto(flat[part], np.nan, where=stored[part] == _MISSING)
+            np.copyto(flat[part], np.nan, where=stored[part] == MISSING_COUNT)
         return counts
 
 
@@ -293,7 +290,7 @@ def write_area(data: AreaData, target: Path) -> None:
     encoding = text_encoding(data.header) | dict.fromkeys(["spectrogram", "n_reps"], compression)
     # Counts are stored as bytes, which take a quarter of the space, and read as float32.
     rate: tuple[str, Any] = ("f4", np.float32(np.nan))
-    count = ("u1", _MISSING) if data.counts_fit_a_byte() else rate
+    count = ("u1", MISSING_COUNT) if data.counts_fit_a_byte() else rate
     write_netcdf(data.header, target, encoding, empty={"response": count, "psth": rate})
     _write_chunks(data, target)
 
@@ -338,10 +335,7 @@ def _write_chunks(data: AreaData, target: Path) -> None:
                 for neuron, chunk in _compress(data.psth(stims), psth_chunk)
             ]
             for rep in range(data.header.sizes["rep"]):
-                if (block := data.response(stims, rep)) is not None:
-                    if response.dtype == np.uint8:
-                        np.copyto(block, _MISSING, where=np.isnan(block))
-                        block = block.astype(np.uint8)
+                if (block := data.response(stims, rep, response.dtype)) is not None:
                     chunks += [
                         (response, (first, rep, 0, neuron), chunk)
                         for neuron, chunk in _compress(block, count_chunk[:, 0])

@@ -69,13 +69,18 @@ class Raster:
         """Return the positions of the values of samples ``start`` to ``stop``."""
         return slice(self.starts[start], self.starts[stop])
 
-    def dense(self, start: int, stop: int) -> NDArray[Any]:
-        """Return samples ``start`` to ``stop`` as a dense table, (samples, channels)."""
-        table = np.zeros((stop - start, self.n_channels), self.dtype)
+    def dense(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return samples ``start`` to ``stop`` as a dense table, (samples, channels).
+
+        With `out`, a table of zeros in C order, the values are written to it.
+        """
+        if out is None:
+            out = np.zeros((stop - start, self.n_channels), self.dtype)
         kept = self.within(start, stop)
-        sample = np.repeat(np.arange(stop - start), np.diff(self.starts[start : stop + 1]))
-        table[sample, self.channels[kept]] = self.values[kept]
-        return table
+        first = np.arange(stop - start) * self.n_channels
+        n_values = np.diff(self.starts[start : stop + 1])
+        out.reshape(-1)[np.repeat(first, n_values) + self.channels[kept]] = self.values[kept]
+        return out
 
 
 @dataclass(frozen=True)
