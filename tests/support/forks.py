@@ -9,13 +9,15 @@ from contextlib import contextmanager
 
 # This program forks a process for each program that it receives, which saves the time of imports.
 FORKS = """
-import json, os, signal, sys, tempfile, traceback
-import dask.array, h5py, isal.igzip, netCDF4, numpy as np, xarray as xr
-import nat4xr, nat4xr.area, nat4xr.io.assemble, nat4xr.io.cache, nat4xr.spikes
+import encodings.cp437, encodings.utf_8_sig, gc, json, os, signal, sys, tempfile, traceback
+import dask.array, filelock, h5py, isal.igzip, netCDF4, numpy as np, platformdirs, xarray as xr
+import nat4xr, nat4xr.area, nat4xr.io.assemble, nat4xr.io.cache, nat4xr.io.ragged, nat4xr.spikes
 
-with tempfile.NamedTemporaryFile() as file:  # xarray looks for its engines when first used
+with tempfile.NamedTemporaryFile() as file:  # xarray looks for engines and dask when first used
     xr.Dataset({"x": ("x", ["text"])}).to_netcdf(file.name)
-    xr.open_dataset(file.name).close()
+    xr.open_dataset(file.name, chunks={}).load().close()
+filelock.FileLock, platformdirs.user_cache_dir()  # they import most of their modules when first used
+gc.freeze()  # so that no child looks for garbage among all that its parent imported
 
 def start(program):
     if pid := os.fork():
