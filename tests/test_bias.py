@@ -26,7 +26,9 @@ def test_r2_er_is_unbiased_at_any_rate_and_number_of_trials(rate: float, trials:
     assert relative == pytest.approx(1, abs=0.3 if rate < 1 and trials == 2 else 0.1)
 
 
-def test_the_table_has_a_row_for_each_combination() -> None:
-    lines = list(bias.table(n_cells=3))
-    assert len(lines) == 2 + len(bias.NOISES) * len(bias.RATES) * len(bias.TRIALS)
+def test_the_table_has_a_row_for_each_combination(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bias, "RATES", (0.5, 5))
+    monkeypatch.setattr(bias, "TRIALS", (5, 10, 20))
+    lines = list(bias.table(n_cells=2))
+    assert len(lines) == 2 + len(bias.NOISES) * 2 * 3
     assert len({line.count("|") for line in lines}) == 1

@@ -16,7 +16,7 @@ import nat4xr, nat4xr.area, nat4xr.io.assemble, nat4xr.io.cache, nat4xr.io.ragge
 with tempfile.NamedTemporaryFile() as file:  # xarray looks for engines and dask when first used
     xr.Dataset({"x": ("x", ["text"])}).to_netcdf(file.name)
     xr.open_dataset(file.name, chunks={}).load().close()
-filelock.FileLock, platformdirs.user_cache_dir()  # they import most of their modules when first used
+filelock.FileLock, platformdirs.user_cache_dir()  # their modules are imported when first used
 gc.freeze()  # so that no child looks for garbage among all that its parent imported
 
 def start(program):
