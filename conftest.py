@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several processes with threads of BLAS each would compete for the cores.
@@ -22,6 +23,14 @@ _NEEDS = {
     "nat4xr/bridges/_torch.py": "torch",
 }
 collect_ignore = [path for path, package in _NEEDS.items() if not find_spec(package)]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Give each process tests that stand together, which share what a module sets up."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
