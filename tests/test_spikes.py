@@ -230,7 +230,7 @@ def test_plain_xarray_opens_the_converted_file_in_equal_chunks(
 
 
 def test_other_areas_and_subsets_are_refused(release):
-    with pytest.raises(ValueError, match="'A2'.*'A1', 'PEG'"):
+    with pytest.raises(ValueError, match=r"'A2'.*'A1', 'PEG'"):
         open_spikes("A2", release)
     with pytest.raises(ValueError, match="not 'test'"):
         open_spikes("A1", release, subset="test")
