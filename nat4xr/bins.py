@@ -173,26 +173,11 @@ def _map_spikes_per_bin(obj: T, change: Callable[[xr.DataArray], xr.DataArray]) 
 
 
 def bin_width(obj: xr.Dataset | xr.DataArray) -> float:
-    """Return the width of the time bins in s: the spacing of ``time``.
+    """Return the width of the time bins in s: the spacing of the coordinate ``time``.
 
-    Parameters
-    ----------
-    obj : Dataset or DataArray
-        With a coordinate ``time`` in s.
+    It raises a ValueError if there is no such coordinate, if it has fewer than two bins, or if they
+    are not evenly spaced.
 
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If there is no such coordinate, if it has fewer than two bins, or if they are not evenly
-        spaced.
-
-    Examples
-    --------
-    >>> import xarray as xr
     >>> bin_width(xr.Dataset(coords={"time": [0.25, 0.26, 0.27]}))
     0.01
     """
@@ -212,27 +197,12 @@ def bin_width(obj: xr.Dataset | xr.DataArray) -> float:
 def bin_edges(obj: xr.Dataset | xr.DataArray) -> NDArray[np.float64]:
     """Return the edges of the time bins in s, one more than there are bins.
 
-    Parameters
-    ----------
-    obj : Dataset or DataArray
-        With a coordinate ``time`` in s that holds the left edges of the bins or, after
-        ``coarsen``, the mean of the left edges of the narrower bins in each bin.
+    ``time`` holds the left edges of the bins or, after ``coarsen``, the mean of the left edges of
+    the narrower bins in each bin. It raises a ValueError as `bin_width` does, or if it is unclear
+    after ``coarsen`` where the bins start.
 
-    Returns
-    -------
-    numpy.ndarray
-
-    Raises
-    ------
-    ValueError
-        As for `bin_width`, or if it is unclear after ``coarsen`` where the bins start.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
     >>> time = xr.Variable("time", np.arange(6) / 100, {"bin_width": 0.01})
-    >>> ds = xr.Dataset(coords={"time": time})
-    >>> bin_edges(ds.coarsen(time=2).sum()).round(3)
+    >>> bin_edges(xr.Dataset(coords={"time": time}).coarsen(time=2).sum()).round(3)
     array([0.  , 0.02, 0.04, 0.06])
     """
     width, time = bin_width(obj), obj.coords["time"]

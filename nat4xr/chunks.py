@@ -11,20 +11,10 @@ STORAGE = ("zlib", "complevel", "shuffle", "chunksizes")
 
 
 def single_chunk(array: xr.DataArray, *dims: str) -> xr.DataArray:
-    """Rechunk an array to a single chunk along some dims, and let dask choose the other chunks.
+    """Rechunk a dask array to a single chunk along some dims, and let dask choose the other chunks.
 
-    Parameters
-    ----------
-    array : DataArray
-        Returned unchanged if it is not dask-backed or has one chunk along each of `dims`.
-    *dims : str
+    Other arrays, and those that have one chunk along each of the dims, are returned unchanged.
 
-    Returns
-    -------
-    DataArray
-
-    Examples
-    --------
     >>> import xarray as xr
     >>> array = xr.DataArray([[1, 2], [3, 4]], dims=("stim", "time")).chunk(1)
     >>> single_chunk(array, "time").chunksizes["time"]
@@ -40,19 +30,9 @@ def without_stale_encoding(obj: T) -> T:
 
     xarray keeps the encodings through joins and reindexing, and applies them when it writes a
     file. With the dtype and fill value of its source, it would cut off longer names and turn
-    missing counts into 0.
+    missing counts into 0. Returns a shallow copy, whose data variables keep their compression and
+    chunk sizes.
 
-    Parameters
-    ----------
-    obj : Dataset or DataArray
-
-    Returns
-    -------
-    Dataset or DataArray
-        A shallow copy. Data variables keep their compression and chunk sizes.
-
-    Examples
-    --------
     >>> import xarray as xr
     >>> sites = xr.Variable("neuron", ["ARM029a"], encoding={"dtype": "<U7"})
     >>> without_stale_encoding(xr.Dataset(coords={"site": sites})).site.encoding

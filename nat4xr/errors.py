@@ -35,16 +35,6 @@ class DownloadError(OSError):
 def shown(name: str) -> str:
     r"""Return a name from a file in a form that is safe to print on a terminal.
 
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
     >>> print(shown("A1_NAT4.tgz"), shown("\x1b[2J"))
     A1_NAT4.tgz '\x1b[2J'
     """
@@ -53,13 +43,7 @@ def shown(name: str) -> str:
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Turn errors about broken input into a ReleaseError that names the input.
-
-    Parameters
-    ----------
-    where : str
-        The name of the input in the message.
-    """
+    """Turn errors about broken input into a ReleaseError that names the input as `where`."""
     try:
         yield
     except (ReleaseError, FileNotFoundError):

@@ -13,26 +13,11 @@ with warnings.catch_warnings():
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import a module of an optional package.
+    """Import a module of an optional package, such as ``"scipy.linalg"``.
 
-    Parameters
-    ----------
-    module : str
-        Full name, such as ``"scipy.linalg"``.
-    extra : str
-        The extra of nat4xr that installs the package.
+    If the package is not installed, this raises an ImportError, with the command that installs it
+    as the given extra of nat4xr.
 
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    ImportError
-        If the package is not installed; the message says how to install it.
-
-    Examples
-    --------
     >>> require("json.decoder", "json").__name__
     'json.decoder'
     >>> require("no_such_package", "plot")

@@ -924,19 +924,10 @@ def response_p(response: xr.DataArray, *, shifts: int = 1000, seed: int = 0) -> 
 
 
 def jackknife_error(replicates: xr.DataArray, counts: xr.DataArray) -> xr.DataArray:
-    """Compute the jackknife's standard error from its replicates.
+    """Compute the jackknife's standard error from its replicates (left_out, ...).
 
-    Parameters
-    ----------
-    replicates : xarray.DataArray
-        The values without one sound each, along the dim ``left_out``.
-    counts : xarray.DataArray of bool
-        Which of the sounds count, along the same dim (and perhaps neuron).
-
-    Returns
-    -------
-    xarray.DataArray
-        NaN if fewer than two sounds count, or the replicate of a sound that counts is NaN.
+    `counts` (left_out, ...) says which of the sounds that were left out count. The error is NaN if
+    fewer than two do, or if the replicate of a sound that counts is NaN.
     """
     n = counts.sum("left_out")
     squares = ((replicates - replicates.where(counts).mean("left_out")) ** 2).where(counts, 0)

@@ -212,23 +212,10 @@ def attrs_of(name: str) -> dict[str, Any]:
 
 
 def variable(name: str, data: Any, **attrs: Any) -> xr.Variable:
-    """Build a variable or coordinate with the dims, dtype and attributes of the schema.
+    """Build a variable or coordinate with the dims, dtype and attributes of its entry in `FIELDS`.
 
-    Parameters
-    ----------
-    name : str
-        A key of `FIELDS`.
-    data : array-like
-        Values, with the dims of the field. Integers that do not fit its dtype become wider.
-    **attrs
-        Further attributes.
+    The data have the dims of the entry. Integers that do not fit its dtype become wider.
 
-    Returns
-    -------
-    xarray.Variable
-
-    Examples
-    --------
     >>> variable("freq", [200.0, 20000.0]).attrs
     {'long_name': 'nominal centre frequency', 'units': 'Hz'}
     """
@@ -251,24 +238,11 @@ def _fitting(values: np.ndarray, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def time_axis(n_bins: int, width_ms: int, sound_times: Mapping[str, Any]) -> xr.Variable:
-    """Build the coordinate of the time bins.
+    """Build the coordinate of the time bins: their left edges in s, float64.
 
-    Parameters
-    ----------
-    n_bins : int
-    width_ms : int
-        Bin width in ms.
-    sound_times : mapping
-        ``sound_on`` and ``sound_off`` in s from trial onset, if they are known. Other keys are
-        ignored.
+    ``sound_on`` and ``sound_off`` (in s from trial onset) become attributes if `sound_times` has
+    them. Other keys are ignored.
 
-    Returns
-    -------
-    xarray.Variable
-        Left edges of the bins in s, float64.
-
-    Examples
-    --------
     >>> time_axis(3, 10, {"sound_on": 0.25}).values
     array([0.  , 0.01, 0.02])
     """
@@ -284,22 +258,8 @@ def noun(dim: Hashable) -> str:
 
 
 def check_not_empty(obj: xr.Dataset | xr.DataArray, name: str) -> None:
-    """Raise an error if an input has no elements along a dim.
+    """Raise a ValueError that calls the input `name` if one of its dims has length 0.
 
-    Parameters
-    ----------
-    obj : Dataset or DataArray
-    name : str
-        What the message calls the input.
-
-    Raises
-    ------
-    ValueError
-        If a dim has length 0.
-
-    Examples
-    --------
-    >>> import xarray as xr
     >>> check_not_empty(xr.DataArray([], dims="neuron"), "psth")
     Traceback (most recent call last):
     ...
@@ -310,23 +270,7 @@ def check_not_empty(obj: xr.Dataset | xr.DataArray, name: str) -> None:
 
 
 def check_array(array: xr.DataArray, name: str, *dims: str) -> None:
-    """Raise an error if an input is not a DataArray with some dims, or is empty.
-
-    Parameters
-    ----------
-    array : DataArray
-    name : str
-        What the message calls the input.
-    *dims : str
-        The dims that it needs. It may have others.
-
-    Raises
-    ------
-    TypeError
-        If `array` is not a DataArray.
-    ValueError
-        If a dim is missing, or any dim has length 0.
-    """
+    """Raise an error unless the input is a DataArray with some dims, and is not empty."""
     if not isinstance(array, xr.DataArray):
         raise TypeError(f"{name} must be an xarray.DataArray, not {type(array).__name__}")
     if missing := [dim for dim in dims if dim not in array.dims]:
@@ -338,24 +282,9 @@ def check_array(array: xr.DataArray, name: str, *dims: str) -> None:
 
 
 def simulated_attr(source: xr.Dataset | xr.DataArray) -> dict[str, int]:
-    """Return the attribute that marks simulated data, if `source` has it.
+    """Return the attribute that marks results of simulated data, if the source has it.
 
-    Parameters
-    ----------
-    source : Dataset or DataArray
-        The source of the data.
-
-    Returns
-    -------
-    dict
-        Attributes for the results that are computed from `source`.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> simulated_attr(xr.Dataset(attrs={"simulated": 1}))
-    {'simulated': 1}
-    >>> simulated_attr(xr.Dataset())
-    {}
+    >>> simulated_attr(xr.Dataset(attrs={"simulated": 1})), simulated_attr(xr.Dataset())
+    ({'simulated': 1}, {})
     """
     return {"simulated": 1} if source.attrs.get("simulated") else {}

@@ -25,13 +25,8 @@ class Session(NamedTuple):
 def read_session(spikes: xr.Dataset, site: str) -> Session:
     """Read the trials of a site from what `open_spikes` returns, or from a selection of it.
 
-    Raises
-    ------
-    KeyError
-        If there is no site of this name.
-    ValueError
-        If none of the selected cells of the site has trials, if none of the selected sounds was
-        presented at the site, or if `spikes` does not come from `open_spikes`.
+    It raises a KeyError if there is no site of this name, and a ValueError if none of its selected
+    cells has trials or none of the selected sounds was presented at it.
     """
     trials = session_trials(spikes, site)
     if trials.empty:

@@ -149,21 +149,7 @@ class _Coverage(NamedTuple):
 def assemble(area: str, files: AreaFiles, *, progressbar: bool = False) -> AreaData:
     """Read the files of an area, and label their content.
 
-    Parameters
-    ----------
-    area : {"A1", "PEG"}
-    files : AreaFiles
-    progressbar : bool, default: False
-        Whether to show how many sites have been read.
-
-    Returns
-    -------
-    AreaData
-
-    Raises
-    ------
-    ReleaseError
-        If a file is broken, or two of them contradict each other.
+    If a file is broken, or two of them contradict each other, this raises a ReleaseError.
     """
     noted = Notes()
     population = nems.read(

@@ -138,20 +138,8 @@ def path_to_write(area: str, kind: str, folder: Path) -> Path:
 def checksum_if_whole(file: Path, sources: dict[str, str]) -> int | None:
     """Return the CRC-32 of a converted file if it is complete and matches its sources.
 
-    Parameters
-    ----------
-    file : pathlib.Path
-    sources : dict of str to str
-        The fingerprints of the sources that exist.
-
-    Returns
-    -------
-    int or None
-
-    Raises
-    ------
-    BlockingIOError
-        If another process is changing the file.
+    `sources` are the fingerprints of the sources that exist. If another process is changing the
+    file, this raises a BlockingIOError.
     """
     try:
         record = json.loads(_record_of(file).read_bytes())

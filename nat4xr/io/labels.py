@@ -27,19 +27,8 @@ def _int16(digits: str | None) -> int:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise an error for names that a spreadsheet or a terminal could interpret as commands.
+    """Raise a ValueError for names that a spreadsheet or terminal could interpret as commands.
 
-    Parameters
-    ----------
-    names : iterable of str
-
-    Raises
-    ------
-    ValueError
-        If a name is unsafe.
-
-    Examples
-    --------
     >>> check_names(["DRX006b-128-2", "=1+1"])
     Traceback (most recent call last):
         ...
@@ -51,17 +40,7 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def check_sounds(names: Sequence[str]) -> None:
-    """Raise an error for unsafe names of sounds, and for unsafe descriptions in them.
-
-    Parameters
-    ----------
-    names : sequence of str
-
-    Raises
-    ------
-    ValueError
-        If a name or description is unsafe.
-    """
+    """Raise a ValueError for unsafe names of sounds, and for unsafe descriptions in them."""
     check_names(names)  # first, because long names would take long to parse
     check_names(filter(None, (_first(_SOUND.search(name)) for name in names)))
 
@@ -69,22 +48,10 @@ def check_sounds(names: Sequence[str]) -> None:
 def cell_labels(cell_ids: Sequence[str], area: str) -> Labels:
     """Parse the labels in NEMS cell ids, ``<site>-<electrode>-<unit>``.
 
-    Parameters
-    ----------
-    cell_ids : sequence of str
-        Cell ids such as ``"DRX006b-128-2"``. The site consists of animal, recording number and
-        session letter. It is followed by the electrode, and the unit in the electrode.
-    area : str
-        ``"A1"`` or ``"PEG"``.
+    The site consists of animal, recording number and session letter. Returns ``cell_id``,
+    ``area``, ``site``, ``animal`` and ``session`` (str), and ``recording``, ``electrode`` and
+    ``unit_in_electrode`` (int16), with one value per cell.
 
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        ``cell_id``, ``area``, ``site``, ``animal`` and ``session`` (str), and ``recording``,
-        ``electrode`` and ``unit_in_electrode`` (int16), with one value per cell.
-
-    Examples
-    --------
     >>> labels = cell_labels(["DRX006b-128-2", "what?"], "A1")
     >>> labels["site"].tolist(), labels["electrode"].tolist()
     (['DRX006b', ''], [128, -1])
@@ -119,21 +86,11 @@ def cell_labels(cell_ids: Sequence[str], area: str) -> Labels:
 
 
 def sound_labels(stims: Sequence[str]) -> Labels:
-    """Parse the labels in the epoch names of sounds.
+    """Parse the labels in the epoch names of sounds, where ``00`` marks a val sound.
 
-    Parameters
-    ----------
-    stims : sequence of str
-        Names such as ``"STIM_00cat172_rec1_geese_excerpt1.wav"``, where ``00`` marks a val sound.
+    Returns ``subset`` (``"val"`` or ``"est"``) and ``sound`` (str), and ``category`` and
+    ``excerpt`` (int16), with one value per sound.
 
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        ``subset`` (``"val"`` or ``"est"``) and ``sound`` (str), and ``category`` and ``excerpt``
-        (int16), with one value per sound.
-
-    Examples
-    --------
     >>> labels = sound_labels(["STIM_00cat172_rec1_geese_excerpt1.wav"])
     >>> {name: values[0].item() for name, values in labels.items()}
     {'subset': 'val', 'category': 172, 'sound': 'geese', 'excerpt': 1}
@@ -154,27 +111,12 @@ def is_val(stim: str) -> bool:
 def match_cells(population_ids: Iterable[str], site_ids: Iterable[str]) -> dict[str, str]:
     """Match cells between recordings by (site, electrode, unit) as numbers.
 
-    Some TNC site archives pad the electrode with one zero more than the population recording
+    Returns the id in the site recording, by the id in the population recording. Some TNC site
+    archives pad the electrode with one zero more than the population recording
     (``TNC013a-022-3`` instead of ``TNC013a-22-3``). An exact match takes precedence. Cells without
-    a match are left out.
+    a match are left out. If several ids without an exact match belong to the same cell, this
+    raises a ValueError.
 
-    Parameters
-    ----------
-    population_ids, site_ids : iterable of str
-        The cell ids of the population recording and of a site recording.
-
-    Returns
-    -------
-    dict of str to str
-        The id in the site recording, by the id in the population recording.
-
-    Raises
-    ------
-    ValueError
-        If several ids without an exact match belong to the same cell.
-
-    Examples
-    --------
     >>> match_cells(["TNC013a-22-3", "TNC013a-60-1"], ["TNC013a-022-3"])
     {'TNC013a-22-3': 'TNC013a-022-3'}
     """

@@ -54,24 +54,10 @@ LIMITS = {
 
 
 def most(name: str) -> int:
-    """Return a limit, multiplied by the environment variable ``NAT4XR_LIMITS``.
+    """Return a limit of `LIMITS`, multiplied by the environment variable ``NAT4XR_LIMITS``.
 
-    Parameters
-    ----------
-    name : str
-        A key of `LIMITS`.
+    If that is not a positive number, this raises a ValueError.
 
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ValueError
-        If the environment variable is not a positive number.
-
-    Examples
-    --------
     >>> most("zip_files")
     20000
     """

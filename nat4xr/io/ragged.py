@@ -32,17 +32,7 @@ from .trials import Trials, find_trials, read_sites, spike_samples, spike_times
 
 
 def write_spikes(header: xr.Dataset, files: AreaFiles, target: Path, progressbar: bool) -> None:
-    """Convert the spikes of the site recordings.
-
-    Parameters
-    ----------
-    header : xarray.Dataset
-        The converted file of the area. The spikes get its labels.
-    files : AreaFiles
-    target : pathlib.Path
-        The netCDF file to write.
-    progressbar : bool
-    """
+    """Convert the spikes of the site recordings, with the labels of the area's converted file."""
     sites, left_out = _read_all_sites(header, files, progressbar)
     ds = _ragged_array(header, sites)
     ds.attrs["cells_left_out"] = ", ".join(left_out)

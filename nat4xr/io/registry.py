@@ -41,22 +41,8 @@ PIN = "registry.json"
 def part_named(name: str, kind: Literal["area", "part"] = "area") -> str:
     """Return the name of an area, or of any part of the release, that was given in any case.
 
-    Parameters
-    ----------
-    name : str
-    kind : {"area", "part"}, default: "area"
+    If there is no such area or part, this raises a ValueError.
 
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        If there is no such area or part.
-
-    Examples
-    --------
     >>> part_named("peg"), part_named("WAV", "part")
     ('PEG', 'wav')
     """
@@ -75,26 +61,12 @@ class Entry(NamedTuple):
 
 
 def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder that holds the release.
+    """Return the folder that holds the release, which need not exist.
 
-    Parameters
-    ----------
-    path : path-like, optional
-        The folder to use instead of the default. ``~`` is the home folder.
+    It is `path`, else the environment variable ``NAT4XR_DATA_DIR``, else the user's cache folder.
+    ``~`` is the home folder. If there is no such home folder, or its name is not UTF-8, this raises
+    an OSError.
 
-    Returns
-    -------
-    pathlib.Path
-        `path`, else the environment variable ``NAT4XR_DATA_DIR``, else the user's cache folder.
-        It need not exist.
-
-    Raises
-    ------
-    OSError
-        If there is no such home folder, or its name is not UTF-8.
-
-    Examples
-    --------
     >>> from nat4xr.io.registry import data_dir
     >>> data_dir("data/NAT4").as_posix()
     'data/NAT4'
@@ -120,13 +92,7 @@ def data_dir(path: str | os.PathLike[str] | None = None) -> Path:
 
 
 def cache_dir() -> Path | None:
-    """Return the user's cache folder of this package, which need not exist.
-
-    Returns
-    -------
-    pathlib.Path or None
-        None if the user has no home folder.
-    """
+    """Return the user's cache folder of this package; None if the user has no home folder."""
     import platformdirs
 
     try:
@@ -137,17 +103,9 @@ def cache_dir() -> Path | None:
 
 
 def pinned(folder: Path) -> dict[str, Entry]:
-    """Return the sizes and checksums that the record stated on first contact.
+    """Return the sizes and checksums that the record stated on first contact, by file name.
 
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The data folder.
-
-    Returns
-    -------
-    dict of str to Entry
-        By file name. Empty if the record was never read, or ``registry.json`` cannot be read.
+    They are empty if the record was never read, or ``registry.json`` cannot be read.
     """
     try:
         return entries_of((folder / PIN).read_bytes())
@@ -156,20 +114,7 @@ def pinned(folder: Path) -> dict[str, Entry]:
 
 
 def flaw(file: Path, entry: Entry) -> str | None:
-    """Say what is wrong with a file, if anything.
-
-    Parameters
-    ----------
-    file : pathlib.Path
-        The file on disk.
-    entry : Entry
-        Its size and md5 in the record.
-
-    Returns
-    -------
-    str or None
-        The end of a sentence about the file, such as ``"is missing"``; None if nothing is wrong.
-    """
+    """Say what is wrong with a file, such as ``"is missing"``; None if nothing is wrong."""
     if not file.exists():
         return "is missing"
     if not file.is_file():
@@ -188,25 +133,8 @@ def md5_of(file: Path) -> str:
 
 
 def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundError:
-    """Make the error for missing files that must not be downloaded.
+    """Make the error for files of a part of the release that must not be downloaded.
 
-    Parameters
-    ----------
-    part : str
-        The part of the release: ``"A1"``, ``"PEG"`` or ``"wav"``.
-    missing : list of str
-        The names of the missing files.
-    folder : pathlib.Path
-        The folder in which they are missing.
-
-    Returns
-    -------
-    FileNotFoundError
-        Its message says which files are missing, in which folder, and which command downloads
-        them.
-
-    Examples
-    --------
     >>> print(missing_error("wav", ["wav.zip"], Path("data")))
     wav.zip not found in data: there is no such folder. Fetch with:
         nat4xr fetch wav --path data

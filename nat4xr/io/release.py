@@ -45,18 +45,7 @@ class AreaFiles:
 
 
 def fingerprints(area: str, folder: Path) -> dict[str, str]:
-    """Return the fingerprints of the files of an area, by their published names.
-
-    Parameters
-    ----------
-    area : {"A1", "PEG"}
-    folder : pathlib.Path
-
-    Returns
-    -------
-    dict of str to str
-        Files that are missing are left out.
-    """
+    """Return the fingerprints of those files of an area that exist, by their published names."""
     parts = {name: _find(folder, name) for name in FILES[area]}
     return {name: _fingerprint(part) for name, part in parts.items() if part is not None}
 
@@ -90,20 +79,8 @@ def check_folder(path: str | os.PathLike[str] | None, part: str) -> None:
 def find_area(area: str, folder: Path) -> AreaFiles | list[str]:
     """Find the files of an area, either as published or unpacked by hand.
 
-    Parameters
-    ----------
-    area : {"A1", "PEG"}
-    folder : pathlib.Path
-
-    Returns
-    -------
-    AreaFiles or list of str
-        The paths of the files, or the names of the missing files.
-
-    Raises
-    ------
-    ReleaseError
-        If it is not clear which of several folders was unpacked, or if a folder contains a link.
+    Returns the names of the missing files if there are any. If it is not clear which of several
+    folders was unpacked, or if a folder contains a link, this raises a ReleaseError.
     """
     paths = [_find(folder, name) for name in FILES[area]]
     for path in paths:
@@ -173,20 +150,9 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 def site_recordings(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
     """Yield a label for error messages and the source of each site recording.
 
-    Parameters
-    ----------
-    sites : pathlib.Path
-        The zip of ``.tgz``, ``.tar.gz`` or ``.tar`` files, or a folder of them or of unpacked
-        recordings, which may be wrapped in one more folder.
-
-    Yields
-    ------
-    str, pathlib.Path or bytes
-
-    Raises
-    ------
-    ReleaseError
-        If the zip is broken, or if there is no site recording.
+    `sites` is the zip of ``.tgz``, ``.tar.gz`` or ``.tar`` files, or a folder of them or of
+    unpacked recordings, which may be wrapped in one more folder. If the zip is broken, or there is
+    no site recording, this raises a ReleaseError.
     """
     with explained(sites.name):
         empty = True
@@ -243,20 +209,8 @@ def _in_zip(sites: Path) -> Iterator[tuple[str, Path | bytes]]:
 def auditory_flags(table: Path, cell_ids: list[str]) -> list[bool]:
     """Return the flag ``sig_auditory`` of each cell. If a cell has no row, warn and return False.
 
-    Parameters
-    ----------
-    table : pathlib.Path
-        CSV with columns ``cellid`` and ``sig_auditory``.
-    cell_ids : list of str
-
-    Returns
-    -------
-    list of bool
-
-    Raises
-    ------
-    ReleaseError
-        If the table is broken, or lacks one of the two columns.
+    If the table is broken, or lacks the column ``cellid`` or ``sig_auditory``, this raises a
+    ReleaseError.
     """
     with explained(table.name):
         limits.check("table_bytes", table.stat().st_size)

@@ -10,29 +10,13 @@ from . import limits
 
 
 def read_table(content: bytes, columns: Sequence[str]) -> dict[str, list[str]]:
-    r"""Read some columns of a table as text.
+    r"""Read some columns of a table as text: the fields of each column, one per row.
 
-    Parameters
-    ----------
-    content : bytes
-        UTF-8 text, with or without a byte order mark. The columns may be in any order, and there
-        may be others. Blank lines and spaces around column names are ignored.
-    columns : sequence of str
-        The names of the columns to read.
+    The content is UTF-8 text, with or without a byte order mark. The columns may be in any order,
+    and there may be others. Blank lines and spaces around column names are ignored. If a column is
+    missing or appears twice, if a row has more or fewer fields than the header, or if there are too
+    many rows, this raises a ValueError.
 
-    Returns
-    -------
-    dict of str to list of str
-        The fields of each column, one per row.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or appears twice, if a row has more or fewer fields than the header,
-        or if there are too many rows.
-
-    Examples
-    --------
     >>> read_table(b"end,name\n1.5,a\n3,b", ["name", "end"])
     {'name': ['a', 'b'], 'end': ['1.5', '3']}
     """
@@ -71,19 +55,8 @@ def _without_blank_lines(content: bytes) -> list[list[str]]:
 
 
 def read_header(content: bytes) -> list[str]:
-    r"""Read the names of a table's columns.
+    r"""Read the names of the columns of a table, as `read_table` takes it.
 
-    Parameters
-    ----------
-    content : bytes
-        As for `read_table`.
-
-    Returns
-    -------
-    list of str
-
-    Examples
-    --------
     >>> read_header(b"end, name\n1.5,a\n")
     ['end', 'name']
     """
@@ -104,23 +77,10 @@ def _holds_text(row: Sequence[str]) -> bool:
 
 
 def parse_numbers(texts: Sequence[str]) -> list[float]:
-    """Parse decimal numbers. Underscores and non-ASCII digits, which Python allows, are errors.
+    """Parse decimal numbers, or raise a ValueError.
 
-    Parameters
-    ----------
-    texts : sequence of str
+    Underscores and non-ASCII digits, which Python allows, are errors.
 
-    Returns
-    -------
-    list of float
-
-    Raises
-    ------
-    ValueError
-        If a text is not a number.
-
-    Examples
-    --------
     >>> parse_numbers(["1.5", "2e0"])
     [1.5, 2.0]
     """

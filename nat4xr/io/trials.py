@@ -50,19 +50,9 @@ class Trials:
     def locate(
         self, trials: NDArray[np.int64], samples: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Find the spikes in some of the trials.
+        """Find the spikes, given by their samples in ascending order, in some of the trials.
 
-        Parameters
-        ----------
-        trials : numpy.ndarray of int
-            The indices of the trials.
-        samples : numpy.ndarray of int
-            The sample of each spike, in ascending order.
-
-        Returns
-        -------
-        trial, spike : numpy.ndarray of int
-            The indices of a trial and of a spike, for each spike in each trial.
+        Returns the indices of a trial and of a spike, for each spike in each trial.
         """
         onset = self.onset[trials]
         first, last = np.searchsorted(samples, [onset, onset + self.length[trials]])
@@ -119,27 +109,11 @@ def _is_time(times: NDArray[np.float64]) -> NDArray[np.bool_]:
 def find_trials(
     signal: nems.Signal, stims: list[str], trial_s: float, label: str, noted: Notes | None = None
 ) -> Trials:
-    """Find the presentations of a site in its epochs.
+    """Find the presentations of the sounds `stims` at a site, in the epochs of its spike times.
 
     Trials that were cut short keep their length. Longer trials are cut to `trial_s`. A difference
-    of one sample is due to rounding, and is ignored.
-
-    Parameters
-    ----------
-    signal : nems.Signal
-        The site's spike times, with the epochs of the session.
-    stims : list of str
-        The names of the sounds to find.
-    trial_s : float
-        Length of a trial in s.
-    label : str
-        The name of the recording in messages.
-    noted : Notes, optional
-        Notes on what is left out or repaired are added to it.
-
-    Returns
-    -------
-    Trials
+    of one sample is due to rounding, and is ignored. `label` is the name of the recording in
+    messages. Notes on what is left out or repaired are added to `noted`.
     """
     noted = Notes() if noted is None else noted
     with explained(label):
@@ -194,21 +168,11 @@ def val_bins(
 
 
 def sound_epochs(signal: nems.Signal, label: str, noted: Notes) -> pd.DataFrame:
-    """Find the epochs that are sounds.
+    """Find the epochs that are sounds, in order of time.
 
-    Parameters
-    ----------
-    signal : nems.Signal
-    label : str
-        The name of the recording in messages.
-    noted : Notes
-        Notes on epochs that are left out are added to it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per presentation, in order of time, with ``name``, ``onset`` and ``length``. The
-        latter two are in samples.
+    Returns one row per presentation, with ``name``, and ``onset`` and ``length`` in samples.
+    `label` is the name of the recording in messages. Notes on epochs that are left out are added
+    to `noted`.
     """
     sounds = [name for name in signal.epochs["name"].unique() if name.startswith("STIM_")]
     labels.check_sounds(sounds)

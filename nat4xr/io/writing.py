@@ -43,31 +43,14 @@ def written(target: str | os.PathLike[str]) -> Iterator[Path]:
 
     If there is an error or an interrupt (Ctrl-C), an existing `target` does not change. Two
     processes or threads may write the same target at the same time: the last one to finish replaces
-    the file of the other.
+    the file of the other. If `target` is a folder, pipe or device, or if it cannot be written, this
+    raises an OSError, which says how much space is free.
 
-    Parameters
-    ----------
-    target : path-like
-        The file or folder to write. ``~`` is the home folder. An existing file is replaced, but a
-        folder, pipe or device is not.
+    Yields a path with the same name in a temporary folder beside `target`, which must be in an
+    existing folder. The temporary folder is removed whether or not writing succeeds. If the process
+    is killed, it is removed by the next one that writes to the same folder (a day later, if that
+    runs on another machine).
 
-    Yields
-    ------
-    pathlib.Path
-        A path with the same name in a temporary folder beside `target`. The temporary folder is
-        removed whether or not writing succeeds. If the process is killed, it is removed by the
-        next one that writes to the same folder (a day later, if that runs on another machine).
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder of `target` does not exist.
-    OSError
-        If `target` exists and is not a file, or if it cannot be written. The message says how much
-        space is free.
-
-    Examples
-    --------
     >>> with written("scores.txt") as part:
     ...     _ = part.write_text("0.5")
     >>> Path("scores.txt").read_text()
@@ -177,21 +160,7 @@ def _remove(folder: Path) -> None:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Return a path with the home folder in place of ``~``.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    pathlib.Path
-
-    Raises
-    ------
-    OSError
-        If there is no such home folder.
-    """
+    """Return a path with the home folder in place of ``~``, or raise an OSError without one."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -201,21 +170,10 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def made_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder, unless it exists, and return its path.
+    """Make a folder, unless it exists, and return its path, with the home folder in place of ``~``.
 
-    Parameters
-    ----------
-    path : path-like
-        The folder. ``~`` is the home folder.
-
-    Returns
-    -------
-    pathlib.Path
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be made, for instance because there is a file with this name.
+    If it cannot be made, for instance because there is a file with this name, this raises an
+    OSError.
     """
     folder = expanded(path)
     try:
@@ -233,23 +191,11 @@ _LOCKS: weakref.WeakSet[FileIO] = weakref.WeakSet()
 def locked(file: Path) -> FileIO:
     """Wait for the lock of a file and acquire it. Close the returned file to release the lock.
 
-    The lock prevents processes from doing the same work twice. Results are also right without it,
-    because every file is written completely or not at all. Therefore no error is raised if the file
-    system has no locks or the lock cannot be opened.
+    The lock is another file beside it, which is not removed. It prevents processes from doing the
+    same work twice. Results are also right without it, because every file is written completely or
+    not at all. Therefore no error is raised if the file system has no locks or the lock cannot be
+    opened. (With a context manager written in Python, an interrupt could prevent the release.)
 
-    Parameters
-    ----------
-    file : pathlib.Path
-        The file to write. The lock is another file beside it, which is not removed.
-
-    Returns
-    -------
-    io.FileIO
-        An open file. (With a context manager written in Python, an interrupt could prevent the
-        release of the lock.)
-
-    Examples
-    --------
     >>> with locked(Path("scores.txt")):
     ...     _ = Path("scores.txt").write_text("0.5")
     """
@@ -289,16 +235,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def crc32_of(file: Path) -> int:
-    """Return the CRC-32 of a file.
-
-    Parameters
-    ----------
-    file : pathlib.Path
-
-    Returns
-    -------
-    int
-    """
+    """Return the CRC-32 of a file."""
     checksum = 0
     buffer = bytearray(2**18)
     with file.open("rb", buffering=0) as stream:
@@ -308,15 +245,6 @@ def crc32_of(file: Path) -> int:
 
 
 def status_of(file: Path) -> tuple[int, ...]:
-    """Return properties by which a change of a file is noticed: inode, size, time of change.
-
-    Parameters
-    ----------
-    file : pathlib.Path
-
-    Returns
-    -------
-    tuple of int
-    """
+    """Return properties by which a change of a file is noticed: inode, size, time of change."""
     status = file.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
