@@ -27,6 +27,7 @@ from nat4xr.io import cache as converted_files
 from nat4xr.io.netcdf import open_with_labels
 
 from .support import skip_but_in_ci
+from .support.forks import Run, forks
 from .support.releases import (
     POPULATION,
     SITES,
@@ -1013,14 +1014,23 @@ def test_no_home_folder_is_needed_where_the_data_folder_can_be_written_to(
     assert not (folder / "~").exists()
 
 
-# All that will be needed is imported first: Python itself may be closed to other users.
+# What will be needed is imported first: Python itself may be closed to other users.
 NOBODY = """
-import os, sys, nat4xr
-float(nat4xr.open_area("A1", sys.argv[2], progressbar=False).psth.sum())
-nat4xr.open_spikes("A1", sys.argv[2], progressbar=False).close()
+for name in ("HOME", "USER"):
+    os.environ.pop(name, None)
+os.environ.update(LOGNAME="", XDG_CACHE_HOME="")
+float(nat4xr.open_area("A1", {first!r}, progressbar=False).psth.sum())
+nat4xr.open_spikes("A1", {first!r}, progressbar=False).close()
+os.chdir("/")
+for stream, file in ((sys.stdout, {stdout!r}), (sys.stderr, {stderr!r})):
+    os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
+signal.alarm(60)
 os.setgroups([])
 os.setgid(54321)
 os.setuid(54321)  # whom /etc/passwd does not know
+sys.argv = ["-c", {folder!r}]
+{code}
+sys.stdout.flush()
 """
 
 
@@ -1036,55 +1046,60 @@ def open_to_all() -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    if sys.platform == "win32":
+        pytest.skip("there is no fork")
+    with forks() as run:
+        yield run
+
+
 def run_as_nobody(
-    code: str, folder: Path | str, tmp_path: Path
+    code: str, folder: Path | str, tmp_path: Path, run: Run
 ) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "USER")}
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    first = write(tiny_release(), tmp_path / "first")
-    return subprocess.run(
-        [sys.executable, "-c", NOBODY + code, str(folder), str(first)],
-        env=environment | {"PYTHONPATH": path, "LOGNAME": "", "XDG_CACHE_HOME": ""},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd="/",
-    )
+    stdout, stderr = tmp_path / "stdout", tmp_path / "stderr"
+    files = {"first": write(tiny_release(), tmp_path / "first"), "folder": folder}
+    files |= {"stdout": stdout, "stderr": stderr}
+    names = {name: str(file) for name, file in files.items()}
+    (status,) = run(NOBODY.format(code=code, **names))
+    return subprocess.CompletedProcess(code, status, stdout.read_text(), stderr.read_text())
 
 
 @pytest.mark.reliability
-def test_an_unknown_user_without_a_home_folder_can_open(open_to_all: Path, tmp_path: Path) -> None:
-    assert_opened(run_as_nobody(OPENED, open_to_all, tmp_path), open_to_all)
+def test_an_unknown_user_without_a_home_folder_can_open(
+    open_to_all: Path, run: Run, tmp_path: Path
+) -> None:
+    assert_opened(run_as_nobody(OPENED, open_to_all, tmp_path, run), open_to_all)
 
 
 @pytest.mark.reliability
 def test_an_unknown_user_without_a_home_folder_is_told_to_name_one(
-    open_to_all: Path, tmp_path: Path
+    open_to_all: Path, run: Run, tmp_path: Path
 ) -> None:
-    done = run_as_nobody("import nat4xr; nat4xr.open_area('A1', download=False)", "", tmp_path)
+    done = run_as_nobody("nat4xr.open_area('A1', download=False)", "", tmp_path, run)
     assert re.search(r"no home folder.*NAT4XR_DATA_DIR", done.stderr.splitlines()[-1])
 
 
 @pytest.mark.reliability
 def test_an_unknown_user_reads_what_another_converted_and_is_told_whose_it_is_if_it_is_stale(
-    open_to_all: Path, tmp_path: Path
+    open_to_all: Path, run: Run, tmp_path: Path
 ) -> None:
     content(open_to_all)
     nat4xr.open_spikes("A1", open_to_all, download=False, progressbar=False).close()
-    assert_opened(run_as_nobody(OPENED, open_to_all, tmp_path), open_to_all)
+    assert_opened(run_as_nobody(OPENED, open_to_all, tmp_path, run), open_to_all)
     os.utime(open_to_all / TABLE, (0, 0))
-    done = run_as_nobody(OPENED, open_to_all, tmp_path)
+    done = run_as_nobody(OPENED, open_to_all, tmp_path, run)
     assert re.search(r"_nat4xr-v1\.\w+ could not be replaced .*another user", done.stderr)
     content(open_to_all)  # its owner can
     nat4xr.open_spikes("A1", open_to_all, download=False, progressbar=False).close()
-    assert_opened(run_as_nobody(OPENED, open_to_all, tmp_path), open_to_all)
+    assert_opened(run_as_nobody(OPENED, open_to_all, tmp_path, run), open_to_all)
 
 
 @pytest.mark.reliability
 def test_a_folder_that_only_another_user_can_write_to_without_a_home_names_both(
-    open_to_all: Path, tmp_path: Path
+    open_to_all: Path, run: Run, tmp_path: Path
 ) -> None:
     open_to_all.chmod(0o755)
-    done = run_as_nobody(OPENED, open_to_all, tmp_path)
+    done = run_as_nobody(OPENED, open_to_all, tmp_path, run)
     last = done.stderr.splitlines()[-1]
     assert re.search(rf"{open_to_all} cannot be written to.*home.*NAT4XR_DATA_DIR", last)
