@@ -935,13 +935,17 @@ def jackknife_error(replicates: xr.DataArray, counts: xr.DataArray) -> xr.DataAr
     return error
 
 
-def scores_and_replicates(pred: xr.DataArray, response: xr.DataArray) -> tuple[xr.Dataset, ...]:
+def scores_and_replicates(
+    pred: xr.DataArray, response: xr.DataArray, cells: NDArray[np.intp]
+) -> tuple[xr.Dataset, ...]:
     """Compute CCraw, CCnorm and r_ceiling, and their jackknife replicates, in memory.
 
     Parameters
     ----------
     pred, response : xarray.DataArray
-        With exactly the dims stim, time and neuron (and rep), and the same labels.
+        With exactly the dims stim, time and neuron (and rep), and the same sounds.
+    cells : numpy.ndarray of int
+        The positions in `response` of the cells of `pred`.
 
     Returns
     -------
@@ -953,9 +957,9 @@ def scores_and_replicates(pred: xr.DataArray, response: xr.DataArray) -> tuple[x
         sound counts for the cell.
     """
     dims = ("left_out", "neuron")
-    x = response.transpose("stim", "neuron", "rep", "time").values
+    x = response.transpose("stim", "rep", "time", "neuron").values
     p = pred.transpose("stim", "neuron", "time").values
-    arrays, products, least = sums.sums_and_products(x, p)
+    arrays, products, least = sums.sums_and_products(x, p, cells)
     by_sound = xr.Dataset(
         {
             name: ((*dims, "rep") if name in sums.PER_REPEAT else dims, array)

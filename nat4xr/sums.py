@@ -173,8 +173,19 @@ def products_with_prediction(response: Array, pred: Array) -> tuple[Products, Ar
     return Products(*products), n_reps
 
 
-def sums_and_products(response: Array, pred: Array) -> tuple[dict[str, Array], Products, Array]:
+def sums_and_products(
+    response: Array, pred: Array, cells: Array
+) -> tuple[dict[str, Array], Products, Array]:
     """Compute the sums and the products with the prediction of each sound in one pass.
+
+    Parameters
+    ----------
+    response : numpy.ndarray
+        Shape (stim, rep, time, cell).
+    pred : numpy.ndarray
+        Shape (stim, cell, time).
+    cells : numpy.ndarray of int
+        The positions in `response` of the cells of `pred`.
 
     Returns
     -------
@@ -184,8 +195,11 @@ def sums_and_products(response: Array, pred: Array) -> tuple[dict[str, Array], P
         The smallest number of presentations among the sounds that were presented at least twice.
     """
     sums, products = [], []
-    for x, p in zip(response, pred, strict=True):
-        x, p = (np.ascontiguousarray(array, dtype=np.float64) for array in (x, p))
+    for of_sound, p in zip(response, pred, strict=True):
+        p = np.ascontiguousarray(p, dtype=np.float64)
+        x = np.empty((len(cells), *of_sound.shape[:2]))
+        for rep, of_rep in enumerate(of_sound):  # a table at a time fits into the cache
+            x[:, rep] = of_rep.take(cells, axis=1).T
         sums.append(_sums(x, p, 2))
         products.append(_products_with_prediction(x, p))
     *of_pairs, n_reps = map(_stacked, zip(*products, strict=True))
