@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from . import metrics, models, plot
@@ -178,7 +177,7 @@ def reproduce(
     if other is not None and np.isin(other["neuron"].values, ds["neuron"].values).any():
         raise ValueError("other has cells of ds: give two different areas")
     simulated = any(area.attrs["simulated"] for area in areas)
-    names = "-".join(str(area["area"].values.flat[0]) for area in areas)
+    names = "-".join(map(_area, areas))
     prefix = f"{'SIMULATED-' if simulated else ''}{names}-{figure}{'-quick' if quick else ''}"
     folder = made_folder(out)
     fits = _Fits(folder / f"{prefix}-fits", quick, options)
@@ -188,7 +187,8 @@ def reproduce(
     mark = "SIMULATED data. " if simulated else ""
     scores.attrs |= {"claim": f"{mark}{claim}", "simulated": int(simulated), "figure": figure}
     drawing.suptitle(f"{names}{' (simulated)' if simulated else ''}", fontsize="medium")
-    results = {".nc": scores, ".csv": _as_table(scores), ".png": drawing, ".txt": scores.claim}
+    table = scores["r_ceiling"].transpose("neuron", "model").to_pandas()
+    results = {".nc": scores, ".csv": table, ".png": drawing, ".txt": scores.claim}
     save_results(results, folder, prefix)
     for file in fits.folder.glob("*.checkpoint"):
         file.unlink(missing_ok=True)
@@ -221,26 +221,15 @@ def _pareto(fits: _Fits, ds: xr.Dataset) -> Outcome:
     figure = plot.figure(figsize=(5, 3.8))
     ax = figure.subplots()
     for family, of_family in scores.groupby("family"):
-        of_family = of_family.sortby("parameters_per_cell")
-        ax.errorbar(
-            *(of_family["parameters_per_cell"], of_family["median"], of_family["standard_error"]),
-            fmt="o-",
-            capsize=2,
-            label=family,
-        )
+        _draw_medians(ax, of_family.sortby("parameters_per_cell"), "parameters_per_cell", family)
     ax.set(xscale="log", xlabel="parameters per cell", ylabel="median r_ceiling")
     ticker = require("matplotlib.ticker", "plot")
     ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
     ax.xaxis.set_minor_formatter(ticker.NullFormatter())
     ax.legend(frameon=False, fontsize="small")
-    best = scores["median"].groupby("family").max()
-    ranked = ", ".join(
-        f"{name} {value:.3f}"
-        for name, value in sorted(
-            zip(best["family"].values, best.values, strict=True), key=lambda pair: -pair[1]
-        )
-    )
+    best = scores["median"].groupby("family").max().to_series().sort_values(ascending=False)
+    ranked = ", ".join(f"{name} {value:.3f}" for name, value in best.items())
     return Outcome(scores, figure, f"Best median r_ceiling of each family: {ranked}.")
 
 
@@ -359,15 +348,7 @@ def _data_limited(fits: _Fits, ds: xr.Dataset) -> Outcome:
     figure = plot.figure(figsize=(4.5, 3.5))
     ax = figure.subplots()
     for kind, style in (("standard", "o--"), ("pre-trained", "o-")):
-        line = scores.isel(model=scores["kind"].values == kind)
-        ax.errorbar(
-            line["percent"],
-            line["median"],
-            line["standard_error"],
-            fmt=style,
-            capsize=2,
-            label=kind,
-        )
+        _draw_medians(ax, scores.isel(model=scores["kind"].values == kind), "percent", kind, style)
     ax.set(xlabel="est sounds fitted (%)", ylabel="median r_ceiling")
     ax.legend(frameon=False)
     claim = _comparison(
@@ -500,6 +481,12 @@ def _comparison(scores: xr.Dataset, one: str, other: str) -> str:
     )
 
 
+def _draw_medians(ax: Any, scores: xr.Dataset, x: str, label: str, style: str = "o-") -> None:
+    """Draw the medians of models, with standard errors, against a coordinate."""
+    median, error = scores["median"], scores["standard_error"]
+    ax.errorbar(scores[x], median, error, fmt=style, capsize=2, label=label)
+
+
 def _scatter_and_bars(scores: xr.Dataset, x: str, y: str, *, colour: str | None = None) -> Figure:
     """Draw the scores of one model against another, and the medians of all models."""
     figure = plot.figure(figsize=(7.5, 3.6))
@@ -536,10 +523,3 @@ def _matched(snr: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         for cells in members:
             chosen[rng.choice(cells, n, replace=False)] = True
     return chosen
-
-
-def _as_table(scores: xr.Dataset) -> pd.DataFrame:
-    """Make a table with one row per cell and one column per model."""
-    cells = pd.Index(scores["neuron"].values, name="neuron")
-    values = scores["r_ceiling"].transpose("neuron", "model").values
-    return pd.DataFrame(values, cells, scores["model"].values)
