@@ -181,24 +181,22 @@ def _version(file: Path | zipfile.ZipInfo) -> str:
 
 def _list(source: Path) -> dict[str, _File]:
     """The sound files of a zip or folder, by their stems."""
-    if source.is_dir():
-        versions = {
-            file.relative_to(source).as_posix(): _version(file) for file in files_below(source)
-        }
-    else:
-        with explained(source.name), opened_zip(source) as archive:
-            versions = {file.filename: _version(file) for file in archive.infolist()}
-    with explained(source.name):
-        limits.check("zip_files", len(versions))
     files: dict[str, _File] = {}
-    for path, version in versions.items():
-        name = path.rpartition("/")[2]
-        if name.startswith(".") or not name.lower().endswith(".wav"):
-            continue
-        with explained(source.name):
+    with explained(source.name):
+        if source.is_dir():
+            below = files_below(source)
+            limits.check("zip_files", len(below))
+            versions = {file.relative_to(source).as_posix(): _version(file) for file in below}
+        else:
+            with opened_zip(source) as archive:
+                versions = {file.filename: _version(file) for file in archive.infolist()}
+        for path, version in versions.items():
+            name = path.rpartition("/")[2]
+            if name.startswith(".") or not name.lower().endswith(".wav"):
+                continue
             labels.check_sounds([name])
-        if files.setdefault(_stem(name), _File(path, version)).path != path:
-            raise ReleaseError(f"{source.name} holds {name} twice")
+            if files.setdefault(_stem(name), _File(path, version)).path != path:
+                raise ReleaseError(f"{source.name} holds {name} twice")
     if not files:
         raise ReleaseError(f"{source.name} holds no sound files (.wav)")
     return files

@@ -72,22 +72,8 @@ def most(name: str) -> int:
 
 
 def check(name: str, amount: int) -> None:
-    """Raise an error if an amount is over a limit.
+    """Raise a ValueError if an amount is over a limit of `LIMITS`; it says how to raise the limit.
 
-    Parameters
-    ----------
-    name : str
-        A key of `LIMITS`.
-    amount : int
-        The amount, or the part of it that was counted so far.
-
-    Raises
-    ------
-    ValueError
-        If the amount is over the limit. The message names the limit and says how to raise it.
-
-    Examples
-    --------
     >>> check("zip_files", 593)
     >>> check("zip_files", 30_000)  # doctest: +ELLIPSIS
     Traceback (most recent call last):

@@ -73,20 +73,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def alone(function: Callable[..., T], *args: Any, **options: Any) -> T:
-    """Call a function while no other thread uses the netCDF library.
+    """Call a function while no other thread uses the netCDF library, and return its value.
 
-    Parameters
-    ----------
-    function : callable
-        It must not compute anything with dask, because the threads of dask may need the library,
-        and it must not call `alone`.
-    *args, **options
-        Arguments of the function.
-
-    Returns
-    -------
-    object
-        The return value of the function.
+    The function must not compute anything with dask, because the threads of dask may need the
+    library, and it must not call `alone`.
     """
     try:
         with NETCDF_LOCK:
@@ -113,17 +103,8 @@ def open_with_labels(file: Path, crc32: int | None = None) -> xr.Dataset:
     """Open a converted file. Its coordinates are loaded, with text as numpy strings.
 
     xarray reopens the file after unpickling, or after it had to close it because too many files
-    were open. If the content of the file has changed, this raises an OSError.
-
-    Parameters
-    ----------
-    file : pathlib.Path
-    crc32 : int, optional
-        The CRC-32 of the file, if it is known.
-
-    Returns
-    -------
-    xarray.Dataset
+    were open. If the content of the file has changed, this raises an OSError. `crc32` is the CRC-32
+    of the file, if it is known.
     """
     return alone(_open_with_labels, file, crc32_of(file) if crc32 is None else crc32)
 

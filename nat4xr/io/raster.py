@@ -98,19 +98,8 @@ def read_raster(stream: Stream, size: int, dtype: Any = np.float64) -> Raster:
     In the format ``%.18e``, each value takes 25 bytes. Zeros are then found by comparing bytes, and
     only the other values are parsed. Blocks in another format are parsed value by value, which
     takes twenty times as long. Blank lines are ignored, except in a table that only consists of
-    blank lines. Such a table has one sample per line, and no channels.
-
-    Parameters
-    ----------
-    stream : binary file
-    size : int
-        The size of the file in bytes, which is not used.
-    dtype : numpy.dtype, default: float64
-        Type of the values, ``float64`` or ``float32``.
-
-    Returns
-    -------
-    Raster
+    blank lines. Such a table has one sample per line, and no channels. `size`, the size of the file
+    in bytes, is not used. The values become ``float64`` or ``float32``.
     """
     dtype = np.dtype(dtype)
     head, blank_lines = _first_line(stream)
@@ -133,17 +122,9 @@ def _parse(block: bytearray, n_channels: int, dtype: np.dtype[Any]) -> Raster:
 
 
 def read_hdf5_raster(dataset: Any) -> Raster:
-    """Read a dataset of HDF5 as a `Raster`, in blocks of samples.
+    """Read a dataset (channel, ..., time) of numbers or bool as a `Raster`, in blocks of samples.
 
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        (channel, ..., time), of any numbers or bool. Dims between channel and time are flattened
-        into the channels.
-
-    Returns
-    -------
-    Raster
+    Dims between channel and time are flattened into the channels.
     """
     shape = measure_hdf5_raster(dataset)
     chunk = dataset.chunks[-1] if dataset.chunks else 1
@@ -304,20 +285,9 @@ def fill(stream: Stream, buffer: memoryview) -> int:
 def parse_fixed_width(
     block: bytearray, n_channels: int, dtype: np.dtype[Any] = _FLOAT64
 ) -> Raster | None:
-    """Parse lines in which all values have the format ``%.18e``.
+    """Parse whole lines in which all values have the format ``%.18e``. They are overwritten.
 
-    Parameters
-    ----------
-    block : bytearray
-        Whole lines. They are overwritten if they can be parsed.
-    n_channels : int
-    dtype : numpy.dtype, default: float64
-        Type of the values, ``float64`` or ``float32``.
-
-    Returns
-    -------
-    Raster or None
-        None if a value has another width or is not a number. In this case, ``block`` is unchanged.
+    Returns None, and leaves the lines as they are, if a value has another width or is not a number.
     """
     line_bytes = _VALUE_BYTES * n_channels
     if len(block) % line_bytes:
