@@ -159,11 +159,17 @@ class _Counts(NetCDF4ArrayWrapper):
         return counts
 
 
+_CACHE_BYTES = 16 * 2**20
+"""Enough for one repeat of all sounds in the chunks of a cell. netCDF would take 64 MiB."""
+
+
 def _open_unchanged(file: str, status: tuple[int, ...], crc32: int, mode: Any) -> netCDF4.Dataset:
     """Open a netCDF file, and raise an error if it has changed since it was first opened."""
     try:
         content = netCDF4.Dataset(file, mode)
         if status_of(Path(file)) == status or crc32_of(Path(file)) == crc32:
+            if "response" in content.variables:
+                content["response"].set_var_chunk_cache(size=_CACHE_BYTES)
             return content
         content.close()
     except FileNotFoundError:
