@@ -13,8 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from html import escape
-from html.parser import HTMLParser
+from html import escape, unescape
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -243,24 +242,7 @@ def describe(
         context["metatags"] += f'<meta name="description" content="{escape(text)}">'
 
 
-class _Page(HTMLParser):
-    """The links of a page, and what can be linked to in it."""
-
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.anchors: set[str] = set()
-        self.feed(file.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        for name, value in attrs:
-            if name == "id" and value:
-                self.anchors.add(value)
-            elif name in ("href", "src") and value:
-                self.links.append(value)
-
-
-def polish(file: Path) -> None:
+def polish(file: Path) -> str:
     """Repair what the theme and Sphinx write that readers of screens stumble over."""
     html = file.read_text(encoding="utf-8")
     html = html.replace('class="caption" role="heading"', 'class="caption"')
@@ -274,6 +256,13 @@ def polish(file: Path) -> None:
         html,
     )
     file.write_text(html, encoding="utf-8")
+    return html
+
+
+def values(html: str, attributes: str) -> list[str]:
+    """List the values of some attributes of a page."""
+    matches = re.finditer(rf"""\s(?:{attributes})=(["'])(.+?)\1""", html)
+    return [unescape(match[2]) for match in matches]
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
@@ -283,20 +272,19 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     root = Path(app.outdir).resolve()
     for file in root.rglob("*.svg"):
         figures.darken(file)
-    for file in root.rglob("*.html"):
-        polish(file)
-    pages = {file: _Page(file) for file in root.rglob("*.html")}
-    for file, page in pages.items():
+    pages = {file: polish(file) for file in root.rglob("*.html")}
+    anchors = {file: set(values(html, "id")) for file, html in pages.items()}
+    for file, html in pages.items():
         if file.name == "404.html" or "_modules" in file.parts:  # not written by us
             continue
-        for link in page.links:
+        for link in values(html, "href|src"):
             url = urlsplit(link)
             if url.scheme or url.netloc:
                 continue
             target = (file.parent / unquote(url.path)).resolve() if url.path else file
             anchor = unquote(url.fragment)
             broken = not target.exists() or (
-                anchor and target in pages and anchor not in pages[target].anchors
+                anchor and target in anchors and anchor not in anchors[target]
             )
             if broken:
                 where = file.relative_to(root)
