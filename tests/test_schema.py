@@ -50,6 +50,22 @@ def test_an_analysis_of_an_empty_selection_says_what_it_lacks(
         analysis(val.isel({dim: []}))
 
 
+@pytest.mark.parametrize(("dim", "lacks"), [("neuron", "no cells"), ("stim", "no sounds")])
+def test_spikes_of_an_empty_selection_are_not_binned(
+    dim: str, lacks: str, simulated_release: Path
+) -> None:
+    spikes = nat4xr.open_spikes("PEG", simulated_release, progressbar=False)
+    with pytest.raises(ValueError, match=f"spikes is empty: it has {lacks}"):
+        nat4xr.bin_spikes(spikes.isel({dim: []}), dt_ms=10)
+
+
+def test_a_fit_to_no_cells_says_so(simulated_release: Path) -> None:
+    pytest.importorskip("torch")
+    ds = nat4xr.open_area("PEG", simulated_release, progressbar=False)
+    with pytest.raises(ValueError, match="ds is empty: it has no cells"):
+        nat4xr.models.fit(ds.isel(neuron=[]), "ln")
+
+
 def test_a_reference_without_sounds_is_named(simulated_release: Path) -> None:
     spectrogram = nat4xr.open_area("PEG", simulated_release, progressbar=False).spectrogram
     with pytest.raises(ValueError, match="reference is empty: it has no sounds"):
