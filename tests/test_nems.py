@@ -978,6 +978,17 @@ def test_event_times_are_those_of_hdf5_however_they_are_stored(content: bytes) -
     found = read(recording() | {"R/R.spikes.h5": content}).signals["spikes"].data["x"]
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == (np.float64 if expected.dtype.kind == "f" else expected.dtype)
+    assert found.flags.writeable
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.999])
+def test_damage_to_gzipped_event_times_is_noticed(place: float) -> None:
+    content = bytearray(STORAGE["deflated chunks"])
+    with h5py.File(io.BytesIO(content)) as file:
+        chunk = file["x"].id.get_chunk_info(0)
+    content[chunk.byte_offset + int(place * chunk.size)] ^= 0xFF
+    with pytest.raises(ReleaseError, match="HDF5"):
+        read(recording() | {"R/R.spikes.h5": bytes(content)})
 
 
 @pytest.mark.parametrize("other", [np.ones((3, 3)), np.ones(3), np.ones((2, 2, 3))])

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from ..errors import explained, shown
@@ -489,7 +490,38 @@ def _read_arrays(content: bytes, names: Iterable[str]) -> dict[str, NDArray[Any]
         # HDF5 reads whole chunks, which can be larger than their dataset.
         sizes = [max(d.size, math.prod(d.chunks or ())) for d in datasets.values()]
         limits.check("hdf5_bytes", 8 * sum(sizes))
-        return {name: _native(dataset[()]) for name, dataset in datasets.items()}
+        return {name: _native(_values(dataset)) for name, dataset in datasets.items()}
+
+
+def _values(dataset: Any) -> Any:
+    times = _gzipped_times(dataset)
+    return dataset[()] if times is None else times
+
+
+def _gzipped_times(dataset: Any) -> NDArray[np.float64] | None:
+    """Read a list of float64 in gzipped chunks, as NEMS writes them, in half the time of HDF5.
+
+    None if it is stored in another way, or if a chunk is missing or damaged.
+    """
+    from h5py import h5d, h5t, h5z
+
+    stored = dataset.id.get_create_plist()
+    filters = [stored.get_filter(i)[0] for i in range(stored.get_nfilters())]
+    is_list = dataset.ndim == 1 and dataset.id.get_type().equal(h5t.IEEE_F64LE)
+    if not is_list or stored.get_layout() != h5d.CHUNKED or filters != [h5z.FILTER_DEFLATE]:
+        return None
+    [size] = stored.get_chunk()
+    chunks = []
+    for first in range(0, dataset.size, size):
+        stream = isal_zlib.decompressobj()
+        try:
+            not_gzipped, chunk = dataset.id.read_direct_chunk((first,))
+            chunks.append(stream.decompress(chunk, 8 * size + 1))
+        except (RuntimeError, isal_zlib.error):  # type: ignore[misc]
+            return None
+        if not_gzipped or not stream.eof or len(chunks[-1]) != 8 * size:
+            return None
+    return np.frombuffer(bytearray().join(chunks), "<f8")[: dataset.size]
 
 
 def _native(values: NDArray[Any]) -> NDArray[Any]:

@@ -119,7 +119,8 @@ def find_trials(
     with explained(label):
         epochs = sound_epochs(signal, label, noted)
     number = {stim: i for i, stim in enumerate(stims)}
-    stim = epochs["name"].map(number).fillna(-1).to_numpy().astype(np.int64)
+    names = epochs["name"].tolist()
+    stim = np.array([number.get(name, -1) for name in names], np.int64)
     onset, length = epochs["onset"].to_numpy(), epochs["length"].to_numpy()
     n_samples = round(trial_s * signal.fs)
     noted.add(notes.CUT, label, ((length < n_samples - 1) & (stim >= 0)).sum())
@@ -127,9 +128,9 @@ def find_trials(
     length = np.where(length < n_samples - 1, length, n_samples)
     ends = np.maximum.accumulate(onset + length)
     noted.add(notes.OVERLAPPING, label, (onset[1:] < ends[:-1]).sum())
-    unknown = sorted(set(epochs["name"][stim < 0]))
+    unknown = sorted(set(names) - set(number))
     noted.add(notes.UNKNOWN_SOUNDS, label, len(unknown), unknown)
-    rep = epochs.groupby("name").cumcount().to_numpy().astype(np.int64)
+    rep = epochs.groupby("sound").cumcount().to_numpy().astype(np.int64)
     return Trials(stim, rep, onset, length, n_samples)
 
 
@@ -170,13 +171,14 @@ def val_bins(
 def sound_epochs(signal: nems.Signal, label: str, noted: Notes) -> pd.DataFrame:
     """Find the epochs that are sounds, in order of time.
 
-    Returns one row per presentation, with ``name``, and ``onset`` and ``length`` in samples.
-    `label` is the name of the recording in messages. Notes on epochs that are left out are added
-    to `noted`.
+    Returns one row per presentation, with ``name``, the number ``sound`` of the name, and ``onset``
+    and ``length`` in samples. `label` is the name of the recording in messages. Notes on epochs
+    that are left out are added to `noted`.
     """
-    sounds = [name for name in signal.epochs["name"].unique() if name.startswith("STIM_")]
-    labels.check_sounds(sounds)
-    epochs = signal.epochs[signal.epochs["name"].isin(sounds)]
+    sound, names = pd.factorize(signal.epochs["name"])  # text is slow to select and compare
+    is_sound = np.array([name.startswith("STIM_") for name in names], bool)
+    labels.check_sounds(names[is_sound].tolist())
+    epochs = signal.epochs.assign(sound=sound)[is_sound[sound]]
     last = MAX_TIME if signal.n_samples is None else (signal.n_samples + 1) / signal.fs
     start, end = epochs["start"].to_numpy(), epochs["end"].to_numpy()
     inside = (np.abs(start) < MAX_TIME) & (end <= min(last, MAX_TIME))  # NaN is neither
@@ -184,7 +186,8 @@ def sound_epochs(signal: nems.Signal, label: str, noted: Notes) -> pd.DataFrame:
     inside &= (start >= 0) & (end > start)
     noted.add(notes.OUTSIDE, label, (~inside).sum())
     epochs = epochs.assign(onset=start, length=end - start)[inside]
-    epochs = epochs.sort_values("start", kind="stable")[["name", "onset", "length"]]
-    noted.add(notes.TWICE, label, epochs.duplicated().sum())
-    once: pd.DataFrame = epochs.drop_duplicates(ignore_index=True)
-    return once
+    epochs = epochs.sort_values("start", kind="stable")
+    again = epochs.duplicated(["sound", "onset", "length"])
+    noted.add(notes.TWICE, label, again.sum())
+    once: pd.DataFrame = epochs.loc[~again, ["name", "sound", "onset", "length"]]
+    return once.reset_index(drop=True)
