@@ -23,7 +23,7 @@ from xarray.core import indexing
 
 from . import schema
 from .chunks import AnyShape
-from .schema import BIN_MS, FINE_CHUNKS, check_not_empty, simulated_attr
+from .schema import BIN_MS, FINE_CHUNKS, simulated_attr
 
 __all__ = ["bin_spikes", "counts", "rate"]
 
@@ -264,7 +264,6 @@ def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
     True
     """
     trials = TrialTable.of(spikes)
-    check_not_empty(spikes.drop_dims(["trial", "spike"]), "spikes")
     widths = [width for width in range(1, trials.length_ms + 1) if trials.length_ms % width == 0]
     check_width(dt_ms, widths)
     width = int(dt_ms)

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .schema import check_array, simulated_attr
+from .schema import check_array, check_not_empty, simulated_attr
 
 __all__ = ["latency", "pairs"]
 
@@ -259,6 +259,7 @@ def latency(response: xr.DataArray, *, window_s: float = 0.1) -> xr.DataArray:
     True
     """
     check_array(response, "response", "time")
+    check_not_empty(response, "response")
     if "time" not in response.coords:
         raise ValueError("latency needs a dim 'time' that has a coordinate")
     averaged = [dim for dim in ("stim", "rep") if dim in response.dims]

@@ -7,7 +7,7 @@ chunks on disk and in memory, and the design of the experiment. `variable` build
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -257,20 +257,25 @@ def noun(dim: Hashable) -> str:
     return nouns.get(str(dim), str(dim))
 
 
-def check_not_empty(obj: xr.Dataset | xr.DataArray, name: str) -> None:
+def check_not_empty(
+    obj: xr.Dataset | xr.DataArray, name: str, dims: Iterable[Hashable] | None = None
+) -> None:
     """Raise a ValueError that calls the input `name` if one of its dims has length 0.
+
+    If `dims` are given, only these are checked.
 
     >>> check_not_empty(xr.DataArray([], dims="neuron"), "psth")
     Traceback (most recent call last):
     ...
     ValueError: psth is empty: it has no cells
     """
-    if lacking := [f"no {noun(dim)}s" for dim, n in obj.sizes.items() if n == 0]:
+    checked = obj.sizes if dims is None else dims
+    if lacking := [f"no {noun(dim)}s" for dim in checked if obj.sizes[dim] == 0]:
         raise ValueError(f"{name} is empty: it has {', '.join(lacking)}")
 
 
 def check_array(array: xr.DataArray, name: str, *dims: str) -> None:
-    """Raise an error unless the input is a DataArray with some dims, and is not empty."""
+    """Raise an error unless the input is a DataArray with these dims, none of which is empty."""
     if not isinstance(array, xr.DataArray):
         raise TypeError(f"{name} must be an xarray.DataArray, not {type(array).__name__}")
     if missing := [dim for dim in dims if dim not in array.dims]:
@@ -278,7 +283,7 @@ def check_array(array: xr.DataArray, name: str, *dims: str) -> None:
             f"{name} needs the dims {dims}, but has {array.dims}: {missing[0]!r} is missing. "
             "(Selecting with a list, as in .isel(stim=[0]), keeps a dim of length one.)"
         )
-    check_not_empty(array, name)
+    check_not_empty(array, name, dims)
 
 
 def simulated_attr(source: xr.Dataset | xr.DataArray) -> dict[str, int]:

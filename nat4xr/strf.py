@@ -23,7 +23,7 @@ from .bins import bin_width
 from .chunks import single_chunk
 from .extras import require
 from .preprocess import floating
-from .schema import check_array, simulated_attr
+from .schema import check_array, check_not_empty, simulated_attr
 
 __all__ = ["fit", "lagged", "predict"]
 
@@ -199,6 +199,7 @@ def fit(
     """
     check_array(spectrogram, "spectrogram", "stim", "freq", "time")
     check_array(psth, "psth", "stim", "time")
+    check_not_empty(psth, "psth")
     if nonlinearity not in (None, "isotonic"):
         raise ValueError(f"nonlinearity must be None or 'isotonic', not {nonlinearity!r}")
     candidates = np.asarray(penalties, dtype=np.float64)

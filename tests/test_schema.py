@@ -26,37 +26,62 @@ def test_numbers_are_not_cut_to_integers() -> None:
 
 # --- inputs that are empty -----------------------------------------------------------------------
 
-ANALYSES: dict[str, Callable[[xr.Dataset], Any]] = {
+
+@pytest.fixture
+def val(simulated_release: Path) -> xr.Dataset:
+    return nat4xr.open_area("PEG", simulated_release, subset="val", progressbar=False)
+
+
+NEEDS_SOUNDS: dict[str, Callable[[xr.Dataset], Any]] = {
+    "latency": lambda ds: nat4xr.latency(ds.response),
     "metrics.snr": lambda ds: metrics.snr(ds.response),
     "metrics.coherence": lambda ds: metrics.coherence(ds.psth, ds.psth),
-    "pairs": lambda ds: nat4xr.pairs(ds.response),
-    "latency": lambda ds: nat4xr.latency(ds.response),
     "preprocess.minmax": lambda ds: preprocess.minmax(ds.psth),
-    "preprocess.smooth": lambda ds: preprocess.smooth(ds.psth),
     "strf.fit": lambda ds: strf.fit(ds.spectrogram, ds.psth),
     "benchmark.evaluate": lambda ds: benchmark.evaluate(ds.psth, ds),
     "plot.coverage": plot.coverage,
     "plot.population": plot.population,
 }
+NEEDS_CELLS: dict[str, Callable[[xr.Dataset], Any]] = {
+    "strf.fit": lambda ds: strf.fit(ds.spectrogram, ds.psth),
+    "latency": lambda ds: nat4xr.latency(ds.response),
+    "preprocess.minmax": lambda ds: preprocess.minmax(ds.psth),
+    "pairs": lambda ds: nat4xr.pairs(ds.response),
+    "benchmark.evaluate": lambda ds: benchmark.evaluate(ds.psth, ds),
+    "plot.coverage": plot.coverage,
+    "plot.population": plot.population,
+}
+OF_EACH_CELL: dict[str, Callable[[xr.Dataset], Any]] = {
+    "metrics.snr": lambda ds: metrics.snr(ds.response),
+    "metrics.cc_norm": lambda ds: metrics.cc_norm(ds.psth, ds.response),
+    "rate": lambda ds: nat4xr.rate(ds.response),
+    "preprocess.smooth": lambda ds: preprocess.smooth(ds.psth),
+}
 
 
-@pytest.mark.parametrize(("dim", "lacks"), [("neuron", "no cells"), ("stim", "no sounds")])
-@pytest.mark.parametrize("analysis", ANALYSES.values(), ids=ANALYSES)
-def test_an_analysis_of_an_empty_selection_says_what_it_lacks(
-    analysis: Callable[[xr.Dataset], Any], dim: str, lacks: str, simulated_release: Path
+@pytest.mark.parametrize("analysis", NEEDS_SOUNDS.values(), ids=NEEDS_SOUNDS)
+def test_an_analysis_of_no_sounds_says_so(
+    analysis: Callable[[xr.Dataset], Any], val: xr.Dataset
 ) -> None:
-    val = nat4xr.open_area("PEG", simulated_release, subset="val", progressbar=False)
-    with pytest.raises(ValueError, match=f"is empty: it has {lacks}"):
-        analysis(val.isel({dim: []}))
+    with pytest.raises(ValueError, match="is empty: it has no sounds"):
+        analysis(val.isel(stim=[]))
 
 
-@pytest.mark.parametrize(("dim", "lacks"), [("neuron", "no cells"), ("stim", "no sounds")])
-def test_spikes_of_an_empty_selection_are_not_binned(
-    dim: str, lacks: str, simulated_release: Path
+@pytest.mark.parametrize("analysis", NEEDS_CELLS.values(), ids=NEEDS_CELLS)
+def test_an_analysis_of_a_population_without_cells_says_so(
+    analysis: Callable[[xr.Dataset], Any], val: xr.Dataset
 ) -> None:
-    spikes = nat4xr.open_spikes("PEG", simulated_release, progressbar=False)
-    with pytest.raises(ValueError, match=f"spikes is empty: it has {lacks}"):
-        nat4xr.bin_spikes(spikes.isel({dim: []}), dt_ms=10)
+    with pytest.raises(ValueError, match="is empty: it has no cells"):
+        analysis(val.isel(neuron=[]))
+
+
+@pytest.mark.parametrize("analysis", OF_EACH_CELL.values(), ids=OF_EACH_CELL)
+def test_what_is_computed_for_each_cell_is_empty_without_cells(
+    analysis: Callable[[xr.Dataset], Any], val: xr.Dataset
+) -> None:
+    result, empty = analysis(val), analysis(val.isel(neuron=[])).compute()
+    assert empty.sizes == {**result.sizes, "neuron": 0}
+    assert empty.dtype == result.dtype
 
 
 def test_a_fit_to_no_cells_says_so(simulated_release: Path) -> None:
