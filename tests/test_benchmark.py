@@ -345,7 +345,7 @@ def test_a_better_model_is_better_by_more_than_chance() -> None:
 def test_models_that_are_as_good_differ_by_no_more_than_chance() -> None:
     p = []
     for seed in range(20):
-        rate, ds = many_sounds(8, seed)
+        rate, ds = many_sounds(12, seed)
         noise = np.random.default_rng(seed + 100).normal(size=(2, *rate.shape))
         results = [benchmark.evaluate(rate + 0.2 * one, ds) for one in noise]
         p.append(benchmark.compare(*results).attrs["cc_norm_mean_p"])
