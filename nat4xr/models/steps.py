@@ -73,7 +73,7 @@ class GraphedStep:
         """Do one of the first steps, in which libraries choose algorithms and allocate memory."""
         self.n_plain_steps += 1
         default = torch.cuda.current_stream()
-        aside: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside: torch.cuda.Stream = torch.cuda.Stream()
         aside.wait_stream(default)
         with torch.cuda.stream(aside):
             loss = self.step(batch)
