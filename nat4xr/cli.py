@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import sys
 import warnings
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from . import __version__
-from .errors import DownloadError, ReleaseError
+from .errors import DownloadError, ReleaseError, quoted
 from .extras import require
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def where(path: Path | None) -> None:
     if not has_wav:
         missing.append("wav")
     if missing:
-        into = f" --path {shlex.quote(str(path))}" if path else ""
+        into = f" --path {quoted(path)}" if path else ""
         click.echo(f"To download what is missing:\n    nat4xr fetch {' '.join(missing)}{into}")
 
 

@@ -2,12 +2,15 @@
 
 import errno
 import lzma
+import os
+import shlex
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from subprocess import list2cmdline
 from typing import Any
 
 from isal import isal_zlib
@@ -39,6 +42,16 @@ def shown(name: str) -> str:
     A1_NAT4.tgz '\x1b[2J'
     """
     return name if name.isprintable() else repr(name)
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """Return a path as an argument of a command, for the shell of this system.
+
+    >>> quoted("data")
+    'data'
+    """
+    path = os.fspath(path)
+    return list2cmdline([path]) if os.name == "nt" else shlex.quote(path)
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """Import optional packages, and progress bars that do not need one."""
 
-import shlex
 import sys
 import warnings
 from importlib import import_module
 from types import ModuleType
+
+from .errors import quoted
 
 with warnings.catch_warnings():
     # In a notebook without ipywidgets, tqdm falls back on text. That needs no warning.
@@ -31,7 +32,7 @@ def require(module: str, extra: str) -> ModuleType:
         package = module.partition(".")[0]
         if (error.name or "").partition(".")[0] != package:
             raise
-        python = shlex.quote(sys.executable or "python")
+        python = quoted(sys.executable or "python")
         raise ImportError(
             f'{package} is not installed: {python} -m pip install "nat4xr[{extra}]"', name=package
         ) from error

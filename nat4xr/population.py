@@ -247,8 +247,9 @@ def latency(response: xr.DataArray, *, window_s: float = 0.1) -> xr.DataArray:
     Bins of 10 ms can separate fast cells from slow ones, but no more. For finer latencies open the
     area with ``dt_ms=2``, and average over at least all val sounds.
 
-    Noise alone gives a latency to about 1 % of the cells that ignore the sounds, or 3 % if they
-    fire less than one spike per second.
+    Noise alone gives a latency to some of the cells that ignore the sounds. Of simulated cells with
+    3 spikes per second, these are 1 % with 360 trials (20 of each of 18 sounds) and bins of 10 ms,
+    6 % with 20 trials, and 5 % with bins of 2 ms; of cells with 0.2 spikes per second, 6 %.
 
     Examples
     --------

@@ -281,7 +281,7 @@ def check_array(array: xr.DataArray, name: str, *dims: str) -> None:
     if missing := [dim for dim in dims if dim not in array.dims]:
         raise ValueError(
             f"{name} needs the dims {dims}, but has {array.dims}: {missing[0]!r} is missing. "
-            "(Selecting with a list, as in .isel(stim=[0]), keeps a dim of length one.)"
+            f"(Selecting with a list, as in .isel({missing[0]}=[0]), keeps a dim of length one.)"
         )
     check_not_empty(array, name, dims)
 

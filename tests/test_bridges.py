@@ -17,6 +17,7 @@ import nat4xr
 from nat4xr import bridges
 from nat4xr.bridges._session import read_session
 from nat4xr.bridges.learning import drop_empty_repeats
+from nat4xr.errors import quoted
 
 GEESE = "STIM_00cat172_rec1_geese_excerpt1.wav"
 SITE = "DRX006b"  # with a cell that has no trials
@@ -50,6 +51,16 @@ def test_a_missing_tool_is_an_import_error_with_the_command_that_installs_it(
         getattr(bridges, function)
     command = f'{shlex.quote(sys.executable)} -m pip install "nat4xr[{extra}]"'
     assert str(error.value).endswith(command)
+
+
+@pytest.mark.parametrize(("system", "shown"), [("posix", "'a b'"), ("nt", '"a b"')])
+def test_paths_in_commands_are_quoted_for_the_system(
+    monkeypatch: pytest.MonkeyPatch, system: str, shown: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("os.name", system)
+        command = quoted("a b")
+    assert command == shown
 
 
 def test_the_tools_are_not_imported_before_their_functions_are_asked_for() -> None:

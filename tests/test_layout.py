@@ -12,7 +12,8 @@ PACKAGE = Path(nat4xr.__file__).parent
 
 # From the ground up. Modules on one line do not import each other.
 ROOMS = [
-    ["errors", "extras", "chunks", "schema"],
+    ["errors"],
+    ["extras", "chunks", "schema"],
     ["io.writing", "io.limits", "io.labels", "io.notes"],
     ["io.tables", "io.raster"],
     ["io.registry", "io.nems"],

@@ -37,7 +37,13 @@ from nat4xr.models import (  # noqa: E402
     strf_subspace,
     training,
 )
-from nat4xr.models.networks import CausalConv2d, Dense, Lags, Readout  # noqa: E402
+from nat4xr.models.networks import (  # noqa: E402
+    CausalConv2d,
+    ChannelNorm,
+    Dense,
+    Lags,
+    Readout,
+)
 
 N_EST, N_VAL, N_FREQ, N_TIME, N_NEURONS = 12, 3, 8, 40, 4
 
@@ -365,6 +371,15 @@ def test_a_layer_in_its_fast_layout_equals_the_plain_one(
     torch.testing.assert_close(*gradients)
 
 
+def test_normalisation_by_moments_equals_layer_normalisation() -> None:
+    layer = ChannelNorm(10)
+    torch.nn.init.uniform_(layer.weight)
+    torch.nn.init.uniform_(layer.bias)
+    for shape in ((2, 10, 6, 30), (2, 10, 30)):
+        x = 5 + torch.randn(shape)
+        torch.testing.assert_close(layer.by_moments(x), layer(x), rtol=0, atol=1e-5)
+
+
 def test_the_gradient_of_the_squared_error_is_the_closed_form() -> None:
     rate = torch.rand(3, 4, 20, dtype=torch.float64, requires_grad=True)
     counts = torch.rand_like(rate)
@@ -505,6 +520,22 @@ def test_the_weights_with_the_smallest_loss_on_the_sounds_set_aside_are_kept(
     aside = est.isel(stim=training._set_aside(est["stim"].values, 0.1, 0))
     loss = mse(torch.tensor(predict(fitted, aside).values), torch.tensor(aside["psth"].values))
     assert float(loss) == pytest.approx(float(stop_loss.min()), rel=1e-5)
+
+
+def test_an_interrupted_fit_keeps_the_options_of_the_optimiser_on_this_device(
+    ds: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "checkpoint"
+    quick(ds, max_epochs=3, checkpoint=file)
+    made = []
+
+    def fused(network: Any, learning_rate: float, *, on_gpu: bool) -> Any:
+        made.append(torch.optim.Adam(network.parameters(), learning_rate, fused=True))
+        return made[-1]
+
+    monkeypatch.setattr(training, "adam", fused)
+    quick(ds, max_epochs=6, checkpoint=file)
+    assert [group["fused"] for group in made[-1].param_groups] == [True]
 
 
 @pytest.mark.parametrize("model", ["ln", "transformer"])  # the latter has dropout

@@ -306,6 +306,12 @@ def test_infinite_and_huge_values_are_read_as_they_stand(value: str) -> None:
         parsed(text, dtype=np.float32)
 
 
+def test_the_largest_value_of_float32_is_finite() -> None:
+    largest = 3.4028235677973362e38  # this is rounded down
+    found = parsed(csv(np.array([[largest, 1.0]])), dtype=np.float32)
+    np.testing.assert_array_equal(found, [[np.finfo(np.float32).max, 1]])
+
+
 @given(tables(), st.integers(1, 3000), st.sampled_from([1, 500, 2000]))
 def test_blocks_may_end_anywhere(table: np.ndarray, step: int, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

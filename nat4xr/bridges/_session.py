@@ -26,7 +26,8 @@ def read_session(spikes: xr.Dataset, site: str) -> Session:
     """Read the trials of a site from what `open_spikes` returns, or from a selection of it.
 
     It raises a KeyError if there is no site of this name, and a ValueError if none of its selected
-    cells has trials or none of the selected sounds was presented at it.
+    cells has trials, if none of the selected sounds was presented at it, or if `spikes` does not
+    come from `open_spikes`.
     """
     trials = session_trials(spikes, site)
     if trials.empty:

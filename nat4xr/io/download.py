@@ -1,7 +1,6 @@
 """Download the release from Zenodo."""
 
 import os
-import shlex
 import time
 import warnings
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
 from urllib3.util import Retry
 
 from .. import __version__
-from ..errors import DownloadError
+from ..errors import DownloadError, quoted
 from ..extras import tqdm
 from .registry import (
     DOI,
@@ -195,7 +194,7 @@ def _check_unchanged(
             f"The record {_record_url()} has changed since {folder / PIN} was written:\n    "
             + "\n    ".join(changes)
             + "\nYour files are as they were. To accept the new release, remove the old record and "
-            f"fetch again:\n    rm {shlex.quote(str(folder / PIN))} && {command_of(part, folder)}"
+            f"fetch again:\n    rm {quoted(folder / PIN)} && {command_of(part, folder)}"
         )
 
 
@@ -379,7 +378,7 @@ def _failure(url: str, error: OSError, folder: Path, wanted: tuple[str, ...]) ->
         f"{url} could not be downloaded: {error}.\n"
         "Try again; set NAT4XR_ZENODO_URL to the root of a mirror; choose another folder with "
         f"path= or NAT4XR_DATA_DIR; or download {', '.join(wanted)} by hand from "
-        f"https://doi.org/{DOI} into {folder}.\n"
+        f"https://doi.org/{DOI} into {folder}\n"
         "To try nat4xr without the data, simulate some: nat4xr demo, or nat4xr.simulate"
     )
 

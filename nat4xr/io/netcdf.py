@@ -160,7 +160,7 @@ class _Counts(NetCDF4ArrayWrapper):
 
 
 _CACHE_BYTES = 16 * 2**20
-"""Enough for one repeat of all sounds in the chunks of a cell. netCDF would take 64 MiB."""
+"""Enough for one repeat of all sounds, as bytes, in the chunks of a cell. netCDF takes 64 MiB."""
 
 
 def _open_unchanged(file: str, status: tuple[int, ...], crc32: int, mode: Any) -> netCDF4.Dataset:

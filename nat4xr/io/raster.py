@@ -341,9 +341,11 @@ def _parse_words(words: NDArray[np.uint64], dtype: np.dtype[Any]) -> NDArray[Any
         last, exponent = np.divmod(_eight_digits(last_digits) // 100, 100)
         integer = _eight_digits(first_digits) // 10 * 10**12 + _eight_digits(middle) * 10**4 + last
         power = np.where(sign == ord("-"), -exponent.astype(np.int64), exponent.astype(np.int64))
-        # Three roundings, by less than 2**-52 together.
+        # Three roundings, by less than 2**-51 together.
         number = integer * _POWERS_OF_10[99 + np.where(is_number, power, 0)]
-        lowest, highest = (_as_type(number * (1 + e), dtype) for e in (-(2**-50), 2**-50))
+        lowest = _as_type(number * (1 - 2**-50), dtype)
+        with np.errstate(over="ignore"):
+            highest = (number * (1 + 2**-50)).astype(dtype)
         values[others] = lowest
         exact = (lowest != highest) | ~is_number
     texts = words[others[exact]].view("S24").reshape(-1)

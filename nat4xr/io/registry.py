@@ -9,11 +9,11 @@ import hashlib
 import json
 import os
 import re
-import shlex
 from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ..errors import quoted
 from .writing import expanded
 
 CREATORS = "Stephen V. David and Jacob R. Pennington"
@@ -147,7 +147,7 @@ def missing_error(part: str, missing: list[str], folder: Path) -> FileNotFoundEr
 
 def command_of(part: str, folder: Path) -> str:
     """The command that downloads a part into a folder."""
-    where = "" if folder == data_dir() else f" --path {shlex.quote(str(folder))}"
+    where = "" if folder == data_dir() else f" --path {quoted(folder)}"
     return f"nat4xr fetch {part}{where}"
 
 

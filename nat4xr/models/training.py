@@ -128,7 +128,8 @@ def fit(
         Device of PyTorch, such as ``"cpu"`` or ``"cuda:1"``. Default: the GPU, if there is one.
     checkpoint : path-like, optional
         File in which the state of the fit is saved after every tenth epoch and at the end. If the
-        file exists, the fit continues from it, with the same result as an uninterrupted fit.
+        file exists, the fit continues from it. On a CPU, the result is the same as that of an
+        uninterrupted fit.
     monitor : callable, optional
         Function to call after each epoch. Its arguments are the number of the epoch (from 1), the
         loss on the fitted sounds, the loss on the sounds set aside, and the network.
@@ -275,12 +276,14 @@ def fit(
 
     with torch.random.fork_rng([where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
-        training = new_training()
         if file is not None and file.exists():
+            training = new_training()
             training.resume(file)
         elif options["n_init"] > 1:
-            tries = [training, *(new_training() for _ in range(options["n_init"] - 1))]
-            training = _best_start(tries, min(_INIT_EPOCHS, max_epochs))
+            n_epochs = min(_INIT_EPOCHS, max_epochs)
+            training = _best_start(new_training, options["n_init"], n_epochs)
+        else:
+            training = new_training()
         with tqdm(
             desc=f"{config['model']}, seed {seed}",
             initial=len(training.losses),
@@ -323,11 +326,20 @@ def _checkpoint_file(path: str | os.PathLike[str]) -> Path:
     return file
 
 
-def _best_start(tries: list[_Training], n_epochs: int) -> _Training:
-    for training in tries:
+def _best_start(new_training: Callable[[], _Training], n_init: int, n_epochs: int) -> _Training:
+    """Fit several initial weights for a few epochs, and return the best of these fits.
+
+    The others are dropped one by one, because each takes memory of the GPU.
+    """
+    best = None
+    for _ in range(n_init):
+        training = new_training()
         for _ in range(n_epochs):
             training.run_epoch()
-    return min(tries, key=lambda training: training.smallest)
+        if best is None or training.smallest < best.smallest:
+            best = training
+    assert best is not None
+    return best
 
 
 @dataclass
@@ -515,7 +527,9 @@ class _Training:
         if not torch.allclose(self.best_loss, state["best_loss"], rtol=0.01, equal_nan=True):
             raise ValueError(of_another_fit)
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # The options of the optimiser depend on the device, which may be another one.
+        options = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": options})
         for name in self._SAVED:
             setattr(self, name, state[name])
         self.shuffle.set_state(state["shuffle"].cpu())
