@@ -56,7 +56,8 @@ class AnyShape(tuple[int, ...]):
 
     When a selection has changed the shape of a variable, xarray writes it without the chunk sizes
     of its source. The netCDF library then chooses chunks that take twenty times as long to write.
-    With this shape, xarray keeps the chunk sizes unless a dim was dropped.
+    With this shape, xarray keeps the chunk sizes unless a dim was dropped or is now shorter than a
+    chunk.
     """
 
     def __eq__(self, other: object) -> bool:

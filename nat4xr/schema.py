@@ -184,7 +184,7 @@ DISK_CHUNKS = {"stim": N_VAL, "rep": 1, "neuron": 128}
 """Chunks on disk. They have one repeat, so that missing repeats of est sounds are not written."""
 
 EXPORT_CHUNKS = {"stim": 6, "rep": 1, "neuron": 16}
-"""Chunks of ``response`` in files that xarray writes.
+"""Chunks of ``response`` with bins of 10 ms in files that xarray writes.
 
 xarray also writes missing repeats. zlib compresses NaN twice as fast in chunks below 64 KiB.
 """
