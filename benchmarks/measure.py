@@ -12,6 +12,9 @@ from typing import NamedTuple
 DATA = Path(__file__).parent / "data"
 POPULATION = "A1_NAT4_ozgf.fs100.ch18.tgz"
 
+# Installed packages are compiled once, not in every process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 _PROGRAM = """
 import json, resource, sys, time
 {setup}

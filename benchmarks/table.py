@@ -112,6 +112,7 @@ def run(rounds: int) -> None:
     """Measure and print the table."""
     folder = release()
     print(f"Full-size A1, {rounds} rounds; {machine()}", flush=True)
+    process(f"import nat4xr; {opening(folder)}")  # compiles the package
     results = []
     for number in range(rounds):
         results.append(dict(zip(range(len(FIGURES)), measured(folder), strict=True)))
