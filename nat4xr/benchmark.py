@@ -471,7 +471,8 @@ def check_complete(ds: xr.Dataset) -> None:
             "ds.attrs['simulated'] is missing: set it to 0 for recordings, 1 for simulated data"
         )
     check_not_empty(ds["response"], "ds")
-    if not ((ds["n_reps"] > 1) & (ds["subset"] == "val")).any():
+    repeated = (ds["n_reps"] > 1) & (ds["subset"] == "val")
+    if not repeated.any() or ds["response"].sizes.get("rep", 1) < 2:
         raise ValueError("ds has no val sound with repeated trials, so nothing can be scored")
 
 

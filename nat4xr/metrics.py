@@ -27,13 +27,14 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
 from . import sums
 from .chunks import single_chunk
 from .extras import require
-from .schema import check_array, simulated_attr
+from .schema import check_array, noun, simulated_attr
 from .shifts import shift_p_values
 
 __all__ = [
@@ -217,7 +218,7 @@ def coherence(pred: xr.DataArray, psth: xr.DataArray) -> xr.DataArray:
         _mean_coherence,
         # The PSTH comes first because the result takes its labels.
         _checked(psth, "psth", dims, dims),
-        _checked(pred, "pred", dims, dims),
+        _matched(_checked(pred, "pred", dims, dims), psth),
         input_core_dims=[dims, dims],
         dask="parallelized",
         output_dtypes=[np.float64],
@@ -718,7 +719,7 @@ def r_ceiling(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArray:
     ratio = xr.apply_ufunc(
         _r_ceiling,
         _checked(response, "response", dims, dims),
-        _checked(pred, "pred", ("stim", "time"), ("stim", "time")),
+        _matched(_checked(pred, "pred", ("stim", "time"), ("stim", "time")), response),
         input_core_dims=[["stim", "rep", "time"], ["stim", "time"]],
         dask="parallelized",
         output_dtypes=[np.float64],
@@ -991,6 +992,24 @@ def _checked(array: xr.DataArray, name: str, dims: tuple[str, ...], whole: tuple
     return single_chunk(array, *whole).transpose("stim", ...)
 
 
+def _matched(pred: xr.DataArray, response: xr.DataArray) -> xr.DataArray:
+    """Return a prediction with sounds and cells in the order of the response, by their names."""
+    for dim in ("stim", "neuron"):
+        if any(dim not in array.dims or dim not in array.coords for array in (pred, response)):
+            continue
+        given, wanted = pd.Index(pred[dim].values), response[dim].values
+        if given.is_unique and not np.array_equal(given, wanted):
+            positions = given.get_indexer(wanted)
+            if (positions < 0).any() or len(given) != len(wanted):
+                raise ValueError(
+                    f"pred has {len(given)} {noun(dim)}s and the response has {len(wanted)}, of "
+                    f"which {(positions >= 0).sum()} are the same: select these in both, for "
+                    "example by pred, response = xr.align(pred, response)"
+                )
+            pred = pred.isel({dim: positions})
+    return pred
+
+
 def _check_method(method: str) -> None:
     if method not in ("schoppe", "hsu"):
         raise ValueError(f"method must be 'schoppe' or 'hsu', not {method!r}")
@@ -1028,7 +1047,8 @@ def _by_sound(
     arrays = [_checked(response, "response", ("stim", "rep", "time"), ("rep", "time"))]
     core_dims = [["rep", "time"]]
     if pred is not None:
-        arrays.append(_checked(pred, "pred", ("stim", "time"), ("time",)))
+        pred = _checked(pred, "pred", ("stim", "time"), ("time",))
+        arrays.append(_matched(pred, response))
         core_dims.append(["time"])
     outputs = xr.apply_ufunc(
         kernel,

@@ -135,6 +135,7 @@ def _with_dims(response: xr.DataArray) -> xr.DataArray:
     check_array(response, "response", "rep", "neuron")
     single = [dim for dim in ("stim", "time") if dim not in response.dims]
     response = response.expand_dims(single)
+    check_not_empty(response, "response")
     dims = ("stim", "rep", "time", "neuron")
     if set(response.dims) != set(dims):
         raise ValueError(

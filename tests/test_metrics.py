@@ -967,6 +967,21 @@ def test_dims_may_come_in_any_order(rate, response, metric) -> None:
     xr.testing.assert_allclose(turned, metric(rate, response), rtol=1e-12)
 
 
+@pytest.mark.parametrize("metric", WITH_PRED.values(), ids=WITH_PRED)
+def test_predictions_are_matched_by_the_names_of_sounds_and_cells(rate, response, metric) -> None:
+    turned = metric(rate.isel(stim=slice(None, None, -1), neuron=[2, 0, 3, 1]), response)
+    xr.testing.assert_allclose(turned, metric(rate, response), rtol=1e-12)
+
+
+@pytest.mark.parametrize("metric", WITH_PRED.values(), ids=WITH_PRED)
+@pytest.mark.parametrize(("dim", "what"), [("neuron", "2 cells"), ("stim", "2 sounds")])
+def test_predictions_for_other_cells_or_sounds_are_refused(
+    rate, response, metric, dim: str, what: str
+) -> None:
+    with pytest.raises(ValueError, match=f"pred has {what} and .* 2 are the same"):
+        metric(rate.isel({dim: [1, 0]}), response)
+
+
 @every_metric
 def test_a_single_cell_needs_no_neuron_dim(rate, response, metric) -> None:
     score = metric(rate.isel(neuron=2), response.isel(neuron=2))
@@ -1067,11 +1082,6 @@ def test_trials_in_place_of_the_psth_are_named(rate, response, name: str) -> Non
 def test_a_missing_dim_of_the_response_is_named(response, metric, dim: str) -> None:
     with pytest.raises(ValueError, match=f"response needs the dims .*'{dim}' is missing"):
         metric(response.isel({dim: 0}))
-
-
-def test_predictions_of_other_cells_are_refused(rate, response) -> None:
-    with pytest.raises(ValueError, match="neuron"):
-        metrics.cc_norm(rate.isel(neuron=[1, 0, 2, 3]), response)
 
 
 def test_a_dataset_is_refused(response) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -600,15 +601,68 @@ def test_the_checkpoint_of_another_loss_or_module_with_the_same_name_is_refused(
             self.more = torch.nn.Parameter(torch.zeros(3))
 
     Larger.__name__ = "Mine"
+    frozen = Mine()
+    next(frozen.parameters()).requires_grad_(False)
+
+    def smooth(rate: torch.Tensor, counts: torch.Tensor, weight: float) -> torch.Tensor:
+        return mse(rate, counts) + weight * rate.diff(dim=-1).abs().mean()
+
     for name, fits in {
         "loss": [{"loss": loss} for loss in losses],
+        "penalty": [{"loss": partial(smooth, weight=weight)} for weight in (0.001, 0.002)],
         "module": [{"model": Mine()}, {"model": Larger()}],
+        "frozen": [{"model": Mine()}, {"model": frozen}],
+        "dropout": [
+            {"model": torch.nn.Sequential(Mine(), torch.nn.Dropout(p))} for p in (0.1, 0.8)
+        ],
     }.items():
         file = tmp_path / name
         quick(ds, **fits[0], checkpoint=file)
         quick(ds, **fits[0], checkpoint=file)
         with pytest.raises(ValueError, match=f"{file} .* other options or data"):
             quick(ds, **fits[1], checkpoint=file)
+
+
+def test_a_fit_with_a_partial_function_continues_by_an_equal_one(
+    ds: xr.Dataset, tmp_path: Path
+) -> None:
+    def scaled(rate: torch.Tensor, counts: torch.Tensor, factor: float) -> torch.Tensor:
+        return factor * mse(rate, counts)
+
+    for _ in range(2):
+        fitted = quick(ds, loss=partial(scaled, factor=2.0), checkpoint=tmp_path / "checkpoint")
+    assert fitted.config["loss"] == "partial"
+
+
+def test_a_short_fit_of_several_starts_has_a_checkpoint(ds: xr.Dataset, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint"
+    fitted = quick(ds, n_init=2, max_epochs=3, checkpoint=file)
+    assert same_weights(quick(ds, n_init=2, max_epochs=3, checkpoint=file), fitted)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"n_init": 0}, "n_init .* not 0"),
+        ({}, {"batch_size": 0}, "batch_size .* not 0"),
+        ({}, {"max_epochs": 2.5}, "max_epochs .* not 2.5"),
+        ({"psth": np.nan}, {}, "psth .* NaN for all"),
+        ({"spectrogram": np.nan}, {}, "spectrogram .* NaN"),
+        ({}, {"loss": lambda rate, counts: (rate - counts) ** 2}, "scalar"),
+    ],
+)
+def test_a_fit_that_cannot_start_says_why(
+    ds: xr.Dataset, change: dict[str, float], options: dict[str, Any], message: str
+) -> None:
+    broken = ds.assign({name: ds[name] * value for name, value in change.items()})
+    with pytest.raises(ValueError, match=message):
+        quick(broken, **options)
+
+
+def test_numbers_of_numpy_are_options_of_a_fit(ds: xr.Dataset) -> None:
+    options = {"seed": 2, "batch_size": 4, "max_epochs": 2}
+    by_numpy = {name: np.int64(number) for name, number in options.items()}
+    assert same_weights(quick(ds, **by_numpy), quick(ds, **options))
 
 
 def test_a_checkpoint_in_the_home_folder_is_continued(

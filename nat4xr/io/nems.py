@@ -517,7 +517,7 @@ def _gzipped_times(dataset: Any) -> NDArray[np.float64] | None:
         try:
             not_gzipped, chunk = dataset.id.read_direct_chunk((first,))
             chunks.append(stream.decompress(chunk, 8 * size + 1))
-        except (RuntimeError, isal_zlib.error):  # type: ignore[misc]
+        except (OSError, RuntimeError, isal_zlib.error):  # type: ignore[misc]
             return None
         if not_gzipped or not stream.eof or len(chunks[-1]) != 8 * size:
             return None

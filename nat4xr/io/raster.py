@@ -231,7 +231,7 @@ def measure_raster(stream: Stream, size: int, dtype: Any = np.float64) -> Raster
 
 def _lines(block: bytearray) -> list[bytearray]:
     """Return the lines that are not blank."""
-    return [line for line in block.split(b"\n") if line and line != b"\r"]
+    return [line for line in block.split(b"\n") if line.strip()]
 
 
 def _check_shape(n_samples: int, n_channels: int) -> None:
@@ -379,15 +379,29 @@ def _as_type(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     return converted
 
 
+_MISSING = set(
+    b",#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,None,n/a,null".split(b",")
+)
+"""What pandas, too, reads as NaN, beside what Python does."""
+
+
+def _number(text: bytearray) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        content = bytes(text).strip().strip(b'"')
+        return math.nan if content in _MISSING else float(content)
+
+
 def parse_general(block: bytearray, n_channels: int, dtype: np.dtype[Any] = _FLOAT64) -> Raster:
-    """Parse lines of comma-separated numbers of any width, and ignore blank lines."""
+    """Parse lines of comma-separated numbers of any width, as pandas does, and skip blank lines."""
     lines = _lines(block)
     if any(line.count(b",") != n_channels - 1 for line in lines):
         raise ValueError(f"has a line that does not have {n_channels} columns")
     if b"_" in block:  # Python would accept it in a number
         raise ValueError("contains something that is not a number: an underscore")
     try:
-        table = np.array([float(text) for line in lines for text in line.split(b",")])
+        table = np.array([_number(text) for line in lines for text in line.split(b",")])
     except ValueError as error:
         raise ValueError(f"contains something that is not a number: {error}") from error
     positions = np.flatnonzero(table)

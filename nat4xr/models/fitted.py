@@ -274,6 +274,11 @@ def check(ds: xr.Dataset) -> None:
             raise ValueError(
                 f"ds must be a Dataset as nat4xr.open_area returns it, but it lacks {name!r}"
             )
+    for dim in ("stim", "time", "freq"):
+        if dim not in ds["spectrogram"].dims:
+            raise ValueError(f"the spectrogram of ds has no dim {dim!r}: select {dim} by a list")
+    if ds.sizes["time"] < 2:
+        raise ValueError("ds has a single time bin, so its bin width is not known")
 
 
 def bin_s(ds: xr.Dataset) -> float:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,10 @@ def fit(
             "the read-outs of your own module cannot be fitted separately: leave out "
             "freeze='core' or recipe='lab'"
         )
+    batch_size = _whole("batch_size", batch_size, 1)
+    max_epochs = _whole("max_epochs", max_epochs, 0)
+    options["n_init"] = _whole("n_init", options["n_init"], 1)
+    seed = _whole("seed", seed, 0)
     if is_module and options["n_init"] > 1:
         raise ValueError("n_init must be 1, because your own module comes with its initial weights")
     check(ds)
@@ -228,7 +233,7 @@ def fit(
         **architecture,
         "recipe": recipe,
         "seed": seed,
-        "loss": getattr(options["loss"], "__name__", str(options["loss"])),
+        "loss": _name_of(options["loss"]),
         "learning_rate": np.atleast_1d(options["learning_rate"]).tolist(),
         "batch_size": batch_size,
         "n_init": options["n_init"],
@@ -254,6 +259,10 @@ def fit(
     counts = torch.tensor(est["psth"].transpose("stim", "neuron", "time").values).float()
     split_seed = seed if recipe == "deepstrf" else 0
     stopping = torch.tensor(_set_aside(est["stim"].values, options["set_aside"], split_seed))
+    if not sounds.isfinite().all():
+        raise ValueError("the spectrogram of an est sound in ds contains NaN or infinite values")
+    if counts[~stopping].isnan().all():
+        raise ValueError("the psth of ds is NaN for all est sounds, so there is nothing to fit")
     mean_rate = counts[~stopping].nanmean((0, 2)).nan_to_num(0).clamp_min(1e-3)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     data = _Data(
@@ -302,6 +311,8 @@ def fit(
                     monitor(n_epochs, fit_loss, stop_loss, training.network)
                 bar.set_postfix_str(f"loss {stop_loss:.4f}", refresh=False)
                 bar.update()
+        if file is not None and not file.exists():  # the first epochs were the last
+            training.save(file)
     training.network.load_state_dict(training.best)
     return Fitted(training.network.cpu().eval(), config, training.history())
 
@@ -314,6 +325,16 @@ def _options(recipe: str, **given: Any) -> dict[str, Any]:
     if not callable(options["loss"]) and options["loss"] not in LOSSES:
         raise ValueError(f"loss must be one of {list(LOSSES)} or callable, not {options['loss']!r}")
     return options
+
+
+def _whole(name: str, value: Any, smallest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < smallest:
+        raise ValueError(f"{name} must be a whole number of at least {smallest}, not {value!r}")
+    return int(value)
+
+
+def _name_of(loss: str | Loss) -> str:
+    return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
 
 
 def _checkpoint_file(path: str | os.PathLike[str]) -> Path:
@@ -374,7 +395,23 @@ class _Training:
         self.losses: list[tuple[float, float]] = []  # fit_loss and stop_loss of each epoch
         self.stage_of_epoch: list[int] = []
         self.best = deepcopy(network.state_dict())
+        self.your_own = self.describe_your_own()
         self.start(0)
+
+    def describe_your_own(self) -> dict[str, Any]:
+        """Return what tells your modules and losses apart, as the configuration only names them."""
+        about: dict[str, Any] = {}
+        if self.config["sizes"] is None:
+            learns = [parameter.requires_grad for parameter in self.network.parameters()]
+            about["module"] = f"{self.network} {learns}"
+        if self.objective not in LOSSES.values():
+            counts = self.data.stop_counts
+            rates = 0.6 + 0.4 * torch.arange(counts.numel(), device=counts.device).sin()
+            loss = self.objective(rates.view(counts.shape), counts)
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                raise ValueError(f"the loss {self.config['loss']!r} must return a scalar tensor")
+            about["loss"] = float(loss)
+        return about
 
     def start(self, stage: int) -> None:
         """Start a stage with the best weights so far."""
@@ -489,6 +526,7 @@ class _Training:
         state = {
             "config": json.dumps(self.config),
             "stage": self.stage,
+            "your_own": self.your_own,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "shuffle": self.shuffle.get_state(),
@@ -519,11 +557,18 @@ class _Training:
             {name: weights.shape for name, weights in of.items()}
             for of in (self.network.state_dict(), state["best"])
         )
-        if state["config"] != json.dumps(self.config) or shapes != saved_shapes:
+        saved_own, own = state["your_own"], self.your_own
+        if (
+            state["config"] != json.dumps(self.config)
+            or shapes != saved_shapes
+            or saved_own.get("module") != own.get("module")
+            or not np.isclose(
+                saved_own.get("loss", 0), own.get("loss", 0), rtol=1e-4, equal_nan=True
+            )
+        ):
             raise ValueError(of_another_fit)
         self.best = state["best"]
         self.start(state["stage"])
-        # The configuration contains only the names of a user's own module and loss.
         if not torch.allclose(self.best_loss, state["best_loss"], rtol=0.01, equal_nan=True):
             raise ValueError(of_another_fit)
         self.network.load_state_dict(state["network"])
