@@ -173,9 +173,11 @@ def export(area: str, file: Path, subset: Any, spikes: bool, char: bool, path: P
     ds = (open_spikes if spikes else open_area)(area, path, subset=subset)
     with ProgressBar(minimum=1, out=sys.stderr):
         if file.suffix == ".zarr":
-            warnings.filterwarnings("ignore", "The data type .FixedLengthUTF32")
+            warnings.filterwarnings(
+                "ignore", "The data type .FixedLengthUTF32|Consolidated metadata"
+            )
             with written(file) as part:
-                ds.to_zarr(part, consolidated=False)
+                ds.to_zarr(part)
         elif subset == "all" and not char:  # a copy of the converted file is fastest
             converted = cache.spikes_file if spikes else cache.area_file
             source = converted(area, path, download=False, progressbar=False)

@@ -272,6 +272,8 @@ def psth(ds: xr.Dataset | xr.DataArray, *, ax: Axes | None = None) -> Line2D:
 def cell_response(ds: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> NDArray[Any]:
     """Draw the spectrogram of a sound above the raster and the PSTH of a cell's response.
 
+    The band around the PSTH is its standard error over trials.
+
     Parameters
     ----------
     ds : xarray.Dataset

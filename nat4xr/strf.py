@@ -12,6 +12,7 @@ the predictors for other kinds of regression. Compress the spectrogram first, in
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -253,7 +254,9 @@ def fit(
     )
     if "freq" in x.coords:
         model = model.assign_coords(freq=x["freq"])
-    return _described(model, psth)
+    model = _described(model, psth)
+    model["kernel"].attrs["spectrogram_scaling"] = _scaling(spectrogram)
+    return model
 
 
 def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
@@ -284,6 +287,11 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
     KeyError
         If `model` lacks ``kernel`` or ``intercept``.
 
+    Warns
+    -----
+    UserWarning
+        If the attributes of `spectrogram` say that it is not scaled as it was for the fit.
+
     Examples
     --------
     >>> import xarray as xr
@@ -301,6 +309,13 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
         lags = _lag_coord(spectrogram, model.sizes["lag"]).get("lag")
         if lags is not None and not np.allclose(lags, model["lag"], rtol=1e-3):
             raise ValueError("the time bins of the spectrogram are not as wide as the model's lags")
+    fitted_scaling = model["kernel"].attrs.get("spectrogram_scaling")
+    if fitted_scaling is not None and fitted_scaling != _scaling(spectrogram):
+        warnings.warn(
+            "the spectrogram is not scaled as for the fit: pass the sounds of the fit as the "
+            "reference, as in preprocess.log_minmax(val, reference=est)",
+            stacklevel=2,
+        )
     spectrogram, kernel = _aligned(
         floating(spectrogram), model["kernel"], "spectrogram and model differ in frequencies"
     )
@@ -326,6 +341,12 @@ def predict(model: xr.Dataset, spectrogram: xr.DataArray) -> xr.DataArray:
 
 
 # --- labelled arrays ---------------------------------------------------------------------------
+
+
+def _scaling(spectrogram: xr.DataArray) -> str:
+    """Return what the attributes of a spectrogram say about its scaling; empty if nothing."""
+    keys = ("scaling", "scaling_gain", "scaling_offset", "scaling_range")
+    return ", ".join(f"{k} {spectrogram.attrs[k]}" for k in keys if k in spectrogram.attrs)
 
 
 def _aligned(

@@ -90,7 +90,7 @@ def test_export_writes_zarr_without_a_warning(release, tmp_path):
     assert "FixedLengthUTF32" not in result.stderr
     assert "Consolidated" not in result.stderr
     known = nat4xr.open_area("PEG", release)
-    again = nat4xr.set_labels(xr.open_zarr(tmp_path / "peg.zarr", consolidated=False))
+    again = nat4xr.set_labels(xr.open_zarr(tmp_path / "peg.zarr"))
     xr.testing.assert_identical(again, known)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nat4xr import strf
+from nat4xr import preprocess, strf
 from nat4xr.index import LabelIndex, set_labels
 
 STIMS, FREQS, BINS, LAGS, CELLS = 24, 4, 60, 5, 6
@@ -195,6 +195,15 @@ def test_kernels_of_linear_cells_are_recovered(model, kernels) -> None:
     assert min(correlation(model.kernel[i], kernels[i]) for i in range(CELLS)) > 0.9
     np.testing.assert_allclose(model.kernel[0], kernels[0], atol=0.01)
     np.testing.assert_allclose(model.intercept[0], 2, atol=0.05)
+
+
+def test_a_spectrogram_with_another_scaling_than_in_the_fit_is_noticed(spectrogram, psth) -> None:
+    est, val = spectrogram.isel(stim=slice(4, None)), spectrogram.isel(stim=slice(4))
+    model = strf.fit(preprocess.log_minmax(est), psth.isel(stim=slice(4, None)), n_lags=LAGS)
+    strf.predict(model, preprocess.log_minmax(val, reference=est))
+    for other in (val, preprocess.log_minmax(val), preprocess.minmax(val, reference=est)):
+        with pytest.warns(UserWarning, match="not scaled as for the fit"):
+            strf.predict(model, other)
 
 
 def test_the_scale_of_the_spectrogram_scales_the_kernels_and_no_more(spectrogram, psth, model):
