@@ -244,7 +244,7 @@ def bin_spikes(spikes: xr.Dataset, dt_ms: float) -> xr.DataArray:
     ------
     ValueError
         If a trial does not divide into bins of this width, or `spikes` does not come from
-        `open_spikes`, or has no cells or sounds.
+        `open_spikes`.
 
     Notes
     -----

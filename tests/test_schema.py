@@ -59,20 +59,22 @@ OF_EACH_CELL: dict[str, Callable[[xr.Dataset], Any]] = {
 }
 
 
-@pytest.mark.parametrize("analysis", NEEDS_SOUNDS.values(), ids=NEEDS_SOUNDS)
-def test_an_analysis_of_no_sounds_says_so(
-    analysis: Callable[[xr.Dataset], Any], val: xr.Dataset
+@pytest.mark.parametrize(
+    ("dim", "lacks", "analysis"),
+    [
+        pytest.param(dim, lacks, analysis, id=f"{lacks}-{name}")
+        for dim, lacks, analyses in (
+            ("stim", "no sounds", NEEDS_SOUNDS),
+            ("neuron", "no cells", NEEDS_CELLS),
+        )
+        for name, analysis in analyses.items()
+    ],
+)
+def test_an_analysis_that_needs_sounds_or_cells_says_so(
+    dim: str, lacks: str, analysis: Callable[[xr.Dataset], Any], val: xr.Dataset
 ) -> None:
-    with pytest.raises(ValueError, match="is empty: it has no sounds"):
-        analysis(val.isel(stim=[]))
-
-
-@pytest.mark.parametrize("analysis", NEEDS_CELLS.values(), ids=NEEDS_CELLS)
-def test_an_analysis_of_a_population_without_cells_says_so(
-    analysis: Callable[[xr.Dataset], Any], val: xr.Dataset
-) -> None:
-    with pytest.raises(ValueError, match="is empty: it has no cells"):
-        analysis(val.isel(neuron=[]))
+    with pytest.raises(ValueError, match=f"is empty: it has {lacks}"):
+        analysis(val.isel({dim: []}))
 
 
 @pytest.mark.parametrize("analysis", OF_EACH_CELL.values(), ids=OF_EACH_CELL)

@@ -352,15 +352,14 @@ def _best_start(new_training: Callable[[], _Training], n_init: int, n_epochs: in
 
     The others are dropped one by one, because each takes memory of the GPU.
     """
-    best = None
-    for _ in range(n_init):
+
+    def start() -> _Training:
         training = new_training()
         for _ in range(n_epochs):
             training.run_epoch()
-        if best is None or training.smallest < best.smallest:
-            best = training
-    assert best is not None
-    return best
+        return training
+
+    return min((start() for _ in range(n_init)), key=lambda training: training.smallest)
 
 
 @dataclass
@@ -391,6 +390,7 @@ class _Training:
     ) -> None:
         self.network, self.data, self.objective, self.config = network, data, objective, config
         self.stages = stages
+        self.has_own_loss = objective not in LOSSES.values()
         self.shuffle = torch.Generator().manual_seed(config["seed"])
         self.losses: list[tuple[float, float]] = []  # fit_loss and stop_loss of each epoch
         self.stage_of_epoch: list[int] = []
@@ -400,11 +400,11 @@ class _Training:
 
     def describe_your_own(self) -> dict[str, Any]:
         """Return what tells your modules and losses apart, as the configuration only names them."""
-        about: dict[str, Any] = {}
+        about = {"module": "", "loss": 0.0}
         if self.config["sizes"] is None:
             learns = [parameter.requires_grad for parameter in self.network.parameters()]
             about["module"] = f"{self.network} {learns}"
-        if self.objective not in LOSSES.values():
+        if self.has_own_loss:
             counts = self.data.stop_counts
             rates = 0.6 + 0.4 * torch.arange(counts.numel(), device=counts.device).sin()
             loss = self.objective(rates.view(counts.shape), counts)
@@ -438,7 +438,7 @@ class _Training:
             max_gradient,
         )
         # Your own module or loss may do other operations in each step.
-        if on_gpu and type(self.network) is Network and self.objective in LOSSES.values():
+        if on_gpu and type(self.network) is Network and not self.has_own_loss:
             self.step = GraphedStep(self.step, self.config["batch_size"])
         self.smallest, self.best_loss = self.stop_loss()
         self.n_waited = 0
@@ -480,7 +480,7 @@ class _Training:
         loss = self.objective(rates, counts)
         if self.part == "all":
             return float(loss), loss
-        if self.objective in LOSSES.values():
+        if not self.has_own_loss:
             return float(loss), torch.func.vmap(self.objective, in_dims=1)(rates, counts)
         cells = range(counts.shape[1])  # your own loss may not work with vmap
         losses = [self.objective(rates[:, [i]], counts[:, [i]]) for i in cells]
@@ -561,10 +561,8 @@ class _Training:
         if (
             state["config"] != json.dumps(self.config)
             or shapes != saved_shapes
-            or saved_own.get("module") != own.get("module")
-            or not np.isclose(
-                saved_own.get("loss", 0), own.get("loss", 0), rtol=1e-4, equal_nan=True
-            )
+            or saved_own["module"] != own["module"]
+            or not np.isclose(saved_own["loss"], own["loss"], rtol=1e-4, equal_nan=True)
         ):
             raise ValueError(of_another_fit)
         self.best = state["best"]
