@@ -15,7 +15,7 @@ ROOMS = [
     ["errors"],
     ["extras", "chunks", "schema"],
     ["io.writing", "io.limits", "io.labels", "io.notes"],
-    ["io.tables", "io.raster"],
+    ["io.tables", "io.raster", "io.direct"],
     ["io.registry", "io.nems"],
     ["io.download"],
     ["io.release", "io.engine"],

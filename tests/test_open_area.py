@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -596,7 +597,7 @@ def test_what_xarray_closed_does_not_read_a_file_that_took_its_place(
     with xr.set_options(file_cache_maxsize=1):
         content(converted)  # this closes the other
         with pytest.raises(OSError, match=REPLACED):
-            old["psth"].load()
+            old["spectrogram"].load()
 
 
 def test_spikes_do_not_read_a_file_that_took_its_place(folder: Path) -> None:
@@ -608,6 +609,19 @@ def test_spikes_do_not_read_a_file_that_took_its_place(folder: Path) -> None:
     opened_spikes()["spike_time"].load()
     with pytest.raises(OSError, match=r"A1_spikes_nat4xr-v1\.nc has been replaced.*open_spikes"):
         pickle.loads(sent)["spike_time"].load()
+
+
+@pytest.mark.reliability
+def test_a_chunk_that_is_damaged_while_the_file_is_open_is_an_error(converted: Path) -> None:
+    old = opened(converted)
+    with h5py.File(converted / STORE) as file:
+        chunk = file["psth"].id.get_chunk_info(0)
+    with open(converted / STORE, "r+b") as file:
+        file.seek(chunk.byte_offset + chunk.size // 2)
+        file.write(bytes(20))
+    assert not np.isnan(old["response"][0, 0, 0, 0])
+    with pytest.raises(OSError, match=rf"{STORE} is damaged.*open_area"):
+        old["psth"].load()
 
 
 def test_a_file_that_is_gone_is_named_with_what_to_do(converted: Path) -> None:

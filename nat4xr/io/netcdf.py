@@ -18,11 +18,11 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 from xarray.backends import CachingFileManager, NetCDF4DataStore
 from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, SerializableLock
-from xarray.backends.netCDF4_ import NetCDF4ArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
 
 from ..schema import DISK_CHUNKS, EXPORT_CHUNKS, FIELDS, MISSING_COUNT, attrs_of, simulated_attr
-from .writing import NO_LOCKS, crc32_of, status_of, written
+from .direct import DirectArray, DirectFile, Source, open_unchanged
+from .writing import crc32_of, status_of, written
 
 if TYPE_CHECKING:
     import h5py
@@ -110,10 +110,11 @@ def open_with_labels(file: Path, crc32: int | None = None) -> xr.Dataset:
 
 
 def _open_with_labels(file: Path, crc32: int) -> xr.Dataset:
-    manager: Any = CachingFileManager(
-        _open_unchanged, str(file.absolute()), status_of(file), crc32, mode="r", lock=NETCDF_LOCK
-    )
-    store: Any = _Store(manager, mode="r", lock=NETCDF_LOCK)  # type: ignore[no-untyped-call]
+    source = Source(str(file.absolute()), status_of(file), crc32)
+    manager: Any = CachingFileManager(_open_netcdf, source, mode="r", lock=NETCDF_LOCK)
+    direct = DirectFile(source)
+    direct.stream()  # now, because another file may take its place later
+    store: Any = _Store(manager, direct)
     ds = xr.open_dataset(store, chunks=None)
     coords = {}
     for name, coord in ds.coords.items():
@@ -124,63 +125,39 @@ def _open_with_labels(file: Path, crc32: int) -> xr.Dataset:
     return labelled
 
 
+def _open_netcdf(source: Source, mode: Any) -> netCDF4.Dataset:
+    content: netCDF4.Dataset = open_unchanged(netCDF4.Dataset, source)
+    return content
+
+
 class _Store(NetCDF4DataStore):
-    """A netCDF file that decodes missing values faster than xarray does."""
+    """A converted file, whose large variables are read without the netCDF library."""
+
+    def __init__(self, manager: Any, direct: DirectFile):
+        super().__init__(manager, mode="r", lock=NETCDF_LOCK)  # type: ignore[no-untyped-call]
+        self._direct = direct
+
+    def close(self, **options: Any) -> None:
+        super().close(**options)  # type: ignore[no-untyped-call]
+        self._direct.close()
 
     def open_store_variable(self, name: str, var: Any) -> xr.Variable:
         variable: xr.Variable = super().open_store_variable(name, var)
-        missing = variable.attrs.get("_FillValue")
         if name == "response":
             variable.encoding["chunksizes"] = _chunk_sizes(variable.sizes, EXPORT_CHUNKS)
-        if name == "response" and variable.dtype == np.uint8 and missing == MISSING_COUNT:
-            variable.encoding["_FillValue"] = variable.attrs.pop("_FillValue")
-            data = LazilyIndexedArray(_Counts(name, self))
-            return xr.Variable(variable.dims, data, variable.attrs, variable.encoding)
-        if variable.dtype.kind == "f" and missing is not None and np.isnan(missing):
-            # NaN already means missing.
-            variable.encoding["_FillValue"] = variable.attrs.pop("_FillValue")
-        return variable
+        missing = variable.attrs.get("_FillValue")
+        if missing is None or not _only_zlib(var):
+            return variable
+        variable.encoding["_FillValue"] = variable.attrs.pop("_FillValue")
+        data = DirectArray(self._direct, name, variable.shape, variable.dtype, missing)
+        lazy = LazilyIndexedArray(data)
+        return xr.Variable(variable.dims, lazy, variable.attrs, variable.encoding)
 
 
-class _Counts(NetCDF4ArrayWrapper):
-    """Counts that are stored as bytes and read as float32, with NaN for missing counts."""
-
-    def __init__(self, name: str, store: NetCDF4DataStore):
-        super().__init__(name, store)  # type: ignore[no-untyped-call]
-        self.dtype = np.dtype(np.float32)
-
-    def __getitem__(self, key: Any) -> NDArray[np.float32]:
-        stored = np.asarray(super().__getitem__(key))  # type: ignore[no-untyped-call]
-        counts = stored.astype(np.float32, order="C")  # only then is the flat array a view
-        flat, stored = counts.reshape(-1), stored.reshape(-1)
-        for first in range(0, flat.size, 2**18):  # a few pages at a time, which is faster
-            part = slice(first, first + 2**18)
-            np.copyto(flat[part], np.nan, where=stored[part] == MISSING_COUNT)
-        return counts
-
-
-_CACHE_BYTES = 16 * 2**20
-"""Enough for one repeat of all sounds, as bytes, in the chunks of a cell. netCDF takes 64 MiB."""
-
-
-def _open_unchanged(file: str, status: tuple[int, ...], crc32: int, mode: Any) -> netCDF4.Dataset:
-    """Open a netCDF file, and raise an error if it has changed since it was first opened."""
-    try:
-        content = netCDF4.Dataset(file, mode)
-        if status_of(Path(file)) == status or crc32_of(Path(file)) == crc32:
-            if "response" in content.variables:
-                content["response"].set_var_chunk_cache(size=_CACHE_BYTES)
-            return content
-        content.close()
-    except FileNotFoundError:
-        raise OSError(f"{file} has been removed since it was opened: {_OPEN_AGAIN}") from None
-    except OSError as error:
-        raise OSError(f"{file} cannot be opened ({error.strerror or error}): {_UNLOCK}") from error
-    raise OSError(f"{file} has been replaced since it was opened: {_OPEN_AGAIN}")
-
-
-_OPEN_AGAIN = "open the area again (nat4xr.open_area or open_spikes)"
-_UNLOCK = f"if another process is writing to it, wait for it to end; {NO_LOCKS}"
+def _only_zlib(var: Any) -> bool:
+    """Whether a variable holds floats or bytes, and zlib is the only filter of its chunks."""
+    filters = [name for name, used in var.filters().items() if used and name != "complevel"]
+    return var.dtype in (np.float32, np.uint8) and filters == ["zlib"]
 
 
 def to_netcdf(obj: xr.Dataset | xr.DataArray, path: str | os.PathLike[str], **options: Any) -> None:
