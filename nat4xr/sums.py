@@ -168,7 +168,12 @@ def products_with_prediction(response: Array, pred: Array) -> tuple[Products, Ar
     n_reps : numpy.ndarray
         Number of presentations, (stim, ...).
     """
-    by_sound = [_products_with_prediction(x, p) for x, p in zip(response, pred, strict=True)]
+    by_sound = []
+    for x, p in zip(response, pred, strict=True):
+        shape = np.broadcast_shapes(p.shape[:-1], x.shape[:-2])
+        rows = np.empty((*shape, 1 + x.shape[-2], x.shape[-1]))
+        rows[..., 0, :], rows[..., 1:, :] = p, x
+        by_sound.append(_products_of_rows(rows))
     *products, n_reps = map(_stacked, zip(*by_sound, strict=True))
     return Products(*products), n_reps
 
@@ -196,27 +201,26 @@ def sums_and_products(
     """
     sums, products = [], []
     for of_sound, p in zip(response, pred, strict=True):
-        p = np.ascontiguousarray(p, dtype=np.float64)
-        x = np.empty((len(cells), *of_sound.shape[:2]))
+        n_reps, n_time, _ = of_sound.shape
+        rows = np.empty((len(cells), 1 + n_reps, n_time))
+        rows[:, 0] = p
         for rep, of_rep in enumerate(of_sound):  # a table at a time fits into the cache
-            x[:, rep] = of_rep.take(cells, axis=1).T
-        sums.append(_sums(x, p, 2))
-        products.append(_products_with_prediction(x, p))
+            rows[:, 1 + rep] = of_rep.take(cells, axis=1).T
+        sums.append(_sums(rows[:, 1:], rows[:, 0], 2))
+        products.append(_products_of_rows(rows))
     *of_pairs, n_reps = map(_stacked, zip(*products, strict=True))
     by_name = dict(zip(SUMS + PRED_SUMS, map(_stacked, zip(*sums, strict=True)), strict=True))
     return by_name, Products(*of_pairs), least_reps(n_reps)
 
 
-def _products_with_prediction(x: Array, p: Array) -> tuple[Array, ...]:
-    x, p = x.astype(np.float64, copy=False), p.astype(np.float64, copy=False)
-    shape = np.broadcast_shapes(p.shape[:-1], x.shape[:-2])
-    x = np.broadcast_to(x, (*shape, *x.shape[-2:]))
-    p = np.broadcast_to(p, (*shape, p.shape[-1]))[..., None, :]
-    rows = np.concatenate([p, x], -2)
-    if x.shape[-2] > 1 and not np.isnan(rows.sum()):
-        n, xz = np.full((*shape, 1, 1), float(p.shape[-1])), _gram(rows, rows)
-        n_reps = np.full(shape, x.shape[-2])
-        return n, rows.sum(-1)[..., None], _diagonal(xz)[..., None], xz, n_reps
+def _products_of_rows(rows: Array) -> tuple[Array, ...]:
+    """Compute the products of one sound, (..., row, time), in which the first row is predicted."""
+    x_sum = rows.sum(-1)
+    if rows.shape[-2] > 2 and not np.isnan(x_sum).any():
+        shape = rows.shape[:-2]
+        n, xz = np.full((*shape, 1, 1), float(rows.shape[-1])), _gram(rows, rows)
+        return n, x_sum[..., None], _diagonal(xz)[..., None], xz, np.full(shape, rows.shape[-2] - 1)
+    p, x = rows[..., :1, :], rows[..., 1:, :]
     x = np.where(np.isnan(p), np.nan, x)
     presented = ~np.isnan(x).all(-1)
     presented &= (presented.sum(-1) > 1)[..., None]
