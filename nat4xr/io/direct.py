@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -23,6 +24,7 @@ from xarray.backends import BackendArray
 from xarray.core.indexing import IndexingSupport, explicit_indexing_adapter
 
 from .writing import NO_LOCKS, crc32_of, status_of
+
 
 class Source(NamedTuple):
     """A file, its status when it was opened first, and the CRC-32 of its content."""
@@ -142,12 +144,17 @@ class DirectFile:
         """Read the chunk with these numbers along the dims; None if it was never written."""
         if numbers not in chunks.places:
             return None
+        for recent, values in tuple(chunks.recent):
+            if recent == numbers:
+                return values
         first, n_bytes = chunks.places[numbers]
         try:
             content = isal_zlib.decompress(self._bytes(first, n_bytes), bufsize=chunks.n_bytes)
-            return np.frombuffer(content, chunks.dtype).reshape(chunks.shape)
+            values = np.frombuffer(content, chunks.dtype).reshape(chunks.shape)
         except (isal_zlib.error, ValueError) as error:  # type: ignore[misc]
             raise OSError(f"{self._source.path} is damaged: {_OPEN_AGAIN}") from error
+        chunks.recent.append((numbers, values))
+        return values
 
     def _bytes(self, first: int, n_bytes: int) -> bytes:
         stream = self.stream()
@@ -158,12 +165,17 @@ class DirectFile:
             return stream.read(n_bytes)
 
 
+_RECENT = 40
+"""Enough chunks for a cell and all sounds, so that loops over cells inflate each chunk once."""
+
+
 class _Chunks(NamedTuple):
     """The chunks of a variable, and their places in the file: first byte and number of bytes."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     places: dict[tuple[int, ...], tuple[int, int]]
+    recent: deque[tuple[tuple[int, ...], NDArray[Any]]]  # chunks that were read last
 
     @property
     def n_bytes(self) -> int:
@@ -178,7 +190,7 @@ def _chunks(dataset: Any) -> _Chunks:
         places[numbers] = (chunk.byte_offset, chunk.size)
 
     dataset.id.chunk_iter(add)
-    return _Chunks(dataset.dtype, dataset.chunks, places)
+    return _Chunks(dataset.dtype, dataset.chunks, places, deque(maxlen=_RECENT))
 
 
 def _pieces(positions: NDArray[np.intp], size: int) -> Iterator[tuple[int, Any, Any]]:
