@@ -56,10 +56,11 @@ def _read_all_sites(
     title = f"Reading the spikes of {header.attrs['area']}"
     for recording in read_sites(files, title, progressbar=progressbar):
         signal = recording.signals["resp"]
-        if not labels.match_cells(header["neuron"].values.tolist(), signal.channels):
+        matches = labels.match_cells(header["neuron"].values.tolist(), signal.channels)
+        if not matches:
             left_out += signal.channels  # none of the cells of this site is in the area
             continue
-        site = _read_site(signal, header, recording.name)
+        site = _read_site(signal, header, matches, recording.name)
         if site.name in sites:
             raise ReleaseError(
                 f"{files.sites.name}: {recording.name} is a second recording of site {site.name!r}"
@@ -135,8 +136,10 @@ class _Site:
         return self.trials[~is_val], self.spikes[end_of_val:]
 
 
-def _read_site(signal: nems.Signal, header: xr.Dataset, label: str) -> _Site:
-    """Sort the spikes of a site into its trials."""
+def _read_site(
+    signal: nems.Signal, header: xr.Dataset, matches: dict[str, str], label: str
+) -> _Site:
+    """Sort the spikes of a site into its trials; `matches` are those of `labels.match_cells`."""
     samples_per_ms = round(signal.fs / 1000)
     if not np.isclose(samples_per_ms * 1000, signal.fs):
         raise ReleaseError(
@@ -144,7 +147,6 @@ def _read_site(signal: nems.Signal, header: xr.Dataset, label: str) -> _Site:
         )
     stims, cells = header["stim"].values.tolist(), header["neuron"].values.tolist()
     trials = find_trials(signal, stims, header.sizes["time"] * BIN_S, label)
-    matches = labels.match_cells(cells, signal.channels)
     numbers = pd.Index(cells).get_indexer(list(matches)).astype(np.int16)
     name = _site_name(header, numbers, label)
 
