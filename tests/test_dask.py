@@ -188,7 +188,7 @@ def test_what_is_opened_twice_is_one_to_dask(ds, simulated_release: Path) -> Non
 def test_a_pickle_holds_the_labels_and_no_data(full_size) -> None:
     assert len(pickle.dumps(full_size)) < 0.5e6
     assert len(pickle.dumps(full_size.sel(subset="val"))) < 0.3e6
-    assert len(pickle.dumps(full_size.isel(neuron=0, stim=0))) < 2e4
+    assert len(pickle.dumps(full_size.isel(neuron=0, stim=0))) < 3e4
 
 
 @pytest.mark.parametrize("chunks", [{}, None], ids=["with dask", "without"])

@@ -616,11 +616,25 @@ def test_a_chunk_that_is_damaged_while_the_file_is_open_is_an_error(converted: P
     old = opened(converted)
     with h5py.File(converted / STORE) as file:
         chunk = file["psth"].id.get_chunk_info(0)
+    changed = (converted / STORE).stat().st_mtime_ns
     with open(converted / STORE, "r+b") as file:
         file.seek(chunk.byte_offset + chunk.size // 2)
         file.write(bytes(20))
+    os.utime(converted / STORE, ns=(0, changed))  # as if the disk had done it
     assert not np.isnan(old["response"][0, 0, 0, 0])
     with pytest.raises(OSError, match=rf"{STORE} is damaged.*open_area"):
+        old["psth"].load()
+
+
+@pytest.mark.reliability
+def test_what_is_open_never_reads_a_file_that_was_written_over_it(
+    converted: Path, tmp_path: Path
+) -> None:
+    old = opened(converted)
+    other = write(tiny_release(psth=np.ones((len(SOUNDS), 20, 3))), tmp_path / "other")
+    opened(other)
+    (converted / STORE).write_bytes((other / STORE).read_bytes())
+    with pytest.raises(OSError, match=REPLACED):
         old["psth"].load()
 
 

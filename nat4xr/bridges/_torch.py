@@ -63,7 +63,7 @@ def torch_dataset(ds: xr.Dataset, *, stimulus: xr.DataArray | None = None) -> So
     >>> import nat4xr
     >>> from torch.utils.data import DataLoader
     >>> train, validation = nat4xr.bridges.split_est(nat4xr.open_area("A1"))
-    >>> sounds = nat4xr.bridges.torch_dataset(train.load())
+    >>> sounds = nat4xr.bridges.torch_dataset(train)
     >>> for stim, response, valid in DataLoader(sounds, batch_size=4, shuffle=True):
     ...     error = (response - 0.1)[valid].square().mean()
     >>> stim.shape[1:], response.shape[1:]

@@ -102,18 +102,18 @@ def text_encoding(ds: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
 def open_with_labels(file: Path, crc32: int | None = None) -> xr.Dataset:
     """Open a converted file. Its coordinates are loaded, with text as numpy strings.
 
-    xarray reopens the file after unpickling, or after it had to close it because too many files
-    were open. If the content of the file has changed, this raises an OSError. `crc32` is the CRC-32
-    of the file, if it is known.
+    The file is opened again after unpickling, or after xarray had to close it because too many
+    files were open. If its content has changed, this raises an OSError. `crc32` is the CRC-32 of
+    the file, if it is known.
     """
-    return alone(_open_with_labels, file, crc32_of(file) if crc32 is None else crc32)
-
-
-def _open_with_labels(file: Path, crc32: int) -> xr.Dataset:
+    crc32 = crc32_of(file) if crc32 is None else crc32
     source = Source(str(file.absolute()), status_of(file), crc32)
+    # h5py has a lock of its own: whoever holds the lock of netCDF must not wait for it.
+    return alone(_open_with_labels, source, DirectFile(source))
+
+
+def _open_with_labels(source: Source, direct: DirectFile) -> xr.Dataset:
     manager: Any = CachingFileManager(_open_netcdf, source, mode="r", lock=NETCDF_LOCK)
-    direct = DirectFile(source)
-    direct.stream()  # now, because another file may take its place later
     store: Any = _Store(manager, direct)
     ds = xr.open_dataset(store, chunks=None)
     coords = {}
@@ -145,19 +145,12 @@ class _Store(NetCDF4DataStore):
         variable: xr.Variable = super().open_store_variable(name, var)
         if name == "response":
             variable.encoding["chunksizes"] = _chunk_sizes(variable.sizes, EXPORT_CHUNKS)
-        missing = variable.attrs.get("_FillValue")
-        if missing is None or not _only_zlib(var):
+        if name not in self._direct.chunks:
             return variable
-        variable.encoding["_FillValue"] = variable.attrs.pop("_FillValue")
+        missing = variable.encoding["_FillValue"] = variable.attrs.pop("_FillValue")
         data = DirectArray(self._direct, name, variable.shape, variable.dtype, missing)
         lazy = LazilyIndexedArray(data)
         return xr.Variable(variable.dims, lazy, variable.attrs, variable.encoding)
-
-
-def _only_zlib(var: Any) -> bool:
-    """Whether a variable holds floats or bytes, and zlib is the only filter of its chunks."""
-    filters = [name for name, used in var.filters().items() if used and name != "complevel"]
-    return var.dtype in (np.float32, np.uint8) and filters == ["zlib"]
 
 
 def to_netcdf(obj: xr.Dataset | xr.DataArray, path: str | os.PathLike[str], **options: Any) -> None:

@@ -244,7 +244,10 @@ def crc32_of(file: Path) -> int:
     return checksum
 
 
-def status_of(file: Path) -> tuple[int, ...]:
-    """Return properties by which a change of a file is noticed: inode, size, time of change."""
-    status = file.stat()
+def status_of(file: Path | int) -> tuple[int, ...]:
+    """Return properties by which a change of a file is noticed: inode, size, time of change.
+
+    The file is given by its path or, if it is open, by its descriptor.
+    """
+    status = os.stat(file)
     return status.st_ino, status.st_size, status.st_mtime_ns
