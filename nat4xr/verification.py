@@ -19,7 +19,7 @@ from .area import open_area
 from .errors import ReleaseError
 from .io import registry
 from .io.assemble import AreaData, assemble
-from .io.cache import checksum_if_whole, converted_paths, path_to_write
+from .io.cache import converted_if_whole, converted_paths, path_to_write
 from .io.labels import match_cells
 from .io.netcdf import open_with_labels
 from .io.ragged import write_spikes
@@ -450,9 +450,9 @@ def _repair(area: str, kind: str, folder: Path) -> str | None:
     if not existing:
         return None
     sources = fingerprints(area, folder)
-    if any(checksum_if_whole(file, sources) is not None for file in existing):
+    if any(converted_if_whole(file, sources) is not None for file in existing):
         return ""
-    stale = any(checksum_if_whole(file, {}) is not None for file in existing)
+    stale = any(converted_if_whole(file, {}) is not None for file in existing)
     reason = "did not match the size or time of its sources" if stale else "was damaged"
     return f"it {reason}, and was converted again"
 

@@ -655,6 +655,13 @@ def test_the_same_content_made_again_is_read_as_before(
     np.testing.assert_array_equal(pickle.loads(sent)["response"], trial_counts(tiny_sites()))
 
 
+def test_a_record_without_the_places_of_chunks_is_as_good(converted: Path) -> None:
+    record = json.loads((converted / RECORD).read_text())
+    del record["chunks"]
+    (converted / RECORD).write_text(json.dumps(record))
+    np.testing.assert_array_equal(opened(converted)["response"], trial_counts(tiny_sites()))
+
+
 LOCKED = """
 import sys
 {}

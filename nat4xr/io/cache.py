@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import __version__
 from . import registry
+from .direct import Chunks, find_chunks
 from .netcdf import open_with_labels, write_area
 from .release import AreaFiles, find_area, fingerprints
 from .writing import crc32_of, locked, written
@@ -20,10 +21,11 @@ SCHEMA = 1
 
 
 class Converted(NamedTuple):
-    """The path of a complete converted file, and the CRC-32 of its content."""
+    """A complete converted file: its path, the CRC-32 of its content, and its chunks if known."""
 
     path: Path
     crc32: int
+    chunks: dict[str, Chunks] | None
 
 
 def area_file(
@@ -73,8 +75,8 @@ def _converted_file(
     candidates = converted_paths(area, kind, folder)
     sources = fingerprints(area, folder)
     for file in candidates:
-        if (crc32 := checksum_if_whole(file, sources)) is not None:
-            return Converted(file.absolute(), crc32)
+        if (converted := converted_if_whole(file, sources)) is not None:
+            return converted
     files = find_area(area, folder)
     if isinstance(files, list):
         if not download:
@@ -92,14 +94,15 @@ def _converted_file(
     file = path_to_write(area, kind, folder)
     with locked(file):
         # Another process may have made the file in the meantime.
-        crc32 = checksum_if_whole(file, sources)
-        if crc32 is None:
+        converted = converted_if_whole(file, sources)
+        if converted is None:
             with written(file) as part:
                 write(files, part)
-                crc32 = crc32_of(part)
+                converted = Converted(file.absolute(), crc32_of(part), find_chunks(part))
                 record = {
                     "bytes": part.stat().st_size,
-                    "crc32": crc32,
+                    "crc32": converted.crc32,
+                    "chunks": _chunks_to_json(converted),
                     "sources": sources,
                     "written_by": f"nat4xr {__version__}",
                 }
@@ -107,7 +110,20 @@ def _converted_file(
                     record_part.write_text(json.dumps(record))
                 # The record is written first. If the file is not, the record does not match, and
                 # the next call converts again.
-    return Converted(file.absolute(), crc32)
+    return converted
+
+
+def _chunks_to_json(converted: Converted) -> dict[str, Any]:
+    """Return the chunks, by the checksum of the content in which they are."""
+    chunks = converted.chunks or {}
+    return {str(converted.crc32): {name: found.to_json() for name, found in chunks.items()}}
+
+
+def _chunks_from_json(record: dict[str, Any]) -> dict[str, Chunks] | None:
+    chunks = record.get("chunks", {}).get(str(record["crc32"]))
+    if chunks is None:  # an older record
+        return None
+    return {name: Chunks.from_json(found) for name, found in chunks.items()}
 
 
 def converted_paths(area: str, kind: str, folder: Path) -> list[Path]:
@@ -135,8 +151,8 @@ def path_to_write(area: str, kind: str, folder: Path) -> Path:
     return file
 
 
-def checksum_if_whole(file: Path, sources: dict[str, str]) -> int | None:
-    """Return the CRC-32 of a converted file if it is complete and matches its sources.
+def converted_if_whole(file: Path, sources: dict[str, str]) -> Converted | None:
+    """Return a converted file if it is complete and matches its sources.
 
     `sources` are the fingerprints of the sources that exist. If another process is changing the
     file, this raises a BlockingIOError.
@@ -149,7 +165,7 @@ def checksum_if_whole(file: Path, sources: dict[str, str]) -> int | None:
             and record["crc32"] == crc32_of(file)
         )
         if whole:
-            return int(record["crc32"])
+            return Converted(file.absolute(), int(record["crc32"]), _chunks_from_json(record))
         _refuse_while_written(file)
         return None
     except BlockingIOError:

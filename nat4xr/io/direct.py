@@ -119,19 +119,16 @@ class DirectFile:
         self._source = source
         self._stream: tuple[_Stream, tuple[int, ...]] | None = None  # with its status
         self._turn = Lock()
-        # They are found at once, because another file may be written over this one later.
-        self.chunks = _find_chunks(self._opened()) if chunks is None else chunks
+        self.chunks = find_chunks(self.opened()) if chunks is None else chunks
         self._recent = {
             name: deque[tuple[Any, NDArray[Any]]](maxlen=found.n_per_cell)
             for name, found in self.chunks.items()
         }
-        if not self.chunks:
-            self.close()
 
     def __reduce__(self) -> Any:
         return DirectFile, (self._source, self.chunks)
 
-    def _opened(self) -> _Stream:
+    def opened(self) -> _Stream:
         """Return the open file. If it was closed or written to, it is opened and checked again."""
         if self._stream is not None:
             opened, status = self._stream
@@ -166,7 +163,7 @@ class DirectFile:
         return values
 
     def _bytes(self, first: int, n_bytes: int) -> bytes:
-        stream = self._opened()
+        stream = self.opened()
         if hasattr(os, "pread"):
             return os.pread(stream.fileno(), n_bytes, first)
         with self._turn:  # Windows
@@ -185,6 +182,17 @@ class Chunks(NamedTuple):
     shape: tuple[int, ...]
     places: dict[tuple[int, ...], tuple[int, int]]
 
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Chunks:
+        """Make them from what `to_json` returned."""
+        places = {tuple(numbers): (first, n) for *numbers, first, n in found["places"]}
+        return cls(np.dtype(found["dtype"]), tuple(found["shape"]), places)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return them as lists and text."""
+        places = [[*numbers, *place] for numbers, place in self.places.items()]
+        return {"dtype": self.dtype.str, "shape": self.shape, "places": places}
+
     @property
     def n_bytes(self) -> int:
         """Size of a chunk when it is inflated."""
@@ -199,11 +207,12 @@ class Chunks(NamedTuple):
         return len({numbers[:-1] for numbers in self.places})
 
 
-def _find_chunks(stream: io.FileIO) -> dict[str, Chunks]:
+def find_chunks(file: io.FileIO | Path) -> dict[str, Chunks]:
+    """Find the chunks of all variables of a file that are compressed by zlib alone."""
     import h5py
 
-    with h5py.File(stream, "r") as file:
-        return {name: _chunks_of(data) for name, data in file.items() if _is_direct(data)}
+    with h5py.File(file, "r") as content:
+        return {name: _chunks_of(data) for name, data in content.items() if _is_direct(data)}
 
 
 def _is_direct(dataset: Any) -> bool:

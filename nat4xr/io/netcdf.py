@@ -21,7 +21,7 @@ from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, SerializableLock
 from xarray.core.indexing import LazilyIndexedArray
 
 from ..schema import DISK_CHUNKS, EXPORT_CHUNKS, FIELDS, MISSING_COUNT, attrs_of, simulated_attr
-from .direct import DirectArray, DirectFile, Source, open_unchanged
+from .direct import Chunks, DirectArray, DirectFile, Source, open_unchanged
 from .writing import crc32_of, status_of, written
 
 if TYPE_CHECKING:
@@ -99,17 +99,22 @@ def text_encoding(ds: xr.Dataset) -> dict[Hashable, dict[str, Any]]:
     }
 
 
-def open_with_labels(file: Path, crc32: int | None = None) -> xr.Dataset:
+def open_with_labels(
+    file: Path, crc32: int | None = None, chunks: dict[str, Chunks] | None = None
+) -> xr.Dataset:
     """Open a converted file. Its coordinates are loaded, with text as numpy strings.
 
     The file is opened again after unpickling, or after xarray had to close it because too many
     files were open. If its content has changed, this raises an OSError. `crc32` is the CRC-32 of
-    the file, if it is known.
+    the file and `chunks` are its chunks, if they are known.
     """
     crc32 = crc32_of(file) if crc32 is None else crc32
     source = Source(str(file.absolute()), status_of(file), crc32)
     # h5py has a lock of its own: whoever holds the lock of netCDF must not wait for it.
-    return alone(_open_with_labels, source, DirectFile(source))
+    direct = DirectFile(source, chunks)
+    if direct.chunks:
+        direct.opened()  # now, because another file may take its place later
+    return alone(_open_with_labels, source, direct)
 
 
 def _open_with_labels(source: Source, direct: DirectFile) -> xr.Dataset:
