@@ -201,11 +201,10 @@ def sums_and_products(
     """
     sums, products = [], []
     for of_sound, p in zip(response, pred, strict=True):
-        n_reps, n_time, _ = of_sound.shape
-        rows = np.empty((len(cells), 1 + n_reps, n_time))
+        rows = np.empty((len(cells), 1 + of_sound.shape[0], of_sound.shape[1]))
         rows[:, 0] = p
-        for rep, of_rep in enumerate(of_sound):  # a table at a time fits into the cache
-            rows[:, 1 + rep] = of_rep.take(cells, axis=1).T
+        for row, of_rep in enumerate(of_sound, 1):  # a table at a time fits into the cache
+            rows[:, row] = of_rep.take(cells, axis=1).T
         sums.append(_sums(rows[:, 1:], rows[:, 0], 2))
         products.append(_products_of_rows(rows))
     *of_pairs, n_reps = map(_stacked, zip(*products, strict=True))
