@@ -98,11 +98,12 @@ def _converted_file(
         if converted is None:
             with written(file) as part:
                 write(files, part)
-                converted = Converted(file.absolute(), crc32_of(part), find_chunks(part))
+                crc32, chunks = crc32_of(part), find_chunks(part)
                 record = {
                     "bytes": part.stat().st_size,
-                    "crc32": converted.crc32,
-                    "chunks": _chunks_to_json(converted),
+                    "crc32": crc32,
+                    # They are only right for the content with this checksum.
+                    "chunks": {str(crc32): {name: c.to_json() for name, c in chunks.items()}},
                     "sources": sources,
                     "written_by": f"nat4xr {__version__}",
                 }
@@ -110,16 +111,12 @@ def _converted_file(
                     record_part.write_text(json.dumps(record))
                 # The record is written first. If the file is not, the record does not match, and
                 # the next call converts again.
+            converted = Converted(file.absolute(), crc32, chunks)
     return converted
 
 
-def _chunks_to_json(converted: Converted) -> dict[str, Any]:
-    """Return the chunks, by the checksum of the content in which they are."""
-    chunks = converted.chunks or {}
-    return {str(converted.crc32): {name: found.to_json() for name, found in chunks.items()}}
-
-
-def _chunks_from_json(record: dict[str, Any]) -> dict[str, Chunks] | None:
+def _chunks_in(record: dict[str, Any]) -> dict[str, Chunks] | None:
+    """Return the chunks of the file to which a record belongs, if the record has them."""
     chunks = record.get("chunks", {}).get(str(record["crc32"]))
     if chunks is None:  # an older record
         return None
@@ -165,7 +162,7 @@ def converted_if_whole(file: Path, sources: dict[str, str]) -> Converted | None:
             and record["crc32"] == crc32_of(file)
         )
         if whole:
-            return Converted(file.absolute(), int(record["crc32"]), _chunks_from_json(record))
+            return Converted(file.absolute(), int(record["crc32"]), _chunks_in(record))
         _refuse_while_written(file)
         return None
     except BlockingIOError:
